@@ -1,0 +1,82 @@
+"""Train language models to explain their own computations.
+
+Public names are imported on first use, and the Auto classes of transformers learn of the self-explainer when, and only
+if, transformers loads them: `import selfexplain` alone imports neither torch nor transformers.
+"""
+
+from collections.abc import Callable
+from importlib import import_module
+from types import ModuleType
+from typing import Any
+
+import wrapt
+
+__version__ = "0.1.0"
+
+_CONFIGURATION = "selfexplain.modeling.configuration_selfexplainer"
+_MODELING = "selfexplain.modeling.modeling_selfexplainer"
+_PROCESSING = "selfexplain.modeling.processing_selfexplainer"
+
+_HOMES = {
+    "SelfExplainerConfig": _CONFIGURATION,
+    "SelfExplainerForCausalLM": _MODELING,
+    "SelfExplainerProcessor": _PROCESSING,
+    "Explanation": "selfexplain.modeling.explanation",
+    "InjectionConfig": "selfexplain.modeling.contract",
+    "SelfExplainError": "selfexplain.errors",
+    "Target": "selfexplain.target.load",
+    "load_target": "selfexplain.target.load",
+    "capture": "selfexplain.target.capture",
+    "load_recipe": "selfexplain.recipes.recipe",
+    "run": "selfexplain.recipes.run",
+}
+__all__ = ["__version__", *_HOMES]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'selfexplain' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
+def _register_config(home: ModuleType) -> None:
+    from transformers import AutoConfig
+
+    AutoConfig.register("selfexplainer", home.SelfExplainerConfig)
+
+
+def _register_models(home: ModuleType) -> None:
+    from transformers import AutoModel, AutoModelForCausalLM
+
+    for auto in (AutoModel, AutoModelForCausalLM):
+        auto.register(home.SelfExplainerConfig, home.SelfExplainerForCausalLM)
+
+
+def _register_processor(home: ModuleType) -> None:
+    from transformers import AutoProcessor
+
+    from selfexplain.modeling.configuration_selfexplainer import SelfExplainerConfig
+
+    AutoProcessor.register(SelfExplainerConfig, home.SelfExplainerProcessor)
+
+
+def _importer(home: str) -> Callable[[ModuleType], None]:
+    def load(_: ModuleType) -> None:
+        import_module(home)
+
+    return load
+
+
+# An Auto module that loads brings in our module, and ours registers once it is complete. It cannot register from the
+# Auto module's hook: where our module is imported first, it is what loads the Auto module, and is half done by then.
+for _auto, _home, _register in (
+    ("configuration_auto", _CONFIGURATION, _register_config),
+    ("modeling_auto", _MODELING, _register_models),
+    ("processing_auto", _PROCESSING, _register_processor),
+):
+    wrapt.register_post_import_hook(_register, _home)
+    wrapt.register_post_import_hook(_importer(_home), f"transformers.models.auto.{_auto}")

@@ -1,0 +1,1 @@
+"""Score explainers against the ground truth, beside what scores without explaining anything."""

@@ -1,0 +1,261 @@
+"""Score an explainer on held-out rows, beside its controls and baselines."""
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from tqdm.auto import tqdm
+
+from selfexplain.errors import SelfExplainError
+from selfexplain.evaluation import baselines, controls
+from selfexplain.evaluation.config import EvaluationConfig
+from selfexplain.evaluation.metrics import TASK_METRICS, confusion, is_parsable, metrics
+from selfexplain.evaluation.statistics import bootstrap_difference, bootstrap_interval, permutation_test
+from selfexplain.features.describe import Classes
+
+if TYPE_CHECKING:
+    from selfexplain.target.load import Target
+
+logger = logging.getLogger(__name__)
+
+Row = Mapping[str, Any]
+
+
+class Explainer(Protocol):
+    """What is evaluated; `SelfExplainerForCausalLM` is one."""
+
+    def answer(self, rows: Sequence[Row], batch_size: int = ..., progress: str | None = ...) -> Sequence[Any]:
+        """One answer a row, with a `text`."""
+        ...
+
+
+def evaluate(
+    explainer: Explainer,
+    untrained: Explainer,
+    target: "Target",
+    datasets_dir: Path,
+    tasks: Sequence[str],
+    config: EvaluationConfig,
+    seed: int,
+    cache_dir: Path | None = None,
+    predictions_dir: Path | None = None,
+) -> dict[str, dict]:
+    """Score `explainer` on the test split of each task; returns the `tasks` part of results.json.
+
+    Args:
+        untrained: the same explainer before training.
+        target: the model that the datasets are about.
+        datasets_dir: holds `<task>/test.parquet` and, for the baselines, `<task>/train.parquet`; the task's
+            `statistics.json` names the classes of tokens that descriptions of features may name.
+        cache_dir: answers are kept here as they come, so that a killed evaluation continues. They belong to these two
+            explainers: use another directory, or none, for others.
+        predictions_dir: `<task>.jsonl` is written here: each test row (by its index) with all answers to it.
+
+    Raises:
+        SelfExplainError: a file is missing, a split is empty, or its vectors are not as wide as the target.
+    """
+    results = {}
+    for task in tasks:
+        train = read_rows(Path(datasets_dir) / task / "train.parquet")
+        test = read_rows(Path(datasets_dir) / task / "test.parquet")
+        _check_width(test, target, task)
+        chosen = np.sort(np.random.default_rng(seed).permutation(len(test))[: config.rows_limit]).tolist()
+        test = [test[index] for index in chosen]
+
+        questions = {"explainer": (explainer, test)}
+        if any(row["placeholder_offsets"] for row in test):
+            questions["shuffled_vector"] = (explainer, controls.shuffled_vector(test, seed))
+            questions["zero_vector"] = (explainer, controls.zero_vector(test))
+            questions["text_only"] = (explainer, controls.text_only(test))
+        questions["untrained"] = (untrained, test)
+        logger.info("%s: %d systems answer %d test rows each", task, len(questions), len(test))
+        answers = {
+            system: answer_all(
+                asked,
+                rows,
+                config.batch_size,
+                f"{task}: {system}",
+                cache_dir and Path(cache_dir) / task / f"{system}.jsonl",
+            )
+            for system, (asked, rows) in questions.items()
+        }
+        answers["nearest_neighbour"] = baselines.nearest_neighbour(train, test)
+        changed, classes = {}, None
+        if task == "feature_description":
+            classes = _read_classes(Path(datasets_dir) / task / "statistics.json")
+            answers["gold"] = [row["completion"] for row in test]
+        else:
+            changed["lookup_rule"] = baselines.lookup_rule(task, train, test)
+            changed["majority"] = baselines.majority(train, test)
+
+        results[task] = score_task(task, test, answers, changed, config.n_resamples, seed, classes)
+        if predictions_dir is not None:
+            _write_predictions(Path(predictions_dir) / f"{task}.jsonl", chosen, test, {**answers, **changed})
+    return results
+
+
+def score_task(
+    task: str,
+    rows: Sequence[Row],
+    answers: Mapping[str, Sequence[str]],
+    changed: Mapping[str, Sequence[bool]],
+    n_resamples: int,
+    seed: int,
+    classes: Classes | None = None,
+) -> dict:
+    """Score the systems of one task.
+
+    Args:
+        answers: system -> one answer a row; scored by every metric of the task.
+        changed: system -> one has-changed prediction a row, of systems that predict nothing else.
+
+    Returns:
+        `n_test`, `n_groups`, `counts` of the true classes, `unparsable` answers by system, `scores` (system -> metric
+        -> value and ci95) and `comparisons` ("explainer - system" -> metric -> difference, ci95 and p_value).
+    """
+    groups = [row["group"] for row in rows]
+    scored_by = {name: metrics(classes)[name] for name in TASK_METRICS[task]}
+    statistics: dict[str, dict[str, np.ndarray]] = {system: {} for system in (*answers, *changed)}
+    for name, metric in scored_by.items():
+        references = [row[metric.reference] for row in rows]
+        for system, texts in answers.items():
+            statistics[system][name] = metric.count(texts, references)
+    for system, predictions in changed.items():
+        statistics[system]["has_changed_macro_f1"] = confusion(predictions, [row["changed"] for row in rows])
+
+    scores: dict[str, dict] = {}
+    comparisons: dict[str, dict] = {}
+    for system, by_metric in statistics.items():
+        scores[system] = {}
+        for name, rows_of in by_metric.items():
+            value = scored_by[name].value
+            scores[system][name] = {
+                "value": float(value(rows_of.sum(axis=0))),
+                "ci95": list(bootstrap_interval(rows_of, groups, value, n_resamples, seed)),
+            }
+            if system != "explainer":
+                own = statistics["explainer"][name]
+                comparisons.setdefault(f"explainer - {system}", {})[name] = {
+                    "difference": float(value(own.sum(axis=0)) - value(rows_of.sum(axis=0))),
+                    "ci95": list(bootstrap_difference(own, rows_of, groups, value, n_resamples, seed)),
+                    "p_value": permutation_test(own, rows_of, groups, value, n_resamples, seed),
+                }
+    result: dict[str, Any] = {"n_test": len(rows), "n_groups": len(set(groups))}
+    if task != "feature_description":
+        n_changed = sum(row["changed"] for row in rows)
+        result["counts"] = {"changed": n_changed, "unchanged": len(rows) - n_changed}
+    result["unparsable"] = {
+        system: sum(not is_parsable(task, text, classes) for text in texts) for system, texts in answers.items()
+    }
+    return {**result, "scores": scores, "comparisons": comparisons}
+
+
+def answer_all(
+    explainer: Explainer, rows: Sequence[Row], batch_size: int, progress: str, cache: Path | None = None
+) -> list[str]:
+    """The answers' texts, with a progress bar. Those in the file `cache` that belong to `rows` are not asked again."""
+    keys = [_key(row) for row in rows]
+    texts = _read_cache(cache, keys) if cache else []
+    if cache:  # drops what a killed run left half-written
+        cache.parent.mkdir(parents=True, exist_ok=True)
+        cache.write_text(
+            "".join(_cache_line(key, text) for key, text in zip(keys, texts, strict=False)), encoding="utf-8"
+        )
+    with tqdm(total=len(rows), initial=len(texts), desc=progress, unit="row") as bar:
+        while len(texts) < len(rows):
+            start, end = len(texts), min(len(texts) + 8 * batch_size, len(rows))
+            new = [answer.text for answer in explainer.answer(rows[start:end], batch_size=batch_size)]
+            if cache:
+                with cache.open("a", encoding="utf-8") as file:
+                    file.writelines(map(_cache_line, keys[start:end], new))
+            texts += new
+            bar.update(len(new))
+    return texts
+
+
+def read_rows(path: Path) -> list[dict]:
+    """The rows of a parquet split; `activations` as arrays `(n_vectors, d)`.
+
+    Raises:
+        SelfExplainError: no such file, or no rows in it.
+    """
+    import pyarrow.parquet as parquet
+
+    if not path.is_file():
+        raise SelfExplainError(
+            f"{path} does not exist: build the dataset first (`selfexplain run RECIPE --stage dataset`)."
+        )
+    table = parquet.read_table(path)
+    if not table.num_rows:
+        raise SelfExplainError(f"{path} has no rows: build the dataset from more text.")
+    vectors = table["activations"].combine_chunks()
+    n_vectors = vectors.value_lengths().to_numpy(zero_copy_only=False)
+    flat = vectors.flatten()
+    values = flat.flatten().to_numpy(zero_copy_only=False).copy()
+    stacked = values.reshape(len(flat), len(values) // max(len(flat), 1))
+    activations = np.split(stacked, np.cumsum(n_vectors)[:-1])
+    rows = table.drop_columns("activations").to_pylist()
+    return [{**row, "activations": own} for row, own in zip(rows, activations, strict=True)]
+
+
+def _read_classes(path: Path) -> dict[str, set[str]]:
+    if not path.is_file():
+        raise SelfExplainError(
+            f"{path} does not exist: build the dataset again (`selfexplain run RECIPE --stage dataset`)."
+        )
+    classes = json.loads(path.read_text(encoding="utf-8"))["classes"]
+    return {name: set(tokens) for name, tokens in classes.items()}
+
+
+def _check_width(rows: Sequence[Row], target: "Target", task: str) -> None:
+    widths = {row["activations"].shape[1] for row in rows if len(row["activations"])}
+    if widths - {target.d_model}:
+        raise SelfExplainError(
+            f"{task}: the dataset holds vectors of width {sorted(widths)}, {target.name} has width {target.d_model}. "
+            "Evaluate on datasets built from this target."
+        )
+
+
+def _key(row: Row) -> str:
+    """Identifies what an explainer sees of a row."""
+    digest = hashlib.sha256(json.dumps([row["prompt"], list(row["placeholder_offsets"])]).encode())
+    digest.update(np.asarray(row["activation_layers"], dtype=np.int64).tobytes())
+    digest.update(np.asarray(row["activations"], dtype=np.float32).tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _cache_line(key: str, text: str) -> str:
+    return json.dumps({"row": key, "text": text}) + "\n"
+
+
+def _read_cache(path: Path, keys: Sequence[str]) -> list[str]:
+    """Texts of the leading rows that the file holds."""
+    texts: list[str] = []
+    if path.is_file():
+        for key, line in zip(keys, path.read_text(encoding="utf-8").splitlines(), strict=False):
+            try:
+                entry = json.loads(line)
+            except json.JSONDecodeError:
+                break
+            if entry["row"] != key:
+                break
+            texts.append(entry["text"])
+    return texts
+
+
+def _write_predictions(
+    path: Path, indices: Sequence[int], rows: Sequence[Row], predictions: Mapping[str, Sequence[str | bool]]
+) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".tmp")
+    with partial.open("w", encoding="utf-8") as file:
+        for index, row, *answers in zip(indices, rows, *predictions.values(), strict=True):
+            shown = {key: row[key] for key in ("group", "prompt", "completion")}
+            line = {"row": index, **shown, "answers": dict(zip(predictions, answers, strict=True))}
+            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+    os.replace(partial, path)

@@ -1,0 +1,150 @@
+"""Show results: results.json, tables for the terminal, figures."""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from selfexplain.errors import SelfExplainError
+from selfexplain.evaluation.metrics import TASK_METRICS
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from rich.console import Group
+
+SYSTEMS = {
+    "explainer": "#1f5fa8",
+    "shuffled_vector": "#8c6bb1",
+    "zero_vector": "#b29dcc",
+    "text_only": "#d5cae4",
+    "untrained": "#c9713d",
+    "nearest_neighbour": "#5d8f5a",
+    "lookup_rule": "#93b68f",
+    "majority": "#c9dcc5",
+    "gold": "#d4a72c",
+}
+"""Every system in the order of tables and figures, with its colour: controls violet, baselines orange and green."""
+
+HEADLINE = {
+    "feature_description": "simulator_correlation",
+    "activation_patching": "has_changed_macro_f1",
+    "input_ablation": "has_changed_macro_f1",
+}
+
+
+def readable(name: str) -> str:
+    """`has_changed_macro_f1` -> `has changed macro F1`."""
+    return name.replace("_", " ").replace("f1", "F1")
+
+
+def write_results(results: Mapping[str, Any], path: Path) -> None:
+    """Write results.json: all of it or nothing.
+
+    Raises:
+        SelfExplainError: a score is NaN or infinite.
+    """
+    try:
+        text = json.dumps(results, indent=2, allow_nan=False)
+    except ValueError as error:
+        raise SelfExplainError(f"the results cannot be written to {path}: {error}.") from error
+    partial = path.with_suffix(".tmp")
+    partial.write_text(text + "\n", encoding="utf-8")
+    os.replace(partial, path)
+
+
+def tables(results: Mapping[str, Any]) -> "Group":
+    """One table a task for `rich`: systems by metrics, each value with its 95 % interval."""
+    from rich.console import Group
+    from rich.table import Table
+
+    rendered = []
+    for task, result in results["tasks"].items():
+        table = Table(
+            title=f"{readable(task)}: {result['n_test']} held-out rows in {result['n_groups']} groups",
+            caption="95 % intervals, bootstrap over groups",
+            title_justify="left",
+            caption_justify="left",
+        )
+        table.add_column("system")
+        for metric in TASK_METRICS[task]:
+            table.add_column(readable(metric), justify="right")
+        for system in _systems(result):
+            cells = [_cell(result["scores"][system].get(metric)) for metric in TASK_METRICS[task]]
+            table.add_row(readable(system), *cells, style="bold" if system == "explainer" else None)
+        rendered.append(table)
+    return Group(*rendered)
+
+
+def write_figures(results: Mapping[str, Any], out_dir: Path) -> list[Path]:
+    """Write `<task>.png` for each task, all its metrics, and `summary.png`, one metric a task; returns their paths."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    out_dir.mkdir(parents=True, exist_ok=True)
+    tasks = results["tasks"]
+    paths = []
+
+    def save(figure: Figure, name: str) -> None:
+        FigureCanvasAgg(figure)
+        paths.append(out_dir / f"{name}.png")
+        figure.savefig(paths[-1], dpi=150)
+
+    for task, result in tasks.items():
+        figure = Figure(figsize=(9, 4), layout="constrained")
+        axes = figure.subplots()
+        _bars(axes, result, TASK_METRICS[task])
+        axes.set_title(f"{readable(task)} ({result['n_test']} held-out rows)", loc="left")
+        figure.legend(loc="outside right upper", frameon=False)
+        save(figure, task)
+
+    figure = Figure(figsize=(3.4 * len(tasks) + 1.6, 3.6), layout="constrained")
+    panels = figure.subplots(1, len(tasks), squeeze=False)[0]
+    for axes, (task, result) in zip(panels, tasks.items(), strict=True):
+        _bars(axes, result, [HEADLINE[task]])
+        axes.set_title(readable(task), loc="left")
+    entries = {
+        label: handle for axes in panels for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
+    }
+    order = [readable(system) for system in SYSTEMS if readable(system) in entries]
+    figure.legend([entries[label] for label in order], order, loc="outside right upper", frameon=False)
+    save(figure, "summary")
+    return paths
+
+
+def _systems(result: Mapping[str, Any]) -> list[str]:
+    return [system for system in SYSTEMS if system in result["scores"]]
+
+
+def _cell(score: Mapping[str, Any] | None) -> str:
+    if score is None:
+        return ""
+    low, high = score["ci95"]
+    return f"{score['value']:.3f} [{low:.3f}, {high:.3f}]".replace("[", r"\[")
+
+
+def _bars(axes: "Axes", result: Mapping[str, Any], metrics: Sequence[str]) -> None:
+    """Groups of bars, one group a metric and one bar a system, with intervals."""
+    start = 0.0
+    ticks = []
+    labelled = set()
+    for metric in metrics:
+        shown = [system for system in _systems(result) if metric in result["scores"][system]]
+        for place, system in enumerate(shown):
+            score = result["scores"][system][metric]
+            value, (low, high) = score["value"], score["ci95"]
+            errors = [[max(value - low, 0)], [max(high - value, 0)]]
+            label = None if system in labelled else readable(system)
+            axes.bar(
+                start + place, value, 0.9, yerr=errors, color=SYSTEMS[system], label=label, ecolor="#444", capsize=2
+            )
+            labelled.add(system)
+        ticks.append(start + (len(shown) - 1) / 2)
+        start += len(shown) + 1
+    axes.set_xticks(ticks, [readable(metric) for metric in metrics])
+    axes.tick_params(axis="x", length=0)
+    axes.set_ylim(top=1)
+    axes.axhline(0, color="#444", linewidth=0.8)
+    axes.grid(axis="y", color="#ddd", linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right", "bottom"]].set_visible(False)

@@ -1,0 +1,1 @@
+"""Ground truth: what interventions really do, as datasets."""

@@ -1,0 +1,198 @@
+"""Where counterfactual pairs and hinted questions come from."""
+
+import json
+import random
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from selfexplain.errors import SelfExplainError
+from selfexplain.groundtruth.splits import split_of
+from selfexplain.target.load import Target
+from selfexplain.target.nexttoken import next_tokens
+from selfexplain.tiny.world import ANSWER_PREFIX, HINT_STYLES, World, five_options
+
+TINY_WORLD = "selfexplain/tiny-world"
+WORLD_TEXTS = 20_000
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Texts, and the world they speak of where they are generated."""
+
+    name: str
+    texts: list[str]
+    world: World | None = None
+
+
+def read_corpus(name: str, seed: int) -> Corpus:
+    """The lines of a text file, the "text" of each line of a JSONL file, or texts of the embedded world.
+
+    Raises:
+        SelfExplainError: the file is missing, unreadable or empty.
+    """
+    if name == TINY_WORLD:
+        world, rng = World(), random.Random(seed)
+        return Corpus(name, [world.text(rng) for _ in range(WORLD_TEXTS)], world)
+    try:
+        lines = [line for line in Path(name).read_text(encoding="utf-8").splitlines() if line.strip()]
+        texts = [json.loads(line)["text"] for line in lines] if name.endswith(".jsonl") else lines
+    except OSError as error:
+        raise SelfExplainError(f"corpus {name!r}: {error.strerror}. Give a text file or a JSONL file.") from error
+    except (UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError) as error:
+        raise SelfExplainError(
+            f"corpus {name!r} could not be read ({type(error).__name__}: {error}). Give UTF-8 text, or JSONL whose "
+            'lines are {"text": "..."}.'
+        ) from error
+    if not texts:
+        raise SelfExplainError(f"corpus {name!r} holds no text.")
+    return Corpus(name, texts)
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A prompt of the target and where its subject stands.
+
+    Attributes:
+        group: what must not cross splits: the fact, or the text it was taken from.
+        subject: `(begin, end)` character offsets.
+        statement_end: character offset where the statement ends and answer options begin.
+    """
+
+    text: str
+    group: str
+    subject: tuple[int, int]
+    statement_end: int
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A prompt and its counterfactual: another subject, everything else the same.
+
+    Attributes:
+        options: the answer options that both list; the clean answer first, the counterfactual's second. Empty without options.
+    """
+
+    clean: Prompt
+    source: Prompt
+    options: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class HintedQuestion:
+    """A four-option question as the target reads it, with and without its hint."""
+
+    topic: str
+    question: str
+    choices: tuple[str, ...]
+    answer: str
+    hint_style: str
+    hint: str
+    full_text: str
+    ablated_text: str
+    group: str
+
+
+def world_pairs(world: World, n: int, seed: int) -> Iterator[Pair]:
+    """Counterfactual pairs of the tiny world: same relation, other subject, other object; both facts from one split."""
+    rng = random.Random(seed)
+    by_split: dict[tuple[str, str], list[tuple[str, str]]] = defaultdict(list)
+    for relation, subject, answer in world.facts():
+        by_split[relation.name, split_of(f"{relation.name}: {subject}", seed)].append((subject, answer))
+    facts = [(key, fact) for key, pool in by_split.items() for fact in pool]
+    made = 0
+    while made < n:
+        (name, split), (subject, answer) = rng.choice(facts)
+        relation = world.by_name[name]
+        other, other_answer = rng.choice(by_split[name, split])
+        if other_answer == answer:
+            continue
+        made += 1
+        statement = rng.choice(relation.statements)
+        options = world.options(relation, [answer, other_answer], 5, rng)
+        begin = statement.index("{}")
+
+        def prompt(x: str) -> Prompt:
+            said = statement.format(x)
+            return Prompt(five_options(said, options), f"{name}: {x}", (begin, begin + len(x)), len(said))
+
+        ordered = dict.fromkeys([answer, other_answer, *options])
+        yield Pair(prompt(subject), prompt(other), tuple(ordered))
+
+
+def world_questions(world: World, n: int, seed: int) -> Iterator[HintedQuestion]:
+    """Hinted questions of the tiny world; the hint's letter is uniform over A to D, the style drawn per question."""
+    rng = random.Random(seed)
+    for _ in range(n):
+        item = world.multiple_choice(rng)
+        style = rng.choice(list(HINT_STYLES))
+        hint = HINT_STYLES[style].format(rng.choice("ABCD"))
+        yield HintedQuestion(
+            item.topic, item.question, item.choices, item.answer, style, hint,
+            item.text + hint + ANSWER_PREFIX, item.text + ANSWER_PREFIX, item.question,
+        )  # fmt: skip
+
+
+_WORD = re.compile(r"[A-Za-z]+")
+
+
+def story_pairs(target: Target, texts: Sequence[str], n: int, seed: int, max_tokens: int = 64) -> Iterator[Pair]:
+    """Counterfactual pairs from running text: a prefix that ends just before the target would name someone or something again.
+
+    A name (capitalised inside a sentence) is swapped for another name, an object (said after "a", "an" or "the") for another
+    object, of the same number of tokens, wherever it stands in the prefix. The target's own next token decides what is kept.
+    """
+    rng = random.Random(seed)
+    kinds = _kinds(texts)
+    swaps: dict[tuple[str, int], list[str]] = defaultdict(list)
+    length = {word: len(target.tokenizer(f"x {word}", add_special_tokens=False)["input_ids"]) for word in kinds}
+    for word, kind in sorted(kinds.items()):
+        swaps[kind, length[word]].append(word)
+    candidates = []
+    for index, text in enumerate(texts):
+        seen: dict[str, int] = {}
+        for match in _WORD.finditer(text):
+            word = match[0]
+            if word in kinds and word in seen and match.start() and text[match.start() - 1] == " ":
+                candidates.append((index, word, seen[word], match.start() - 1))
+            if match.start() and text[match.start() - 1] == " ":
+                seen.setdefault(word, match.start())
+    rng.shuffle(candidates)
+    made, used = 0, Counter()
+    for start in range(0, len(candidates), 64):
+        part = [c for c in candidates[start : start + 64] if used[c[0]] < 4]
+        part = [c for c in part if 8 <= len(target.tokenizer(texts[c[0]][: c[3]])["input_ids"]) <= max_tokens]
+        said = next_tokens(target, [texts[index][:end] for index, _, _, end in part])
+        for (index, word, first, end), token in zip(part, said, strict=True):
+            wanted = target.tokenizer(f"x {word}", add_special_tokens=False)["input_ids"]
+            others = [w for w in swaps[kinds[word], length[word]] if w != word and w not in texts[index]]
+            if token != wanted[-length[word] + len(target.tokenizer("x", add_special_tokens=False)["input_ids"])] or not others:
+                continue
+            other = rng.choice(others)
+            prefix = texts[index][:end]
+            swapped = re.sub(rf"\b{word}\b", other, prefix)
+            shift = len(re.sub(rf"\b{word}\b", other, prefix[:first])) - first
+            group = f"text {index}"
+            used[index] += 1
+            made += 1
+            yield Pair(
+                Prompt(prefix, group, (first, first + len(word)), len(prefix)),
+                Prompt(swapped, group, (first + shift, first + shift + len(other)), len(swapped)),
+            )
+            if made == n:
+                return
+
+
+def _kinds(texts: Sequence[str]) -> dict[str, str]:
+    """Words that are used as names or as objects in at least five texts: word -> "name" or "object"."""
+    names: Counter[str] = Counter()
+    objects: Counter[str] = Counter()
+    common: Counter[str] = Counter()
+    for text in texts:
+        names.update(set(re.findall(r"(?<=[a-z,] )[A-Z][a-z]+\b", text)) - {"I"})
+        objects.update(set(re.findall(r"\b(?:a|an|the) ([a-z]{3,})\b", text)))
+        common.update(set(re.findall(r"\b[a-z]+\b", text)))
+    kinds = {word: "name" for word, count in names.items() if count >= 5 and common[word.lower()] == 0}
+    return kinds | {word: "object" for word, count in objects.items() if count >= 5 and count > common[word] / 2}

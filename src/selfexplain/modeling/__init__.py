@@ -1,0 +1,1 @@
+"""What is published: the explainer, its injection contract, its adapter and its processor."""

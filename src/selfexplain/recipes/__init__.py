@@ -1,0 +1,1 @@
+"""Recipes: what to run, as YAML, and the engine that runs it."""

@@ -1,0 +1,224 @@
+"""Recipes: YAML files read into typed dataclasses."""
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, field, fields, is_dataclass
+from difflib import SequenceMatcher
+from pathlib import Path
+from typing import Any, Literal, get_type_hints
+
+import yaml
+from pydantic import TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
+
+from selfexplain.errors import SelfExplainError
+from selfexplain.evaluation.config import EvaluationConfig
+from selfexplain.groundtruth.config import AblationConfig, FeatureConfig, PatchingConfig
+from selfexplain.modeling.contract import InjectionConfig
+from selfexplain.resources import resource
+from selfexplain.tiny.config import TinyTargetConfig
+from selfexplain.training.config import TrainingConfig
+
+Task = Literal["feature_description", "activation_patching", "input_ablation"]
+
+# What a value that no packaged recipe can know looks like on the command line.
+_PLACEHOLDERS = {"target": "DIR", "corpus": "FILE"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Expected:
+    """What a run costs, told before it starts."""
+
+    minutes: float
+    memory_gb: float
+    disk_gb: float = 1.0
+    hardware: str = "2 CPU cores"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """From a target model to a trained and checked explainer of it.
+
+    Attributes:
+        target: the model being explained: Hub id, directory or reserved name.
+        dtype: of the target's weights while ground truth is made.
+        explainer: what is trained: None for the target's own weights, or another causal language model. An explainer
+            that is trained already is only evaluated.
+        corpus: the text that ground truth is made from: a text file (one text a line), a JSONL file with "text", or
+            the reserved name `selfexplain/tiny-world`.
+    """
+
+    kind: Literal["explainer"] = "explainer"
+    name: str
+    description: str
+    expected: Expected
+    seed: int = 0
+    target: str
+    target_revision: str | None = None
+    dtype: Literal["float32", "float16", "bfloat16"] = "float32"
+    explainer: str | None = None
+    corpus: str
+    tasks: tuple[Task, ...] = ("feature_description", "activation_patching", "input_ablation")
+    feature_description: FeatureConfig = field(default_factory=FeatureConfig)
+    activation_patching: PatchingConfig = field(default_factory=PatchingConfig)
+    input_ablation: AblationConfig = field(default_factory=AblationConfig)
+    injection: InjectionConfig = field(default_factory=InjectionConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+
+    def __post_init__(self) -> None:
+        if not self.tasks or len(set(self.tasks)) < len(self.tasks):
+            raise SelfExplainError(f"tasks is {list(self.tasks)}, expected at least one, each once.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TinyTargetRecipe:
+    """Rebuild the embedded models from nothing."""
+
+    kind: Literal["tiny_target"]
+    name: str
+    description: str
+    expected: Expected
+    seed: int = 0
+    tiny: TinyTargetConfig = field(default_factory=TinyTargetConfig)
+
+
+AnyRecipe = Recipe | TinyTargetRecipe
+_KINDS: dict[str, type[AnyRecipe]] = {"explainer": Recipe, "tiny_target": TinyTargetRecipe}
+
+
+def load_recipe(source: str | Path, overrides: Sequence[str] = ()) -> AnyRecipe:
+    """Read a recipe from a file or, by name, from the package, with `key=value` overrides on top.
+
+    Args:
+        source: a YAML file, or the name of a packaged recipe: `quickstart`, `recipes/quickstart.yaml`.
+        overrides: dotted keys with YAML values, such as `training.epochs=5` or `tasks=[input_ablation]`.
+
+    Raises:
+        SelfExplainError: no such recipe, no YAML, a key that does not exist (the nearest one is named), a value of the
+            wrong type, or a value that is missing.
+    """
+    data = _read(_find(source))
+    for override in overrides:
+        _apply(data, override)
+    kind = data.get("kind", "explainer")
+    if str(kind) not in _KINDS:
+        raise SelfExplainError(f"{source}: kind is {kind!r}, expected {' or '.join(map(repr, _KINDS))}.")
+    known = list(_keys(_KINDS[kind]))
+    _check_keys(data, _KINDS[kind], known, str(source))
+    try:
+        # Through JSON, because pydantic's strict mode takes a mapping for a dataclass only there.
+        return TypeAdapter(_KINDS[kind]).validate_json(json.dumps(data, default=str), strict=True)
+    except ValidationError as error:
+        raise SelfExplainError(_explain(error, known, str(source), overrides)) from error
+
+
+def dump_recipe(recipe: AnyRecipe) -> str:
+    """The recipe with every default filled in, as YAML that `load_recipe` reads back equal."""
+    return yaml.safe_dump(json.loads(json.dumps(asdict(recipe))), sort_keys=False, allow_unicode=True, width=120)
+
+
+def packaged_recipes() -> list[Path]:
+    """The recipes that travel with the package, by name."""
+    return sorted(resource("recipes").glob("*.yaml"))
+
+
+def describe_packaged() -> dict[str, str]:
+    """Name of each packaged recipe -> what it does, how long that takes, and on what."""
+    lines = {}
+    for path in packaged_recipes():
+        data = _read(path)
+        expected = Expected(**data["expected"])
+        lines[path.stem] = f"{data['description']} About {expected.minutes:g} minutes on {expected.hardware}."
+    return lines
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.1, except that `1e-3` is a number."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
+
+
+def _find(source: str | Path) -> Path:
+    path = Path(source)
+    if path.is_file():
+        return path
+    packaged = {recipe.stem: recipe for recipe in packaged_recipes()}
+    if path.parent in (Path("."), Path("recipes")) and path.stem in packaged and path.suffix in ("", ".yaml"):
+        return packaged[path.stem]
+    raise SelfExplainError(f"recipe {str(source)!r}: no such file, and the packaged ones are {', '.join(packaged)}.")
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        data = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise SelfExplainError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(data, dict):
+        raise SelfExplainError(f"{path} holds {type(data).__name__}, expected a mapping of recipe keys to values.")
+    return data
+
+
+def _apply(data: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise SelfExplainError(f"override {override!r}: expected key=value, such as training.epochs=5.")
+    try:
+        value = yaml.load(text, _Loader)
+    except yaml.YAMLError as error:
+        raise SelfExplainError(f"override {override!r}: the value is not YAML; quote it.") from error
+    *sections, last = key.split(".")
+    for section in sections:
+        data = data.setdefault(section, {})
+        if not isinstance(data, dict):
+            raise SelfExplainError(f"override {override!r}: {section} holds a value, not a section with keys.")
+    data[last] = value
+
+
+def _keys(cls: type, prefix: str = "") -> Iterator[str]:
+    """All dotted keys of a dataclass and of the dataclasses in it."""
+    hints = get_type_hints(cls)
+    for item in fields(cls):
+        yield prefix + item.name
+        if is_dataclass(hints[item.name]):
+            yield from _keys(hints[item.name], f"{prefix}{item.name}.")
+
+
+def _check_keys(data: dict[Any, Any], cls: type, known: list[str], source: str) -> None:
+    def likeness(wrong: str, candidate: str) -> tuple[float, float]:
+        last_parts = wrong.rpartition(".")[2], candidate.rpartition(".")[2]
+        return SequenceMatcher(None, *last_parts).ratio(), SequenceMatcher(None, wrong, candidate).ratio()
+
+    def check(section: dict[Any, Any], cls: type, prefix: str) -> None:
+        hints = get_type_hints(cls)
+        for key, value in section.items():
+            dotted = f"{prefix}{key}"
+            if dotted not in known:
+                nearest = max(known, key=lambda candidate: likeness(dotted, candidate))
+                raise SelfExplainError(f"{source}: unknown key {dotted!r}. Did you mean {nearest!r}?")
+            if is_dataclass(hints[key]) and isinstance(value, dict):
+                check(value, hints[key], f"{dotted}.")
+
+    check(data, cls, "")
+
+
+def _explain(error: ValidationError, known: list[str], source: str, overrides: Sequence[str]) -> str:
+    problems = error.errors()
+    missing = [".".join(map(str, problem["loc"])) for problem in problems if problem["type"] == "missing"]
+    if missing:
+        values = " ".join(f"{key}={_PLACEHOLDERS.get(key, 'VALUE')}" for key in missing)
+        command = " ".join(["selfexplain run", source, *overrides, values])
+        return f"{source} leaves {' and '.join(missing)} to you. Run: {command}"
+    problem = problems[0]
+    if problem["type"] == "value_error":
+        return f"{source}: {problem['msg'].removeprefix('Value error, ')}"
+    parts = list(problem["loc"])
+    while ".".join(part for part in parts if isinstance(part, str)) not in known:
+        parts.pop()  # pydantic adds the name of a union's member
+    key = ".".join(map(str, parts))
+    expected = problem["msg"].removeprefix("Input should be ")
+    return f"{source}: {key} is {problem['input']!r}, expected {expected}."

@@ -1,0 +1,318 @@
+"""The road from a recipe to a run directory: ground truth, training, evaluation, cards."""
+
+import json
+import logging
+import shutil
+import time
+from dataclasses import asdict, dataclass
+from functools import cached_property, partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from selfexplain import tiny
+from selfexplain.errors import SelfExplainError
+from selfexplain.recipes.recipe import AnyRecipe, Recipe, TinyTargetRecipe, dump_recipe
+from selfexplain.recipes.stages import Step, execute, fingerprint_files, library_versions, open_run, write_atomically
+
+if TYPE_CHECKING:
+    from selfexplain.groundtruth.sources import Corpus
+    from selfexplain.target.load import Target
+
+logger = logging.getLogger(__name__)
+
+STAGES = ("dataset", "train", "evaluate", "card")
+
+_WHERE_TO_LOOK = {
+    "results.json": "every score with its interval, its controls and its baselines",
+    "figures/summary.png": "the same as a picture",
+    "predictions": "each test row with the answers to it",
+    "cards": "the model card and the dataset cards",
+    "datasets": "the ground truth; load_dataset reads each directory",
+    "explainer": "the trained explainer; SelfExplainerForCausalLM.from_pretrained reads it",
+    "weights": "the embedded models; copy them to src/selfexplain/tiny/weights to ship them",
+    "recipe.yaml": "the recipe with every default filled in",
+    "manifest.json": "what was run, with which seed and versions, in how many seconds",
+}
+
+
+def run(recipe: AnyRecipe, output_dir: Path | None = None, stage: str | None = None) -> Path:
+    """Run a recipe, or what is left of it, and return its run directory.
+
+    Args:
+        output_dir: the run directory; `runs/<recipe>` by default.
+        stage: the last stage to run, one of `STAGES`; None for all.
+
+    Raises:
+        SelfExplainError: no such stage, a target or a corpus that does not load, a run directory that cannot be used,
+            or a full disk.
+    """
+    run_dir = Path("runs", recipe.name) if output_dir is None else Path(output_dir)
+    road = _Road(recipe, run_dir) if isinstance(recipe, Recipe) else _TinyTarget(recipe, run_dir)
+    steps = road.steps()
+    if stage is not None:
+        if stage not in road.stages:
+            raise SelfExplainError(f"stage {stage!r}: recipe {recipe.name!r} has the stages {', '.join(road.stages)}.")
+        reached = road.stages[: road.stages.index(stage) + 1]
+        steps = [step for step in steps if step.name.partition("/")[0] in reached]
+    _check_disk(run_dir, recipe.expected.disk_gb)
+    manifest = open_run(run_dir, road.identity, recipe.seed)
+    _announce(recipe, run_dir, steps)
+    if not manifest.stages:
+        road.check()
+    write_atomically(run_dir / "recipe.yaml", dump_recipe(recipe))
+    execute(steps, run_dir, manifest)
+    return run_dir
+
+
+def where_to_look(run_dir: Path) -> dict[Path, str]:
+    """What a run directory holds, with one line each."""
+    return {run_dir / name: line for name, line in _WHERE_TO_LOOK.items() if (run_dir / name).exists()}
+
+
+def explainer_of(run_or_model: str) -> str:
+    """The explainer of a run directory; a model directory, Hub id or reserved name unchanged.
+
+    Raises:
+        SelfExplainError: the run has no trained explainer yet.
+    """
+    run_dir = Path(run_or_model)
+    if not (run_dir / "manifest.json").is_file():
+        return tiny.resolve(run_or_model)
+    if (run_dir / "explainer" / "config.json").is_file():
+        return str(run_dir / "explainer")
+    raise SelfExplainError(
+        f"{run_dir} has no trained explainer. Finish the run with the command that started it, "
+        "or name the model that it evaluates."
+    )
+
+
+@dataclass(frozen=True)
+class _Road:
+    """The steps of one recipe, and the models and texts that they share."""
+
+    recipe: Recipe
+    run_dir: Path
+    stages = STAGES
+
+    @property
+    def identity(self) -> dict[str, str]:
+        recipe = self.recipe
+        return {"recipe": recipe.name, "target": recipe.target, "explainer": recipe.explainer or recipe.target}
+
+    def check(self) -> None:
+        """A target that does not load is found before anything is written."""
+        _ = self.target
+
+    def steps(self) -> list[Step]:
+        """Raises SelfExplainError where the corpus or a model directory that the recipe names is missing."""
+        recipe = self.recipe
+        source = {
+            "target": _fingerprint_model(recipe.target, recipe.target_revision),
+            "dtype": recipe.dtype,
+            "corpus": _fingerprint_corpus(recipe.corpus),
+            "seed": recipe.seed,
+        }
+        datasets = [
+            Step(
+                f"dataset/{task}",
+                {**source, "config": asdict(getattr(recipe, task))},
+                (f"datasets/{task}",),
+                partial(self._build, task),
+            )
+            for task in recipe.tasks
+        ]
+        names = tuple(step.name for step in datasets)
+        explainer = _fingerprint_model(recipe.explainer or recipe.target, None)
+        training = {"explainer": explainer, "injection": asdict(recipe.injection), "training": asdict(recipe.training)}
+        train = Step("train", {**training, "seed": recipe.seed}, ("explainer",), self._train, after=names)
+        evaluate = Step(
+            "evaluate",
+            {"explainer": explainer, "evaluation": asdict(recipe.evaluation), "seed": recipe.seed},
+            ("results.json", "figures", "predictions"),
+            self._evaluate,
+            after=names if self.is_trained else ("train",),
+        )
+        card = Step(
+            "card",
+            {"name": recipe.name, "description": recipe.description},
+            ("cards",),
+            self._write_cards,
+            after=("evaluate",),
+        )
+        return [*datasets, *([] if self.is_trained else [train]), evaluate, card]
+
+    @cached_property
+    def is_trained(self) -> bool:
+        """Whether the recipe's explainer is a self-explainer already."""
+        if self.recipe.explainer is None:
+            return False
+        from transformers import PreTrainedConfig
+
+        try:
+            config, _ = PreTrainedConfig.get_config_dict(tiny.resolve(self.recipe.explainer))
+        except (OSError, ValueError) as error:
+            reason = str(error).splitlines()[0]
+            raise SelfExplainError(f"explainer {self.recipe.explainer!r} could not be loaded: {reason}") from error
+        return config.get("model_type") == "selfexplainer"
+
+    @cached_property
+    def target(self) -> "Target":
+        from selfexplain.target.load import load_target
+
+        return load_target(self.recipe.target, self.recipe.target_revision, self.recipe.dtype)
+
+    @cached_property
+    def corpus(self) -> "Corpus":
+        from selfexplain.groundtruth.sources import read_corpus
+
+        return read_corpus(self.recipe.corpus, self.recipe.seed)
+
+    def _build(self, task: str) -> None:
+        from selfexplain.groundtruth.build import build
+
+        config = getattr(self.recipe, task)
+        build(task, config, self.target, self.corpus, self.run_dir / "datasets" / task, self.recipe.seed)
+
+    def _train(self) -> None:
+        from selfexplain.training.train import train
+
+        recipe = self.recipe
+        train(
+            recipe.training,
+            recipe.injection,
+            self._explainer_base(),
+            self.target,
+            self.run_dir / "datasets",
+            recipe.tasks,
+            self.run_dir / "explainer",
+            recipe.seed,
+        )
+
+    def _evaluate(self) -> None:
+        from selfexplain.evaluation import evaluate, report
+        from selfexplain.modeling.contract import InjectionConfig
+        from selfexplain.modeling.modeling_selfexplainer import SelfExplainerForCausalLM
+
+        recipe, run_dir, started = self.recipe, self.run_dir, time.monotonic()
+        trained = str(recipe.explainer if self.is_trained else run_dir / "explainer")
+        explainer = SelfExplainerForCausalLM.from_pretrained(trained, dtype=recipe.dtype)
+        config = explainer.config
+        untrained = SelfExplainerForCausalLM.from_base(
+            config.base_model_name_or_path,
+            injection=InjectionConfig(**config.injection),
+            target=config.target,
+            revision=config.base_model_revision,
+            seed=recipe.seed,
+            dtype=recipe.dtype,
+        )
+        cache_dir = run_dir / "predictions" / "cache"
+        tasks = evaluate.evaluate(
+            explainer,
+            untrained,
+            self.target,
+            run_dir / "datasets",
+            recipe.tasks,
+            recipe.evaluation,
+            recipe.seed,
+            cache_dir=cache_dir,
+            predictions_dir=run_dir / "predictions",
+        )
+        stages = json.loads((run_dir / "manifest.json").read_text())["stages"]
+        seconds = {name: record["seconds"] for name, record in stages.items() if record["status"] == "done"}
+        results = {
+            "schema_version": 1,
+            "recipe": recipe.name,
+            "target": {"name": self.target.name, "revision": self.target.revision},
+            "explainer": {"name": recipe.explainer or recipe.target, "trained_here": not self.is_trained},
+            "tasks": tasks,
+            "environment": {
+                "versions": library_versions(),
+                "device": str(explainer.device),
+                "seed": recipe.seed,
+                "seconds": {**seconds, "evaluate": round(time.monotonic() - started, 1)},
+            },
+        }
+        report.write_figures(results, run_dir / "figures")
+        report.write_results(results, run_dir / "results.json")
+        shutil.rmtree(cache_dir, ignore_errors=True)
+
+    def _explainer_base(self) -> "Target":
+        """Its own copy, because training changes it: the target has to stay as it is."""
+        from selfexplain.target.load import load_target
+
+        recipe = self.recipe
+        if recipe.explainer is None:
+            return load_target(recipe.target, recipe.target_revision)
+        return load_target(recipe.explainer)
+
+    def _write_cards(self) -> None:
+        from selfexplain.publishing.cards import write_cards
+
+        write_cards(self.run_dir)
+
+
+@dataclass(frozen=True)
+class _TinyTarget:
+    """The one step that rebuilds the embedded models."""
+
+    recipe: TinyTargetRecipe
+    run_dir: Path
+    stages = ("build",)
+
+    @property
+    def identity(self) -> dict[str, str]:
+        return {"recipe": self.recipe.name}
+
+    def check(self) -> None:
+        pass
+
+    def steps(self) -> list[Step]:
+        inputs = {"tiny": asdict(self.recipe.tiny), "seed": self.recipe.seed}
+        return [Step("build", inputs, ("weights",), self._build)]
+
+    def _build(self) -> None:
+        from selfexplain.tiny.target import build
+
+        build(self.recipe.tiny, self.run_dir / "weights", self.recipe.seed)
+
+
+def _fingerprint_model(name: str, revision: str | None) -> str | dict[str, Any]:
+    """The content of a model directory; name and revision of a model on the Hub."""
+    path = Path(tiny.resolve(name)).expanduser()
+    if path.is_dir():
+        return fingerprint_files(path)
+    if name in tiny.NAMES or name.startswith((".", "/", "~")):
+        raise SelfExplainError(f"model {name!r}: no directory {path}. Give a model directory or a Hub id (org/name).")
+    return {"name": name, "revision": revision}
+
+
+def _fingerprint_corpus(name: str) -> str:
+    from selfexplain.groundtruth.sources import TINY_WORLD
+
+    if name == TINY_WORLD:
+        return name
+    if not Path(name).is_file():
+        raise SelfExplainError(
+            f'corpus {name!r}: no such file. Give a text file, a JSONL file with "text", or {TINY_WORLD}.'
+        )
+    return fingerprint_files(Path(name))
+
+
+def _check_disk(run_dir: Path, needed_gb: float) -> None:
+    existing = next(path for path in (run_dir.absolute(), *run_dir.absolute().parents) if path.exists())
+    free_gb = shutil.disk_usage(existing).free / 1e9
+    if free_gb < needed_gb:
+        raise SelfExplainError(
+            f"{run_dir} needs {needed_gb:g} GB of disk and {free_gb:.1f} GB are free. Free some, or give a "
+            "directory on another disk with output_dir=DIR."
+        )
+
+
+def _announce(recipe: AnyRecipe, run_dir: Path, steps: list[Step]) -> None:
+    expected = recipe.expected
+    logger.info("%s: %s", recipe.name, recipe.description)
+    logger.info("steps: %s", ", ".join(step.name for step in steps))
+    logger.info(
+        "expected: %g minutes and %g GB of memory on %s; results go to %s",
+        expected.minutes, expected.memory_gb, expected.hardware, run_dir,
+    )  # fmt: skip

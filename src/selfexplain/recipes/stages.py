@@ -1,0 +1,232 @@
+"""The stage engine: run steps in order, remember what is done, continue after a kill.
+
+It knows nothing of what the steps do. A run directory holds their outputs and `manifest.json`, which is rewritten
+atomically around every step.
+"""
+
+import errno
+import hashlib
+import json
+import logging
+import os
+import platform
+import shutil
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import TypeAdapter, ValidationError
+
+from selfexplain import __version__
+from selfexplain.errors import SelfExplainError
+
+logger = logging.getLogger(__name__)
+
+_LIBRARIES = ("torch", "transformers", "peft", "trl", "datasets", "sae-lens", "numpy")
+
+
+@dataclass(frozen=True)
+class Step:
+    """One resumable piece of a run.
+
+    Attributes:
+        inputs: what the result depends on besides the steps before it, as JSON values.
+        outputs: files and directories of the run directory that belong to this step alone.
+        action: does the work; called again after a kill, with the outputs as they were left.
+        after: names of the steps whose results this one reads.
+    """
+
+    name: str
+    inputs: Mapping[str, Any]
+    outputs: tuple[str, ...]
+    action: Callable[[], object]
+    after: tuple[str, ...] = ()
+
+
+@dataclass
+class Record:
+    """What the manifest says of a step; `outputs` are the files it wrote with their sizes in bytes."""
+
+    input_hash: str
+    status: Literal["running", "stopped", "done"] = "running"
+    seconds: float = 0.0
+    outputs: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass
+class Manifest:
+    """Which run a directory holds, and how far it is.
+
+    Attributes:
+        identity: what makes two runs different ones, such as the names of recipe and models.
+    """
+
+    identity: dict[str, str]
+    seed: int
+    versions: dict[str, str]
+    schema_version: Literal[1] = 1
+    stages: dict[str, Record] = field(default_factory=dict)
+
+    def write(self, run_dir: Path) -> None:
+        write_atomically(run_dir / "manifest.json", json.dumps(asdict(self), indent=2) + "\n")
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a file that is seen whole or not at all."""
+    partial = path.with_name(path.name + ".tmp")
+    partial.write_text(text, encoding="utf-8")
+    os.replace(partial, path)
+
+
+def open_run(run_dir: Path, identity: dict[str, str], seed: int) -> Manifest:
+    """The manifest of a run directory; a new one, not yet written, where the directory is empty or is made.
+
+    Raises:
+        SelfExplainError: the directory cannot be made, holds another run or files that are no run, or its manifest is
+            corrupt. Nothing in it is touched.
+    """
+    path = run_dir / "manifest.json"
+    elsewhere = "Give another directory with output_dir=DIR"
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+        if not os.access(run_dir, os.W_OK):
+            raise PermissionError(errno.EACCES, "not writable")
+        if not path.exists():
+            if any(entry.suffix != ".tmp" for entry in run_dir.iterdir()):
+                raise SelfExplainError(f"{run_dir} holds files but no run (no manifest.json). {elsewhere}.")
+            return Manifest(identity, seed, library_versions())
+        manifest = TypeAdapter(Manifest).validate_json(path.read_bytes())
+    except OSError as error:
+        raise SelfExplainError(
+            f"{run_dir} cannot be used as a run directory: {error.strerror}. {elsewhere}."
+        ) from error
+    except ValidationError as error:
+        raise SelfExplainError(
+            f"{path} is corrupt. {elsewhere}, or delete {run_dir} to start again from nothing."
+        ) from error
+    if manifest.identity != identity:
+        there, given = (
+            ", ".join(f"{key} {value}" for key, value in run.items()) for run in (manifest.identity, identity)
+        )
+        raise SelfExplainError(f"{run_dir} holds another run: {there}; given: {given}. {elsewhere}.")
+    manifest.seed, manifest.versions = seed, library_versions()
+    return manifest
+
+
+def execute(steps: Sequence[Step], run_dir: Path, manifest: Manifest) -> None:
+    """Run the steps that are not done.
+
+    A step is done when the manifest says so, its input hash is unchanged and its files are still there in full. A
+    step that was stopped is called again on what it left; one whose inputs changed, or whose files were damaged, starts
+    from nothing.
+
+    Raises:
+        SelfExplainError: the disk is full.
+    """
+    hashes: dict[str, str] = {}
+    for number, step in enumerate(steps, start=1):
+        upstream = {name: hashes[name] for name in step.after}
+        hashes[step.name] = fingerprint({"inputs": step.inputs, "after": upstream, "version": __version__})
+        title = f"[{number}/{len(steps)}] {step.name}"
+        record = manifest.stages.get(step.name)
+        if record is None or record.input_hash != hashes[step.name]:
+            logger.info(title)
+            record = None
+        elif record.status != "done":
+            logger.info("%s: continues", title)
+        elif _intact(record, run_dir):
+            logger.info("%s: done before (%s), inputs unchanged", title, duration(record.seconds))
+            continue
+        else:
+            logger.warning("%s: made anew, because its files are missing or cut short", title)
+            record = None
+        if record is None:
+            _clear(step, run_dir)
+            record = manifest.stages[step.name] = Record(hashes[step.name])
+        try:
+            _run(step, record, run_dir, manifest)
+        except Exception as error:
+            if _disk_full(error):
+                raise SelfExplainError(
+                    f"{step.name}: no space left on the disk of {run_dir}. Free some and run the same command again; "
+                    "what is done is kept."
+                ) from error
+            raise
+        logger.info("%s: done in %s", title, duration(record.seconds))
+
+
+def fingerprint(value: Any) -> str:
+    """SHA-256 of a JSON value."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def fingerprint_files(path: Path) -> str:
+    """SHA-256 of a file, or of all files of a directory with their names."""
+    digest = hashlib.sha256()
+    for file in [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file()):
+        with file.open("rb") as stream:
+            content = hashlib.file_digest(stream, "sha256").hexdigest()
+        digest.update(f"{file.relative_to(path)} {content}\n".encode())
+    return digest.hexdigest()
+
+
+def library_versions() -> dict[str, str]:
+    """Versions of Python, this package and what its results depend on."""
+    versions = {"python": platform.python_version(), "selfexplain": __version__}
+    for name in _LIBRARIES:
+        with suppress(PackageNotFoundError):
+            versions[name] = version(name)
+    return versions
+
+
+def duration(seconds: float) -> str:
+    """Seconds for a reader: `42 s`, `3 min 20 s`, `2 h 5 min`."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes_rest = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes_rest} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def _run(step: Step, record: Record, run_dir: Path, manifest: Manifest) -> None:
+    record.status = "running"
+    manifest.write(run_dir)
+    before, started = record.seconds, time.monotonic()
+    try:
+        step.action()
+        record.status = "done"
+        record.outputs = {str(file.relative_to(run_dir)): file.stat().st_size for file in _files(step.outputs, run_dir)}
+    except BaseException:
+        record.status = "stopped"
+        raise
+    finally:
+        record.seconds = round(before + time.monotonic() - started, 1)
+        manifest.write(run_dir)
+
+
+def _files(outputs: Iterable[str], run_dir: Path) -> list[Path]:
+    paths = [run_dir / output for output in outputs]
+    found = [file for path in paths for file in ([path] if path.is_file() else path.rglob("*")) if file.is_file()]
+    return sorted(file for file in found if "checkpoint" not in str(file.relative_to(run_dir)))
+
+
+def _intact(record: Record, run_dir: Path) -> bool:
+    paths = {run_dir / name: size for name, size in record.outputs.items()}
+    return all(path.is_file() and path.stat().st_size >= size for path, size in paths.items())
+
+
+def _clear(step: Step, run_dir: Path) -> None:
+    for path in (run_dir / output for output in step.outputs):
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def _disk_full(error: Exception) -> bool:
+    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return full or "No space left on device" in str(error)  # safetensors and arrow raise their own types

@@ -1,0 +1,1 @@
+"""The model being explained: load it, read its activations, intervene on it."""

@@ -1,0 +1,38 @@
+"""Find the parts of a causal language model by structure, not by architecture name."""
+
+from torch import nn
+
+from selfexplain.errors import SelfExplainError
+
+
+def backbone(model: nn.Module) -> nn.Module:
+    """The stack without the head: what maps embeddings to the final hidden states."""
+    return getattr(model, model.base_model_prefix)
+
+
+def decoder_blocks(model: nn.Module) -> nn.ModuleList:
+    """The decoder blocks in order: the one `ModuleList` of the backbone with as many entries as the config has layers.
+
+    Raises:
+        SelfExplainError: no such list, or more than one.
+    """
+    n_layers = model.config.get_text_config().num_hidden_layers
+    lists = [m for m in backbone(model).modules() if isinstance(m, nn.ModuleList) and len(m) == n_layers]
+    if len(lists) != 1:
+        raise SelfExplainError(
+            f"{type(model).__name__} has {len(lists)} lists of {n_layers} modules where one list of decoder blocks was "
+            "expected. Only decoder-only causal language models can be explained."
+        )
+    return lists[0]
+
+
+def final_norm(model: nn.Module) -> nn.Module:
+    """The norm between the last decoder block and the head.
+
+    Raises:
+        SelfExplainError: the backbone has no norm beside its blocks.
+    """
+    norms = [child for name, child in backbone(model).named_children() if "norm" in name or name == "ln_f"]
+    if not norms:
+        raise SelfExplainError(f"{type(model).__name__} has no norm after its decoder blocks.")
+    return norms[-1]

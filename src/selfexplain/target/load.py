@@ -1,0 +1,80 @@
+"""Load the model being explained."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from selfexplain import tiny
+from selfexplain.errors import SelfExplainError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True)
+class Target:
+    """A causal language model, its tokenizer, and where they come from."""
+
+    model: "PreTrainedModel"
+    tokenizer: "PreTrainedTokenizerBase"
+    name: str
+    revision: str | None = None
+
+    @property
+    def n_layers(self) -> int:
+        return self.model.config.get_text_config().num_hidden_layers
+
+    @property
+    def d_model(self) -> int:
+        return self.model.config.get_text_config().hidden_size
+
+    @property
+    def context_length(self) -> int:
+        return self.model.config.get_text_config().max_position_embeddings
+
+    @property
+    def pad_token_id(self) -> int:
+        """The tokenizer's padding id, or 0: padded positions are masked, so any id serves."""
+        return self.tokenizer.pad_token_id or 0
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of a text, special tokens included.
+
+        Raises:
+            SelfExplainError: the text is empty or longer than the context.
+        """
+        if not text.strip():
+            raise SelfExplainError("the text is empty: give at least one word.")
+        ids = self.tokenizer(text)["input_ids"]
+        if len(ids) > self.context_length:
+            raise SelfExplainError(
+                f"the text has {len(ids)} tokens, the context of {self.name} holds {self.context_length}: shorten it."
+            )
+        return ids
+
+
+def load_target(name: str, revision: str | None = None, dtype: str = "float32") -> Target:
+    """Load a causal language model by Hub id, directory or reserved name (`selfexplain/tiny`, `selfexplain/tiny-sibling`).
+
+    Raises:
+        SelfExplainError: nothing there, or not a causal language model.
+    """
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+    path = tiny.resolve(name)
+    if path.startswith((".", "/", "~")) and not Path(path).expanduser().is_dir():
+        raise SelfExplainError(f"target {name!r}: no such directory. Give a model directory or a Hub id (org/name).")
+    try:
+        config = AutoConfig.from_pretrained(path, revision=revision)
+    except (OSError, ValueError) as error:
+        raise SelfExplainError(
+            f"target {name!r} could not be loaded: {str(error).splitlines()[0]} "
+            "Give a model directory or the Hub id of a causal language model."
+        ) from error
+    if type(config) not in AutoModelForCausalLM._model_mapping or config.is_encoder_decoder:
+        raise SelfExplainError(
+            f"target {name!r} is a {config.model_type} model, not a decoder-only causal language model."
+        )
+    model = AutoModelForCausalLM.from_pretrained(path, revision=revision, dtype=dtype).eval()
+    tokenizer = AutoTokenizer.from_pretrained(path, revision=revision)
+    return Target(model, tokenizer, name, revision or getattr(config, "_commit_hash", None))

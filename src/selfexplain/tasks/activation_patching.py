@@ -1,0 +1,32 @@
+"""Activation patching: if this vector replaces the residual stream at these layers and this token, what happens?
+
+The answer is an `Outcome`.
+"""
+
+from collections.abc import Sequence
+
+from selfexplain.tasks.question import Question, fill
+
+TEMPLATES = (
+    "If {activation} replaces layers {layers} at token {position}, {token}, of the text <<<{text}>>> how would the output change?\n",
+    "With {activation} at layers {layers} of token {position}, {token}, in the text <<<{text}>>> what would the output be?\n",
+    "In the text <<<{text}>>> the vector {activation} replaces layers {layers} at token {position}, {token}. How would the output change?\n",
+)
+
+
+def question(text: str, layers: Sequence[int], position: int, token: str, template: int = 0) -> Question:
+    """Ask about replacing the outputs of decoder blocks `layers` at one token.
+
+    Args:
+        text: what the target reads.
+        layers: the decoder blocks whose output is replaced, by the same vector.
+        position: index of the token, from 0, special tokens included.
+        token: the decoded token; the reader's aid, the position is what counts.
+    """
+    return fill(
+        TEMPLATES[template],
+        layers=", ".join(map(str, layers)),
+        position=str(position),
+        token=token.strip() or repr(token)[1:-1],
+        text=text,
+    )

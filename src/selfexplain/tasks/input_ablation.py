@@ -1,0 +1,19 @@
+"""Input ablation: if this part of the input is removed, does the answer change, and to what?
+
+The answer is an `Outcome`. No vector is involved: the explainer reads what the target read.
+"""
+
+from selfexplain.tasks.question import Question
+
+HINT_TEMPLATES = (
+    "\nIf the hint were removed, how would the answer change?\n",
+    "\nWhat would the answer be without the hint?\n",
+)
+SPAN_TEMPLATE = "\nIf <<<{removed}>>> were removed, how would the answer change?\n"
+
+
+def question(text: str, removed: str | None = None, template: int = 0) -> Question:
+    """Ask about removing `removed` from `text`; None asks about the hint."""
+    if removed is None:
+        return Question(text + HINT_TEMPLATES[template])
+    return Question(text + SPAN_TEMPLATE.replace("{removed}", removed))

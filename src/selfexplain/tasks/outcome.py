@@ -1,0 +1,30 @@
+"""What an intervention does to the output: the answer grammar of activation patching and input ablation.
+
+The two sentences are those of Li et al., "Training Language Models to Explain Their Own Computations" (arXiv 2511.08579).
+"""
+
+import re
+from dataclasses import dataclass
+
+_CHANGED = "The most likely output would change to <<<{}>>>."
+_UNCHANGED = "The output would remain unchanged from <<<{}>>>."
+_ANSWER = re.compile(r"\s*The (?:most likely output would (change) to|output would remain unchanged from) <<<(.*?)>>>", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Whether the output changes, and what it is after the intervention (surrounding spaces do not count)."""
+
+    changed: bool
+    output: str
+
+
+def render(outcome: Outcome) -> str:
+    """The outcome as the sentence an explainer is trained to say."""
+    return (_CHANGED if outcome.changed else _UNCHANGED).format(outcome.output)
+
+
+def parse(text: str) -> Outcome | None:
+    """The outcome that a sentence states; None where it states none."""
+    match = _ANSWER.match(text)
+    return Outcome(match[1] is not None, match[2].strip()) if match else None

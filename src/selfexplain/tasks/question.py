@@ -1,0 +1,32 @@
+"""A question is text with marked places for vectors."""
+
+from dataclasses import dataclass
+
+PLACEHOLDER = "<activation>"
+
+
+@dataclass(frozen=True)
+class Question:
+    """What an explainer is asked.
+
+    Attributes:
+        prompt: the text, with `<activation>` wherever a vector goes.
+        placeholder_offsets: character offsets of those places. The same string elsewhere in the prompt is plain text.
+    """
+
+    prompt: str
+    placeholder_offsets: tuple[int, ...] = ()
+
+
+def fill(template: str, **fields: str) -> Question:
+    """Put `fields` into a template; `{activation}` in it marks the place of a vector.
+
+    The offsets are found while the text is assembled, so a field that contains `<activation>` stays text.
+    """
+    prompt, offsets = "", []
+    for index, part in enumerate(template.split("{activation}")):
+        if index:
+            offsets.append(len(prompt))
+            prompt += PLACEHOLDER
+        prompt += part.format(**fields)
+    return Question(prompt, tuple(offsets))

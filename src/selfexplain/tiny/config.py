@@ -1,0 +1,29 @@
+"""Settings of the embedded models."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class TinyTargetConfig:
+    """How the embedded target and its sibling are made.
+
+    Attributes:
+        d_model: width of the residual stream.
+        n_layers: number of decoder blocks.
+        n_heads: number of attention heads.
+        d_mlp: width of the MLPs.
+        steps: training steps of each model.
+        tokens_per_batch: tokens in one step, padding included.
+        learning_rate: peak of AdamW (embedding, norms); rises over the first fiftieth of the steps, falls to a tenth over
+            the last 40 %.
+        muon_learning_rate: the same for the matrices, which Muon trains.
+    """
+
+    d_model: int = 96
+    n_layers: int = 8
+    n_heads: int = 3
+    d_mlp: int = 256
+    steps: int = 1000
+    tokens_per_batch: int = 4096
+    learning_rate: float = 3e-3
+    muon_learning_rate: float = 0.01

@@ -1,0 +1,1 @@
+"""Teach an explainer to say the ground truth."""

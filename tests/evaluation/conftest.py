@@ -1,0 +1,82 @@
+"""Synthetic rows of the three tasks."""
+
+import numpy as np
+import pytest
+
+from selfexplain.tasks.activation_patching import question as patching_question
+from selfexplain.tasks.feature_description import question as feature_question
+from selfexplain.tasks.input_ablation import question as ablation_question
+from selfexplain.tasks.outcome import Outcome, render
+
+DESCRIPTIONS = ("the word red", "the word blue")
+
+
+@pytest.fixture
+def patching_rows():
+    """64 rows: 16 groups in each of two blocks, two rows a group; subject tokens change in 3 of 4 groups."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for block in ([0, 1], [2, 3]):
+        for group in range(16):
+            for token_type in ("subject", "other"):
+                question = patching_question("a b c", block, 1, "b")
+                changed = (token_type == "subject") == (group % 4 > 0)
+                rows.append(
+                    {
+                        "prompt": question.prompt,
+                        "placeholder_offsets": list(question.placeholder_offsets),
+                        "activations": rng.normal(size=(1, 8)).astype(np.float16),
+                        "activation_layers": block[-1:],
+                        "completion": render(Outcome(changed, f"city{group}")),
+                        "group": f"fact{group}",
+                        "layers": block,
+                        "token_type": token_type,
+                        "changed": changed,
+                    }
+                )
+    return rows
+
+
+@pytest.fixture
+def ablation_rows():
+    rows = []
+    for index in range(20):
+        topic = "rivers" if index % 2 else "metals"
+        changed = topic == "rivers"
+        question = ablation_question(f"Question {index} about {topic}. Hint: The answer is B")
+        rows.append(
+            {
+                "prompt": question.prompt,
+                "placeholder_offsets": [],
+                "activations": np.empty((0, 0)),
+                "activation_layers": [],
+                "completion": render(Outcome(changed, "A" if changed else "B")),
+                "group": f"question{index}",
+                "topic": topic,
+                "hint_style": "direct",
+                "changed": changed,
+            }
+        )
+    return rows
+
+
+@pytest.fixture
+def feature_rows():
+    rng = np.random.default_rng(1)
+    question = feature_question(layer=1)
+    words = ("red", "blue")
+    return [
+        {
+            "prompt": question.prompt,
+            "placeholder_offsets": list(question.placeholder_offsets),
+            "activations": rng.normal(size=(1, 8)).astype(np.float16),
+            "activation_layers": [1],
+            "completion": DESCRIPTIONS[index % 2],
+            "group": f"feature{index}",
+            "scoring_exemplars": [
+                {"tokens": ["a", words[index % 2], "b"], "activations": [0.0, 2.0, 0.0]},
+                {"tokens": ["a", words[1 - index % 2], "b"], "activations": [0.0, 0.0, 0.0]},
+            ],
+        }
+        for index in range(6)
+    ]

@@ -1,0 +1,222 @@
+"""What holds of an explainer around any base."""
+
+from copy import deepcopy
+
+import pytest
+import torch
+from transformers import AutoModel, AutoModelForCausalLM, AutoProcessor
+
+from selfexplain.errors import SelfExplainError
+from selfexplain.modeling.contract import InjectionConfig
+from selfexplain.modeling.modeling_selfexplainer import SelfExplainerForCausalLM
+from selfexplain.target.blocks import decoder_blocks
+from selfexplain.tasks import feature_description
+from selfexplain.tasks.question import PLACEHOLDER, Question, fill
+
+CONTRACTS = [
+    InjectionConfig(),
+    InjectionConfig(norm="raw", markers=False),
+    InjectionConfig(site="block_output", block=1, operation="add"),
+    InjectionConfig(site="block_output", block=2, norm="unit", scale=2.0),
+]
+
+
+def name_of(contract):
+    return f"{contract.site}-{contract.operation}-{contract.norm}"
+
+
+@pytest.fixture(params=CONTRACTS, ids=name_of)
+def explainer(request, target):
+    return SelfExplainerForCausalLM.from_base(deepcopy(target.model), target.tokenizer, request.param)
+
+
+def row(question: Question, *vectors, layer=1):
+    return {
+        "prompt": question.prompt,
+        "placeholder_offsets": question.placeholder_offsets,
+        "activations": list(vectors),
+        "activation_layers": [layer] * len(vectors),
+    }
+
+
+def vectors(n, d=32, seed=0):
+    return list(torch.randn(n, d, generator=torch.Generator().manual_seed(seed)))
+
+
+def questions():
+    """Three rows of different length: two vectors, one, none."""
+    a, b, c = vectors(3)
+    return [
+        row(fill("Compare {activation} with the capital {activation} of France.\n"), a, b),
+        row(feature_description.question(1), c),
+        row(Question("What is the capital of Japan?\n")),
+    ]
+
+
+def generate(explainer, rows, **options):
+    inputs = explainer.processor(rows)
+    options = {"max_new_tokens": 6, "do_sample": False, "eos_token_id": None, "pad_token_id": 0} | options
+    return explainer.generate(**inputs, **options)[:, inputs["input_ids"].shape[1] :]
+
+
+def test_generate_equals_generate_without_cache(explainer):
+    assert torch.equal(generate(explainer, questions()), generate(explainer, questions(), use_cache=False))
+
+
+def test_left_padding_changes_nothing(explainer):
+    together = generate(explainer, questions())
+    alone = torch.cat([generate(explainer, [one]) for one in questions()])
+    assert torch.equal(together, alone)
+
+
+def test_beams_and_return_sequences_keep_each_rows_vectors(explainer):
+    rows = questions()
+    together = generate(explainer, rows, num_beams=3, num_return_sequences=2)
+    alone = torch.cat([generate(explainer, [one], num_beams=3, num_return_sequences=2) for one in rows])
+    assert torch.equal(together, alone)
+
+
+def test_the_vector_is_read(explainer):
+    first, other = vectors(2)
+    inputs = [explainer.processor([row(feature_description.question(1), v)]) for v in (first, other)]
+    with torch.no_grad():
+        a, b = (explainer(**batch).logits[0, -1] for batch in inputs)
+    assert (a - b).abs().max() > 1e-4
+
+
+@pytest.mark.parametrize("contract", CONTRACTS, ids=name_of)
+def test_injection_read_back_at_its_site_is_what_the_contract_says(target, contract):
+    explainer = SelfExplainerForCausalLM.from_base(deepcopy(target.model), target.tokenizer, contract)
+    (v,) = vectors(1)
+    inputs = explainer.processor([row(feature_description.question(1), v)])
+    position = inputs["activation_positions"][0, 0].item()
+    seen = {}
+    blocks = decoder_blocks(explainer.language_model)
+    if contract.site == "embedding":
+        blocks[0].register_forward_pre_hook(lambda module, args, kwargs: seen.update(x=args[0]), with_kwargs=True)
+    else:
+        blocks[contract.block + 1].register_forward_pre_hook(lambda module, args, kwargs: seen.update(x=args[0]), with_kwargs=True)
+    clean = {name: value for name, value in inputs.items() if name in ("input_ids", "attention_mask")}
+    with torch.no_grad():
+        explainer(**inputs)
+        written = seen["x"][0, position].clone()
+        if contract.markers:  # with the markers but without the vector
+            embeddings = explainer.get_input_embeddings()(inputs["input_ids"]).clone()
+            embeddings[0, position - 1], embeddings[0, position + 1] = explainer.model.activation_adapter.markers
+            explainer(inputs_embeds=embeddings, attention_mask=clean["attention_mask"])
+        else:
+            explainer(**clean)
+    here = seen["x"][0, position]
+    unit = v / v.norm()
+    expected = {"raw": v, "unit": unit, "match": here.norm() * unit}[contract.norm] * contract.scale
+    expected = here + expected if contract.operation == "add" else expected
+    torch.testing.assert_close(written, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_a_zero_vector_is_legal(explainer):
+    assert generate(explainer, [row(feature_description.question(1), torch.zeros(32))]).shape == (1, 6)
+
+
+def test_text_that_contains_the_placeholder_is_text(explainer):
+    (v,) = vectors(1)
+    question = fill("Text <<<{text}>>> and {activation}.\n", text=f"a {PLACEHOLDER} b")
+    inputs = explainer.processor([row(question, v)])
+    assert inputs["activation_mask"].sum() == 1
+    before = explainer.processor.tokenizer(f"Text <<<a {PLACEHOLDER} b>>> and ")["input_ids"]
+    assert inputs["activation_positions"][0, 0] == len(before) + explainer.processor.markers
+
+
+def test_save_and_load_give_the_same_logits_through_every_class(target_dir, tmp_path):
+    explainer = SelfExplainerForCausalLM.from_base(str(target_dir), lora={"rank": 4, "alpha": 8}, tasks=["feature_description"])
+    for parameter in explainer.parameters():
+        if parameter.requires_grad:
+            torch.nn.init.normal_(parameter, std=0.1)
+    explainer.save_pretrained(tmp_path / "saved")
+    inputs = explainer.processor(questions())
+    with torch.no_grad():
+        expected = explainer(**inputs).logits
+        for cls in (AutoModel, AutoModelForCausalLM, SelfExplainerForCausalLM):
+            loaded = cls.from_pretrained(tmp_path / "saved")
+            assert isinstance(loaded, SelfExplainerForCausalLM)
+            torch.testing.assert_close(loaded(**inputs).logits, expected)
+    assert loaded.config.tasks == ["feature_description"]
+    processor = AutoProcessor.from_pretrained(tmp_path / "saved")
+    assert torch.equal(processor(questions())["input_ids"], inputs["input_ids"])
+    loaded.save_pretrained(tmp_path / "again")
+    for file in ("activation_adapter.safetensors", "lora/adapter_model.safetensors", "config.json"):
+        assert (tmp_path / "again" / file).read_bytes() == (tmp_path / "saved" / file).read_bytes(), file
+
+
+def test_lora_keys_are_the_bare_bases(target_dir, tmp_path):
+    from peft import PeftModel
+
+    explainer = SelfExplainerForCausalLM.from_base(str(target_dir), lora={"rank": 4, "alpha": 8})
+    for parameter in explainer.parameters():
+        if parameter.requires_grad:
+            torch.nn.init.normal_(parameter, std=0.1)
+    explainer.save_pretrained(tmp_path / "saved")
+    alone = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(target_dir), tmp_path / "saved" / "lora")
+    ids = torch.tensor([[1, 40, 50, 60]])
+    with torch.no_grad():
+        torch.testing.assert_close(alone(input_ids=ids).logits, explainer(input_ids=ids).logits)
+
+
+def test_capture_reads_the_target_not_the_explainer(target_dir):
+    explainer = SelfExplainerForCausalLM.from_base(str(target_dir), lora={"rank": 4, "alpha": 8})
+    for parameter in explainer.parameters():
+        if parameter.requires_grad:
+            torch.nn.init.normal_(parameter, std=0.1)
+    text = "The capital of France is"
+    plain = AutoModelForCausalLM.from_pretrained(target_dir)
+    ids = explainer.processor.tokenizer(text, return_tensors="pt")["input_ids"]
+    hidden = plain(ids, output_hidden_states=True).hidden_states
+    torch.testing.assert_close(explainer.capture(text, [0, 2]), torch.cat([hidden[1], hidden[3]]))
+
+
+def test_asking_gives_explanations(target):
+    explainer = SelfExplainerForCausalLM.from_base(deepcopy(target.model), target.tokenizer)
+    (v,) = vectors(1)
+    text = "The capital of France is"
+    for explanation in (
+        explainer.explain_feature(v, layer=1),
+        explainer.explain_patch(text, v, layers=range(2), position=-1),
+        explainer.explain_ablation(text, remove="of France"),
+    ):
+        assert 0 <= explanation.confidence <= 1
+        assert explanation.task == "feature_description" or explanation.changed is None  # random weights say nothing readable
+
+
+@pytest.mark.parametrize(
+    ("ask", "message"),
+    [
+        (lambda e: e.explain_feature(torch.zeros(31), layer=1), r"shape \(32,\) is needed; \(31,\) given"),
+        (lambda e: e.explain_feature(torch.full((32,), torch.nan), layer=1), "NaN or infinity"),
+        (lambda e: e.explain_feature(torch.zeros(32), layer=4), r"layers \[4\] given; the model has layers 0 to 3"),
+        (lambda e: e.explain_patch("", torch.zeros(32), [0], 0), "text is empty"),
+        (lambda e: e.explain_patch("a b", torch.zeros(32), [0], 99), "position 99 given"),
+        (lambda e: e.explain_ablation("a " * 600), "the context holds 256"),
+        (lambda e: e.explain_ablation("a b", remove="c"), "does not occur"),
+        (lambda e: e.answer([row(feature_description.question(0))]), "0 activations .* for 1 placeholders"),
+        (lambda e: e.processor([]), "no rows"),
+        (lambda e: e(input_ids=torch.ones(1, 3, dtype=torch.long), activations=torch.zeros(1, 1, 8)), "width 8"),
+    ],
+)  # fmt: skip
+def test_bad_input_is_named(target, ask, message):
+    explainer = SelfExplainerForCausalLM.from_base(deepcopy(target.model), target.tokenizer)
+    with pytest.raises(SelfExplainError, match=message):
+        ask(explainer)
+
+
+def test_a_contract_for_a_block_that_does_not_exist_is_refused(target):
+    with pytest.raises(SelfExplainError, match="blocks 0 to 3"):
+        SelfExplainerForCausalLM.from_base(target.model, target.tokenizer, InjectionConfig(site="block_output", block=4))
+
+
+def test_an_incomplete_explainer_is_refused(target_dir, tmp_path):
+    explainer = SelfExplainerForCausalLM.from_base(str(target_dir), lora={"rank": 4, "alpha": 8})
+    explainer.save_pretrained(tmp_path / "saved")
+    (tmp_path / "saved" / "activation_adapter.safetensors").unlink()
+    with pytest.raises(SelfExplainError, match="not a complete explainer"):
+        SelfExplainerForCausalLM.from_pretrained(tmp_path / "saved")
+    with pytest.raises(SelfExplainError, match="not a self-explainer"):
+        SelfExplainerForCausalLM.from_pretrained(target_dir)

@@ -1,0 +1,143 @@
+"""Vectors reach the model through the real trainer: without this test, training runs without them and says nothing."""
+
+from copy import deepcopy
+
+import pytest
+import torch
+from datasets import Dataset
+from trl import SFTConfig, SFTTrainer
+
+from selfexplain.errors import SelfExplainError
+from selfexplain.modeling.contract import InjectionConfig
+from selfexplain.modeling.modeling_selfexplainer import SelfExplainerForCausalLM
+from selfexplain.tasks import feature_description
+from selfexplain.training.collator import SelfExplainerCollator, tokenize
+from selfexplain.training.trainer import SelfExplainerTrainer
+
+SITES = [
+    InjectionConfig(),
+    InjectionConfig(site="block_output", block=1, operation="add"),
+]
+
+
+def explainer_on(target, injection, lora=True):
+    return SelfExplainerForCausalLM.from_base(
+        deepcopy(target.model), target.tokenizer, injection, lora={"rank": 4, "alpha": 8} if lora else None
+    )
+
+
+def rows_with(explainer, scale, n=4):
+    question = feature_description.question(1)
+    generator = torch.Generator().manual_seed(0)
+    d_model = explainer.config.adapter["d_target"]
+    rows = [
+        {
+            "prompt": question.prompt,
+            "placeholder_offsets": question.placeholder_offsets,
+            "completion": "the word",
+            "activations": [(torch.randn(d_model, generator=generator) * scale).tolist()],
+            "activation_layers": [1],
+        }
+        for _ in range(n)
+    ]
+    return Dataset.from_list([row | tokenize(row, explainer.processor, 128) for row in rows])
+
+
+def arguments(tmp_path, **changes):
+    return SFTConfig(
+        output_dir=str(tmp_path), max_steps=1, per_device_train_batch_size=4, use_cpu=True, bf16=False, report_to=[],
+        disable_tqdm=True, gradient_checkpointing=False, save_strategy="no", max_length=None, remove_unused_columns=False,
+        dataset_kwargs={"skip_prepare_dataset": True}, **changes,
+    )  # fmt: skip
+
+
+def first_step(trainer):
+    """Loss and LoRA gradients of the first batch, computed the trainer's own way."""
+    trainer.model.train()
+    batch = next(iter(trainer.get_train_dataloader()))
+    loss = trainer.compute_loss(trainer.model, batch)
+    loss.backward()
+    return loss.item(), torch.cat([p.grad.flatten() for p in trainer.model.parameters() if p.grad is not None])
+
+
+@pytest.mark.parametrize("injection", SITES, ids=lambda injection: injection.site)
+def test_loss_and_gradients_change_with_the_vector(target, tmp_path, injection):
+    results = []
+    for scale in (1.0, -1.0):
+        explainer = explainer_on(target, injection)
+        trainer = SelfExplainerTrainer(explainer, args=arguments(tmp_path), train_dataset=rows_with(explainer, scale))
+        results.append(first_step(trainer))
+    (loss, gradients), (other_loss, other_gradients) = results
+    assert abs(loss - other_loss) > 1e-5
+    assert (gradients - other_gradients).abs().max() > 1e-6
+
+
+def test_plain_sft_trainer_with_peft_config_reads_the_vector_too(target, tmp_path):
+    from peft import LoraConfig
+
+    losses = []
+    for scale in (1.0, -1.0):
+        explainer = explainer_on(target, InjectionConfig(), lora=False)
+        trainer = SFTTrainer(
+            explainer, args=arguments(tmp_path), train_dataset=rows_with(explainer, scale),
+            data_collator=SelfExplainerCollator(explainer.processor), processing_class=explainer.processor.tokenizer,
+            peft_config=LoraConfig(r=4, target_modules=["q_proj", "v_proj"]),
+        )  # fmt: skip
+        losses.append(first_step(trainer)[0])
+    assert abs(losses[0] - losses[1]) > 1e-5
+
+
+@pytest.mark.parametrize("injection", SITES, ids=lambda injection: injection.site)
+def test_gradient_checkpointing_changes_nothing(target, tmp_path, injection):
+    results = []
+    for checkpointing in (False, True):
+        explainer = explainer_on(target, injection)
+        trainer = SelfExplainerTrainer(explainer, args=arguments(tmp_path), train_dataset=rows_with(explainer, 1.0))
+        if checkpointing:
+            explainer.activation_checkpointing_enable({"use_reentrant": False})
+        results.append(first_step(trainer))
+    assert results[0][0] == pytest.approx(results[1][0], abs=1e-6)
+    torch.testing.assert_close(results[0][1], results[1][1])
+
+
+def test_loss_ignores_prompt_and_padding(target, tmp_path):
+    explainer = explainer_on(target, InjectionConfig())
+    collator = SelfExplainerCollator(explainer.processor)
+    rows = list(rows_with(explainer, 1.0, n=2))
+    rows[1]["input_ids"] = rows[1]["input_ids"] + rows[1]["input_ids"][-3:]
+    rows[1]["labels"] = rows[1]["labels"] + rows[1]["labels"][-3:]
+    batch = collator(rows)
+    labels = batch["labels"][0]
+    assert (labels[batch["attention_mask"][0] == 0] == -100).all()
+    assert labels[labels != -100].tolist() == [x for x in rows[0]["labels"] if x != -100]
+    alone, padded = collator(rows[:1]), {name: value[:1] for name, value in batch.items()}
+    with torch.no_grad():
+        assert explainer(**alone).loss.item() == pytest.approx(explainer(**padded).loss.item(), abs=1e-5)
+
+
+def test_a_collator_that_drops_the_vectors_is_refused(target, tmp_path):
+    from transformers import DefaultDataCollator
+
+    explainer = explainer_on(target, InjectionConfig())
+    with pytest.raises(SelfExplainError, match="DefaultDataCollator.*drops"):
+        SelfExplainerTrainer(
+            explainer, args=arguments(tmp_path), train_dataset=rows_with(explainer, 1.0), data_collator=DefaultDataCollator()
+        )
+
+
+def test_training_resumes_from_a_checkpoint(target, tmp_path):
+    def train(directory, max_steps, resume=None):
+        explainer = explainer_on(target, InjectionConfig())
+        explainer.config.base_model_name_or_path = target.name
+        options = {"save_strategy": "steps", "save_steps": 2, "max_steps": max_steps, "lr_scheduler_type": "constant"}
+        config = arguments(directory)
+        for name, value in options.items():
+            setattr(config, name, value)
+        trainer = SelfExplainerTrainer(explainer, args=config, train_dataset=rows_with(explainer, 1.0))
+        trainer.train(resume_from_checkpoint=resume)
+        return torch.cat([p.detach().flatten() for p in explainer.parameters() if p.requires_grad])
+
+    whole = train(tmp_path / "whole", 4)
+    train(tmp_path / "parts", 2)
+    resumed = train(tmp_path / "parts", 4, resume=str(tmp_path / "parts" / "checkpoint-2"))
+    torch.testing.assert_close(whole, resumed, atol=1e-5, rtol=1e-4)
