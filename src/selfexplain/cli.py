@@ -72,6 +72,7 @@ def explain(
         from selfexplain.modeling.modeling_selfexplainer import SelfExplainerForCausalLM
         from selfexplain.recipes.run import explainer_of
 
+        _show_log()
         model = SelfExplainerForCausalLM.from_pretrained(explainer_of(explainer))
         vectors = model.capture(text, layers=[layer])[0]  # (T, d)
         if not -len(vectors) <= token < len(vectors):
@@ -124,3 +125,6 @@ def _show_log() -> None:
     package = logging.getLogger("selfexplain")
     package.setLevel(logging.INFO)
     package.handlers = [_Echo()]
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.disable_progress_bar()  # a bar for each load of a model hides the bars that matter

@@ -95,7 +95,9 @@ def test_injection_read_back_at_its_site_is_what_the_contract_says(target, contr
     if contract.site == "embedding":
         blocks[0].register_forward_pre_hook(lambda module, args, kwargs: seen.update(x=args[0]), with_kwargs=True)
     else:
-        blocks[contract.block + 1].register_forward_pre_hook(lambda module, args, kwargs: seen.update(x=args[0]), with_kwargs=True)
+        blocks[contract.block + 1].register_forward_pre_hook(
+            lambda module, args, kwargs: seen.update(x=args[0]), with_kwargs=True
+        )
     clean = {name: value for name, value in inputs.items() if name in ("input_ids", "attention_mask")}
     with torch.no_grad():
         explainer(**inputs)
@@ -127,7 +129,9 @@ def test_text_that_contains_the_placeholder_is_text(explainer):
 
 
 def test_save_and_load_give_the_same_logits_through_every_class(target_dir, tmp_path):
-    explainer = SelfExplainerForCausalLM.from_base(str(target_dir), lora={"rank": 4, "alpha": 8}, tasks=["feature_description"])
+    explainer = SelfExplainerForCausalLM.from_base(
+        str(target_dir), lora={"rank": 4, "alpha": 8}, tasks=["feature_description"]
+    )
     for parameter in explainer.parameters():
         if parameter.requires_grad:
             torch.nn.init.normal_(parameter, std=0.1)
@@ -183,7 +187,9 @@ def test_asking_gives_explanations(target):
         explainer.explain_ablation(text, remove="of France"),
     ):
         assert 0 <= explanation.confidence <= 1
-        assert explanation.task == "feature_description" or explanation.changed is None  # random weights say nothing readable
+        assert (
+            explanation.task == "feature_description" or explanation.changed is None
+        )  # random weights say nothing readable
 
 
 @pytest.mark.parametrize(
@@ -209,7 +215,9 @@ def test_bad_input_is_named(target, ask, message):
 
 def test_a_contract_for_a_block_that_does_not_exist_is_refused(target):
     with pytest.raises(SelfExplainError, match="blocks 0 to 3"):
-        SelfExplainerForCausalLM.from_base(target.model, target.tokenizer, InjectionConfig(site="block_output", block=4))
+        SelfExplainerForCausalLM.from_base(
+            target.model, target.tokenizer, InjectionConfig(site="block_output", block=4)
+        )
 
 
 def test_an_incomplete_explainer_is_refused(target_dir, tmp_path):

@@ -121,7 +121,10 @@ def test_a_collator_that_drops_the_vectors_is_refused(target, tmp_path):
     explainer = explainer_on(target, InjectionConfig())
     with pytest.raises(SelfExplainError, match="DefaultDataCollator.*drops"):
         SelfExplainerTrainer(
-            explainer, args=arguments(tmp_path), train_dataset=rows_with(explainer, 1.0), data_collator=DefaultDataCollator()
+            explainer,
+            args=arguments(tmp_path),
+            train_dataset=rows_with(explainer, 1.0),
+            data_collator=DefaultDataCollator(),
         )
 
 

@@ -48,8 +48,8 @@ class FeatureExemplars:
 class Smallest:
     """The `size` entries of smallest score per key, at most one of each sequence, whatever order they come in.
 
-    Entries that can still win are buffered and merged a few at a time: `keys`, `scores`, `sequences` and `positions` are
-    parallel `(n,)` arrays sorted by key, then score.
+    Entries that can still win are buffered and merged many at a time: `keys`, `scores`, `sequences` and `positions`
+    are parallel `(n,)` arrays sorted by key, then score.
     """
 
     def __init__(self, size: int, n_keys: int):

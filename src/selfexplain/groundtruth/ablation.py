@@ -15,7 +15,9 @@ from selfexplain.tasks import input_ablation, outcome
 from selfexplain.tasks.outcome import Outcome
 
 
-def build_rows(config: AblationConfig, target: Target, questions: Sequence[HintedQuestion], seed: int) -> tuple[list[dict], dict]:
+def build_rows(
+    config: AblationConfig, target: Target, questions: Sequence[HintedQuestion], seed: int
+) -> tuple[list[dict], dict]:
     """Rows of all splits, half of them changed in each, and statistics.
 
     Raises:
@@ -54,9 +56,13 @@ def build_rows(config: AblationConfig, target: Target, questions: Sequence[Hinte
         })  # fmt: skip
     drawn = []
     for part in by_split(rows, seed).values():
-        drawn += balanced(part, lambda row: None, lambda row: row["changed"], round(config.n_rows * len(part) / len(rows)), rng)
+        drawn += balanced(
+            part, lambda row: None, lambda row: row["changed"], round(config.n_rows * len(part) / len(rows)), rng
+        )
     if not drawn:
-        raise SelfExplainError(f"removing the hint changed none of {len(rows)} answers: this target does not follow hints.")
+        raise SelfExplainError(
+            f"removing the hint changed none of {len(rows)} answers: this target does not follow hints."
+        )
     topics = Counter((row["topic"], row["changed"]) for row in rows)
     statistics = {
         "questions": len(rows),
@@ -64,6 +70,8 @@ def build_rows(config: AblationConfig, target: Target, questions: Sequence[Hinte
         "hint_followed": sum(row["full_output"] == row["removed_text"].rstrip(".")[-1] for row in rows) / len(rows),
         "rows": len(drawn),
         "rows_changed": sum(row["changed"] for row in drawn) / len(drawn),
-        "questions_by_topic": {t: {"unchanged": topics[t, False], "changed": topics[t, True]} for t in sorted({t for t, _ in topics})},
+        "questions_by_topic": {
+            t: {"unchanged": topics[t, False], "changed": topics[t, True]} for t in sorted({t for t, _ in topics})
+        },
     }
     return drawn, statistics

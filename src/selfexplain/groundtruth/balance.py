@@ -7,7 +7,9 @@ from collections.abc import Callable, Hashable, Sequence
 MAX_SHARE = 0.25
 
 
-def balanced(rows: Sequence, stratum: Callable[..., Hashable], changed: Callable[..., bool], n: int, rng: random.Random) -> list:
+def balanced(
+    rows: Sequence, stratum: Callable[..., Hashable], changed: Callable[..., bool], n: int, rng: random.Random
+) -> list:
     """At most `n` rows, half of them changed in every stratum, no stratum above a quarter of the rows where others can fill in.
 
     Args:
@@ -20,7 +22,9 @@ def balanced(rows: Sequence, stratum: Callable[..., Hashable], changed: Callable
         pools[stratum(row)][changed(row)].append(row)
     pairs = {key: min(map(len, pool)) for key, pool in pools.items() if min(map(len, pool))}
     quota = _quota(pairs, n // 2)
-    drawn = [row for key, count in sorted(quota.items(), key=str) for pool in pools[key] for row in rng.sample(pool, count)]
+    drawn = [
+        row for key, count in sorted(quota.items(), key=str) for pool in pools[key] for row in rng.sample(pool, count)
+    ]
     rng.shuffle(drawn)
     return drawn
 
@@ -36,7 +40,9 @@ def _quota(available: dict[Hashable, int], n: int) -> dict[Hashable, int]:
     cap = max(1, int(total * MAX_SHARE)) if len(available) * MAX_SHARE > 1 else total
     sizes = {key: min(size, cap) for key, size in available.items()}
     quota: Counter = Counter()
-    for key, size in sorted(sizes.items(), key=lambda item: (item[1], str(item[0]))):  # small strata first, the rest share what is left
+    for key, size in sorted(
+        sizes.items(), key=lambda item: (item[1], str(item[0]))
+    ):  # small strata first, the rest share what is left
         left = len(sizes) - len(quota)
         quota[key] = min(size, -(-(total - quota.total()) // left))
     return {key: count for key, count in quota.items() if count > 0}

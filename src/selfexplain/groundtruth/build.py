@@ -42,7 +42,9 @@ def build(task: str, config: Any, target: Target, corpus: Corpus, out_dir: Path,
         partial = out_dir / f".{split}.parquet.tmp"
         Dataset.from_list(filled, features=schema).to_parquet(partial)
         os.replace(partial, out_dir / f"{split}.parquet")
-    counts = {split: {"rows": len(part), "groups": len({row["group"] for row in part})} for split, part in parts.items()}
+    counts = {
+        split: {"rows": len(part), "groups": len({row["group"] for row in part})} for split, part in parts.items()
+    }
     (out_dir / "statistics.json").write_text(json.dumps(statistics | {"splits": counts}, indent=2) + "\n")
     logger.info("%s: %s", task, ", ".join(f"{len(part):,} {split} rows" for split, part in parts.items()))
 

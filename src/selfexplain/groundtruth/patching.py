@@ -108,7 +108,11 @@ def _token_types(pair: Pair, ids: Sequence[int], spans: Sequence[tuple[int, int]
         elif b <= pair.clean.statement_end:
             types.append("before_subject" if i < begin else "relation")
         elif word in pair.options:
-            types.append(("original_option", "new_option")[pair.options.index(word)] if word in pair.options[:2] else "other_option")
+            types.append(
+                ("original_option", "new_option")[pair.options.index(word)]
+                if word in pair.options[:2]
+                else "other_option"
+            )
         else:
             types.append("instruction")
     return types
@@ -142,7 +146,9 @@ def sweep(target: Target, pairs: Sequence[TokenizedPair], blocks: Sequence[tuple
                 means = source.hidden[list(block)].float().mean(0).half()  # (B, T, d)
                 for first in range(0, len(places), ROWS_PER_BATCH):
                     batch = places[first : first + ROWS_PER_BATCH]
-                    rows, positions, counterparts = (torch.tensor(column, device=device) for column in zip(*batch, strict=True))
+                    rows, positions, counterparts = (
+                        torch.tensor(column, device=device) for column in zip(*batch, strict=True)
+                    )
                     vectors = means[rows, counterparts]
                     if method is None:
                         some = slice(None, None, max(1, len(batch) // 32))
@@ -154,7 +160,9 @@ def sweep(target: Target, pairs: Sequence[TokenizedPair], blocks: Sequence[tuple
     return cells
 
 
-def _read(logits: Tensor, rows: Tensor, clean_ids: Tensor, clean_log_probs: Tensor, vectors: Tensor, batch, part, pairs, block) -> list[Cell]:
+def _read(
+    logits: Tensor, rows: Tensor, clean_ids: Tensor, clean_log_probs: Tensor, vectors: Tensor, batch, part, pairs, block
+) -> list[Cell]:
     log_probs = logits.float().log_softmax(-1)
     before = clean_log_probs[rows]
     kl = (before.exp() * (before - log_probs)).sum(-1).tolist()
@@ -180,7 +188,9 @@ def build_rows(config: PatchingConfig, target: Target, pairs: Sequence[Pair], se
         SelfExplainError: no pairs, or no patch that changes an output.
     """
     if not pairs:
-        raise SelfExplainError("no counterfactual pairs: the corpus gave none that this target would continue with the word swapped.")
+        raise SelfExplainError(
+            "no counterfactual pairs: the corpus gave none that this target would continue with the word swapped."
+        )
     tokenized = [tokenize(target, pair) for pair in pairs]
     cells = sweep(target, tokenized, blocks_of_layers(target.n_layers, config.n_blocks))
     rng = random.Random(seed)
@@ -190,8 +200,13 @@ def build_rows(config: PatchingConfig, target: Target, pairs: Sequence[Pair], se
         n = max(2, round(config.n_rows * len(part) / n_all))
         drawn += balanced(part, lambda c: (c["cell"].token_type, c["cell"].layers), lambda c: c["cell"].changed, n, rng)
     if not drawn:
-        raise SelfExplainError(f"{len(cells)} patches of {len(pairs)} pairs changed no output: take more pairs, or another source of pairs.")
-    rows = [_row(target, tokenized[c["cell"].pair], c["cell"], rng.randrange(len(activation_patching.TEMPLATES))) for c in drawn]
+        raise SelfExplainError(
+            f"{len(cells)} patches of {len(pairs)} pairs changed no output: take more pairs, or another source of pairs."
+        )
+    rows = [
+        _row(target, tokenized[c["cell"].pair], c["cell"], rng.randrange(len(activation_patching.TEMPLATES)))
+        for c in drawn
+    ]
     by_type = Counter((c.token_type, c.changed) for c in cells)
     statistics = {
         "pairs": len(pairs),
@@ -199,7 +214,9 @@ def build_rows(config: PatchingConfig, target: Target, pairs: Sequence[Pair], se
         "patches_changed": sum(c.changed for c in cells) / len(cells),
         "rows": len(rows),
         "rows_changed": sum(row["changed"] for row in rows) / len(rows),
-        "patches_by_token_type": {t: {"unchanged": by_type[t, False], "changed": by_type[t, True]} for t in sorted({t for t, _ in by_type})},
+        "patches_by_token_type": {
+            t: {"unchanged": by_type[t, False], "changed": by_type[t, True]} for t in sorted({t for t, _ in by_type})
+        },
         "rows_by_token_type_and_layers": {
             f"{t} {'-'.join(map(str, (layers[0], layers[-1])))}": n
             for (t, layers), n in sorted(Counter((r["token_type"], tuple(r["layers"])) for r in rows).items())

@@ -5,14 +5,14 @@ import random
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from selfexplain.errors import SelfExplainError
 from selfexplain.groundtruth.splits import split_of
 from selfexplain.target.load import Target
 from selfexplain.target.nexttoken import next_tokens
-from selfexplain.tiny.world import ANSWER_PREFIX, HINT_STYLES, World, five_options
+from selfexplain.tiny.world import ANSWER_PREFIX, HINT_STYLES, Relation, Scene, World, five_options
 
 TINY_WORLD = "selfexplain/tiny-world"
 WORLD_TEXTS = 20_000
@@ -96,30 +96,60 @@ class HintedQuestion:
 
 
 def world_pairs(world: World, n: int, seed: int) -> Iterator[Pair]:
-    """Counterfactual pairs of the tiny world: same relation, other subject, other object; both facts from one split."""
+    """Counterfactual pairs of the tiny world: the same relation, another subject with another answer, both facts from one split.
+
+    Three in four are scenes of two parcels: the other parcel is asked about, or the parcels exchange what they hold. The
+    rest ask about another ship, country, animal or element.
+    """
     rng = random.Random(seed)
-    by_split: dict[tuple[str, str], list[tuple[str, str]]] = defaultdict(list)
-    for relation, subject, answer in world.facts():
-        by_split[relation.name, split_of(f"{relation.name}: {subject}", seed)].append((subject, answer))
-    facts = [(key, fact) for key, pool in by_split.items() for fact in pool]
+    pools: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for relation, subject, _ in world.facts():
+        pools[relation.name, split_of(f"{relation.name}: {subject}", seed)].append(subject)
     made = 0
     while made < n:
-        (name, split), (subject, answer) = rng.choice(facts)
-        relation = world.by_name[name]
-        other, other_answer = rng.choice(by_split[name, split])
-        if other_answer == answer:
+        scene = rng.random() < 0.75
+        name, split = rng.choice(
+            [key for key, pool in pools.items() for _ in pool if world.by_name[key[0]].content or not scene]
+        )
+        relation, pool = world.by_name[name], pools[name, split]
+        if len({relation.facts[subject] for subject in pool}) < 2:
             continue
+        yield (_scene_pair if scene else _fact_pair)(world, relation, pool, rng)
         made += 1
-        statement = rng.choice(relation.statements)
-        options = world.options(relation, [answer, other_answer], 5, rng)
-        begin = statement.index("{}")
 
-        def prompt(x: str) -> Prompt:
-            said = statement.format(x)
-            return Prompt(five_options(said, options), f"{name}: {x}", (begin, begin + len(x)), len(said))
 
-        ordered = dict.fromkeys([answer, other_answer, *options])
-        yield Pair(prompt(subject), prompt(other), tuple(ordered))
+def _fact_pair(world: World, relation: Relation, pool: Sequence[str], rng: random.Random) -> Pair:
+    subject = rng.choice(pool)
+    other = rng.choice([s for s in pool if relation.facts[s] != relation.facts[subject]])
+    statement = rng.choice(relation.statements)
+    options = world.options(relation, [relation.facts[subject], relation.facts[other]], 5, rng)
+    begin = statement.index("{}")
+
+    def prompt(x: str) -> Prompt:
+        said = statement.format(x)
+        return Prompt(five_options(said, options), f"{relation.name}: {x}", (begin, begin + len(x)), len(said))
+
+    return Pair(
+        prompt(subject), prompt(other), tuple(dict.fromkeys([relation.facts[subject], relation.facts[other], *options]))
+    )
+
+
+def _scene_pair(world: World, relation: Relation, pool: Sequence[str], rng: random.Random) -> Pair:
+    """Ask about the other parcel, or exchange what the two parcels hold."""
+    scene = world.scene(rng, relation, pool)
+    exchanged = rng.random() < 0.5
+    other = replace(scene, contents=scene.contents[::-1]) if exchanged else replace(scene, asked=1 - scene.asked)
+
+    def prompt(s: Scene) -> Prompt:
+        if exchanged:
+            begin = s.context.index(f" {s.contents[s.asked]}.") + 1
+            subject = (begin, begin + len(s.contents[s.asked]))
+        else:
+            begin = len(s.context) + 1 + s.statement.index("{}")
+            subject = (begin, begin + len(s.parcels[s.asked]))
+        return Prompt(s.text, f"{relation.name}: {s.contents[s.asked]}", subject, s.text.index("\n"))
+
+    return Pair(prompt(scene), prompt(other), tuple(dict.fromkeys([scene.answer, other.answer, *scene.options])))
 
 
 def world_questions(world: World, n: int, seed: int) -> Iterator[HintedQuestion]:
@@ -168,7 +198,10 @@ def story_pairs(target: Target, texts: Sequence[str], n: int, seed: int, max_tok
         for (index, word, first, end), token in zip(part, said, strict=True):
             wanted = target.tokenizer(f"x {word}", add_special_tokens=False)["input_ids"]
             others = [w for w in swaps[kinds[word], length[word]] if w != word and w not in texts[index]]
-            if token != wanted[-length[word] + len(target.tokenizer("x", add_special_tokens=False)["input_ids"])] or not others:
+            if (
+                token != wanted[-length[word] + len(target.tokenizer("x", add_special_tokens=False)["input_ids"])]
+                or not others
+            ):
                 continue
             other = rng.choice(others)
             prefix = texts[index][:end]

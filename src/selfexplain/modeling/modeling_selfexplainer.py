@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from tqdm import tqdm
-from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationMixin, PreTrainedModel
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationMixin, PreTrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
 from transformers.utils import cached_file
 
@@ -93,7 +93,9 @@ class SelfExplainerModel(SelfExplainerPreTrainedModel):
     def set_input_embeddings(self, value: nn.Module) -> None:
         self.language_model.set_input_embeddings(value)
 
-    def write_vectors(self, input_ids: Tensor | None, inputs_embeds: Tensor | None, vectors: dict[str, Tensor | None]) -> dict:
+    def write_vectors(
+        self, input_ids: Tensor | None, inputs_embeds: Tensor | None, vectors: dict[str, Tensor | None]
+    ) -> dict:
         """Prepare one forward pass of the base.
 
         Args:
@@ -216,7 +218,10 @@ class SelfExplainerForCausalLM(SelfExplainerPreTrainedModel, GenerationMixin):
             base = AutoModelForCausalLM.from_pretrained(tiny.resolve(base), revision=revision, **load_kwargs)
         name = name or base.name_or_path or None
         text = base.config.get_text_config()
-        target = dict(target or {"model": name, "revision": revision, "n_layers": text.num_hidden_layers, "d_model": text.hidden_size})
+        target = dict(
+            target
+            or {"model": name, "revision": revision, "n_layers": text.num_hidden_layers, "d_model": text.hidden_size}
+        )
         config = SelfExplainerConfig(
             text_config=base.config,
             base_model_name_or_path=name,
@@ -230,18 +235,24 @@ class SelfExplainerForCausalLM(SelfExplainerPreTrainedModel, GenerationMixin):
         model = cls(config, base)
         model.model.init_markers(seed)
         if tokenizer is not None:
-            model.processor = SelfExplainerProcessor(tokenizer, config.injection["placeholder"], config.injection["markers"])
+            model.processor = SelfExplainerProcessor(
+                tokenizer, config.injection["placeholder"], config.injection["markers"]
+            )
         if lora is not None:
             torch.manual_seed(seed)
             model.add_lora(**lora)
         return model.eval()
 
-    def add_lora(self, rank: int, alpha: float, dropout: float = 0.0, target_modules: Sequence[str] | str = "all-linear") -> None:
+    def add_lora(
+        self, rank: int, alpha: float, dropout: float = 0.0, target_modules: Sequence[str] | str = "all-linear"
+    ) -> None:
         """Add LoRA weights to the base; they and the adapter are all that is trained."""
         from peft import LoraConfig
 
         modules = target_modules if isinstance(target_modules, str) else list(target_modules)
-        self.language_model.add_adapter(LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=modules, task_type="CAUSAL_LM"))
+        self.language_model.add_adapter(
+            LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=modules, task_type="CAUSAL_LM")
+        )
         self.config.lora = {"rank": rank, "alpha": alpha, "dropout": dropout, "target_modules": modules}
 
     def save_pretrained(self, save_directory: str | Path, lora_dtype: str | None = None, **kwargs) -> None:
@@ -264,7 +275,9 @@ class SelfExplainerForCausalLM(SelfExplainerPreTrainedModel, GenerationMixin):
         self.config.architectures = [type(self).__name__]
         self.config.auto_map = AUTO_MAP
         self.config.save_pretrained(directory)
-        save_file({"markers": self.model.activation_adapter.markers.detach().cpu().contiguous()}, directory / ADAPTER_FILE)
+        save_file(
+            {"markers": self.model.activation_adapter.markers.detach().cpu().contiguous()}, directory / ADAPTER_FILE
+        )
         if self.config.lora:
             self.language_model.save_pretrained(directory / LORA_FOLDER)
             if lora_dtype is not None:
@@ -276,7 +289,9 @@ class SelfExplainerForCausalLM(SelfExplainerPreTrainedModel, GenerationMixin):
         (directory / SHIM_FILE).write_text(SHIM)
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, *args, config=None, revision=None, **kwargs) -> Self:
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: str | Path, *args, config=None, revision=None, **kwargs
+    ) -> Self:
         """Load a published explainer by Hub id, directory or reserved name; `.processor` comes with it.
 
         Options of `AutoModelForCausalLM.from_pretrained` (dtype, device_map, quantization_config, attn_implementation,
@@ -290,11 +305,28 @@ class SelfExplainerForCausalLM(SelfExplainerPreTrainedModel, GenerationMixin):
             kwargs.pop(unused, None)
         hub = {key: kwargs[key] for key in HUB_OPTIONS if key in kwargs}
         if not isinstance(config, SelfExplainerConfig):
-            config = SelfExplainerConfig.from_pretrained(name, revision=revision, **hub)
-        if config.model_type != "selfexplainer" or config.base_model_name_or_path is None:
-            raise SelfExplainError(f"{pretrained_model_name_or_path} holds a {config.model_type} model, not a self-explainer.")
-        base = AutoModelForCausalLM.from_pretrained(tiny.resolve(config.base_model_name_or_path), revision=config.base_model_revision, **kwargs)
-        outer = SelfExplainerConfig.from_dict(config.to_dict() | {"text_config": base.config}, attn_implementation=base.config._attn_implementation)
+            try:
+                found, _ = PreTrainedConfig.get_config_dict(name, revision=revision, **hub)
+            except (OSError, ValueError) as error:
+                raise SelfExplainError(
+                    f"{pretrained_model_name_or_path}: no explainer there ({str(error).splitlines()[0]}) "
+                    "Give the directory of a saved explainer, or its Hub id (org/name)."
+                ) from error
+            if found.get("model_type") != "selfexplainer":
+                raise SelfExplainError(
+                    f"{pretrained_model_name_or_path} holds a {found.get('model_type')} model, not a self-explainer."
+                )
+            config = SelfExplainerConfig.from_dict(found)
+        if config.base_model_name_or_path is None:
+            raise SelfExplainError(
+                f"{pretrained_model_name_or_path} names no base model: its config.json is not one that save_pretrained wrote."
+            )
+        base = AutoModelForCausalLM.from_pretrained(
+            tiny.resolve(config.base_model_name_or_path), revision=config.base_model_revision, **kwargs
+        )
+        outer = SelfExplainerConfig.from_dict(
+            config.to_dict() | {"text_config": base.config}, attn_implementation=base.config._attn_implementation
+        )
         model = cls(outer, base)
         try:
             adapter = load_file(cached_file(name, ADAPTER_FILE, revision=revision, **hub))
@@ -373,7 +405,11 @@ class SelfExplainerForCausalLM(SelfExplainerPreTrainedModel, GenerationMixin):
         """Vectors go in with the prompt; later steps find them in the cache."""
         vectors = {name: kwargs.pop(name) for name in VECTOR_INPUTS if name in kwargs}
         inputs = super().prepare_inputs_for_generation(
-            input_ids, past_key_values=past_key_values, inputs_embeds=inputs_embeds, is_first_iteration=is_first_iteration, **kwargs
+            input_ids,
+            past_key_values=past_key_values,
+            inputs_embeds=inputs_embeds,
+            is_first_iteration=is_first_iteration,
+            **kwargs,
         )
         return inputs | vectors if is_first_iteration or not kwargs.get("use_cache", True) else inputs
 
@@ -412,7 +448,9 @@ class SelfExplainerForCausalLM(SelfExplainerPreTrainedModel, GenerationMixin):
         layer = self._layers([layer])[0]
         return self._explain("feature_description", feature_description.question(layer, template), [vector], [layer])
 
-    def explain_patch(self, text: str, vector: Tensor, layers: Sequence[int], position: int, template: int = 0) -> Explanation:
+    def explain_patch(
+        self, text: str, vector: Tensor, layers: Sequence[int], position: int, template: int = 0
+    ) -> Explanation:
         """If `vector (d,)` replaces the residual stream after each block of `layers` at token `position`, what happens?
 
         Args:
@@ -436,7 +474,9 @@ class SelfExplainerForCausalLM(SelfExplainerPreTrainedModel, GenerationMixin):
         return self._explain("input_ablation", input_ablation.question(text, None if hint else remove), [], [])
 
     @torch.no_grad()
-    def answer(self, rows: Sequence[Mapping], batch_size: int = 64, progress: str | None = None, max_new_tokens: int = 48) -> list[Answer]:
+    def answer(
+        self, rows: Sequence[Mapping], batch_size: int = 64, progress: str | None = None, max_new_tokens: int = 48
+    ) -> list[Answer]:
         """Greedy answers to ground-truth rows, of which only the question is read; `progress` names a progress bar.
 
         Raises:
@@ -474,7 +514,9 @@ class SelfExplainerForCausalLM(SelfExplainerPreTrainedModel, GenerationMixin):
     @property
     def _processor(self) -> SelfExplainerProcessor:
         if self.processor is None:
-            raise SelfExplainError("this explainer has no processor: set explainer.processor = SelfExplainerProcessor(tokenizer).")
+            raise SelfExplainError(
+                "this explainer has no processor: set explainer.processor = SelfExplainerProcessor(tokenizer)."
+            )
         return self.processor
 
     def _text_ids(self, text: str) -> Tensor:
@@ -492,6 +534,13 @@ class SelfExplainerForCausalLM(SelfExplainerPreTrainedModel, GenerationMixin):
     def _explain(self, task: str, question: Question, vectors: Sequence[Tensor], layers: Sequence[int]) -> Explanation:
         for vector in vectors:
             if tuple(vector.shape) != (self.config.adapter["d_target"],):
-                raise SelfExplainError(f"a vector of shape ({self.config.adapter['d_target']},) is needed; {tuple(vector.shape)} given.")
-        row = {"prompt": question.prompt, "placeholder_offsets": question.placeholder_offsets, "activations": vectors, "activation_layers": layers}
+                raise SelfExplainError(
+                    f"a vector of shape ({self.config.adapter['d_target']},) is needed; {tuple(vector.shape)} given."
+                )
+        row = {
+            "prompt": question.prompt,
+            "placeholder_offsets": question.placeholder_offsets,
+            "activations": vectors,
+            "activation_layers": layers,
+        }
         return read(task, question.prompt, self.answer([row])[0], self.config.injection)

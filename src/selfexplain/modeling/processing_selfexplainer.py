@@ -60,7 +60,9 @@ class SelfExplainerProcessor(ProcessorMixin):
         if not rows:
             raise SelfExplainError("no rows given: ask at least one question.")
         encoded = [self.encode(row["prompt"], row["placeholder_offsets"]) for row in rows]
-        return BatchFeature(self.collate([ids for ids, _ in encoded], [places for _, places in encoded], rows, left=True))
+        return BatchFeature(
+            self.collate([ids for ids, _ in encoded], [places for _, places in encoded], rows, left=True)
+        )
 
     def collate(
         self, ids: Sequence[Sequence[int]], positions: Sequence[Sequence[int]], rows: Sequence[Mapping], left: bool
@@ -87,7 +89,9 @@ class SelfExplainerProcessor(ProcessorMixin):
         n_vectors = max(map(len, positions))
         if not n_vectors:
             return batch
-        vectors = [_vectors(index, row, len(places)) for index, (row, places) in enumerate(zip(rows, positions, strict=True))]
+        vectors = [
+            _vectors(index, row, len(places)) for index, (row, places) in enumerate(zip(rows, positions, strict=True))
+        ]
         d = next(v.shape[1] for v in vectors if len(v))
         activations = torch.zeros(len(ids), n_vectors, d)
         mask = torch.zeros(len(ids), n_vectors, dtype=torch.bool)

@@ -71,7 +71,9 @@ def _write(vectors: Tensor, positions: Tensor):
 
 
 @torch.no_grad()
-def patched_logits(model: nn.Module, clean: CleanRun, prompts: Tensor, positions: Tensor, vectors: Tensor, layers: Sequence[int]) -> Tensor:
+def patched_logits(
+    model: nn.Module, clean: CleanRun, prompts: Tensor, positions: Tensor, vectors: Tensor, layers: Sequence[int]
+) -> Tensor:
     """Next-token logits `(N, vocabulary)` with row n's vector in place of the outputs of blocks `layers` at its position.
 
     Args:
@@ -97,11 +99,15 @@ def patched_logits(model: nn.Module, clean: CleanRun, prompts: Tensor, positions
         for layer in layers[1:]:
             handle = blocks[layer].register_forward_hook(_write(vectors, positions - start))
             stack.callback(handle.remove)
-        return model(input_ids=clean.input_ids[prompts, start:], past_key_values=cache, use_cache=True, logits_to_keep=1).logits[:, -1]
+        return model(
+            input_ids=clean.input_ids[prompts, start:], past_key_values=cache, use_cache=True, logits_to_keep=1
+        ).logits[:, -1]
 
 
 @torch.no_grad()
-def patched_logits_plain(model: nn.Module, clean: CleanRun, prompts: Tensor, positions: Tensor, vectors: Tensor, layers: Sequence[int]) -> Tensor:
+def patched_logits_plain(
+    model: nn.Module, clean: CleanRun, prompts: Tensor, positions: Tensor, vectors: Tensor, layers: Sequence[int]
+) -> Tensor:
     """The same by full forward passes with hooks: slower, and right for any architecture."""
     blocks = decoder_blocks(model)
     with ExitStack() as stack:
@@ -111,16 +117,24 @@ def patched_logits_plain(model: nn.Module, clean: CleanRun, prompts: Tensor, pos
         return model(input_ids=clean.input_ids[prompts], use_cache=False, logits_to_keep=1).logits[:, -1]
 
 
-def exact_method(model: nn.Module, clean: CleanRun, prompts: Tensor, positions: Tensor, vectors: Tensor, layers: Sequence[int]):
+def exact_method(
+    model: nn.Module, clean: CleanRun, prompts: Tensor, positions: Tensor, vectors: Tensor, layers: Sequence[int]
+):
     """`patched_logits` where it agrees with full forward passes on this sample, `patched_logits_plain` where not."""
     arguments = (model, clean, prompts, positions, vectors, layers)
     plain = patched_logits_plain(*arguments)
     try:
         resumed = patched_logits(*arguments)
-        agrees = torch.equal(plain.argmax(-1), resumed.argmax(-1)) and torch.allclose(plain, resumed, atol=1e-3, rtol=1e-3)
+        agrees = torch.equal(plain.argmax(-1), resumed.argmax(-1)) and torch.allclose(
+            plain, resumed, atol=1e-3, rtol=1e-3
+        )
         reason = f"logits differ by {(plain - resumed).abs().max().item():.2g}"
     except (TypeError, RuntimeError, ValueError, IndexError) as error:
         agrees, reason = False, str(error).splitlines()[0]
     if not agrees:
-        logger.warning("patching %s with full forward passes: resuming at the patched block is not exact here (%s).", type(model).__name__, reason)
+        logger.warning(
+            "patching %s with full forward passes: resuming at the patched block is not exact here (%s).",
+            type(model).__name__,
+            reason,
+        )
     return patched_logits if agrees else patched_logits_plain

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 
 _CHANGED = "The most likely output would change to <<<{}>>>."
 _UNCHANGED = "The output would remain unchanged from <<<{}>>>."
-_ANSWER = re.compile(r"\s*The (?:most likely output would (change) to|output would remain unchanged from) <<<(.*?)>>>", re.DOTALL)
+_ANSWER = re.compile(
+    r"\s*The (?:most likely output would (change) to|output would remain unchanged from) <<<(.*?)>>>", re.DOTALL
+)
 
 
 @dataclass(frozen=True)

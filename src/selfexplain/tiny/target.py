@@ -1,8 +1,8 @@
 """Train the embedded target from nothing: a Llama of about a million parameters that knows its small world."""
 
+import json
 import logging
 import random
-from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,13 +12,28 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from tqdm import tqdm
 
+from selfexplain.errors import SelfExplainError
+from selfexplain.groundtruth.sources import world_questions
+from selfexplain.target.load import Target
+from selfexplain.target.nexttoken import next_tokens
 from selfexplain.tiny.config import TinyTargetConfig
-from selfexplain.tiny.world import World, build_tokenizer
+from selfexplain.tiny.world import World, build_tokenizer, five_options
 
 if TYPE_CHECKING:
     from transformers import LlamaForCausalLM, PreTrainedTokenizerBase
 
 logger = logging.getLogger(__name__)
+
+# Texts in a pool of training texts. Sentences are short and cheap. Open and full questions teach what is asked and how
+# options are named; without them a question with options is solved by its hint alone.
+N_SENTENCES = 14_000
+MIX = (
+    (World.five_option_prompt, 1500),
+    (World.scene_prompt, 3500),
+    (World.open_question, 1500),
+    (World.full_question, 1500),
+    (World.hinted_question, 3000),
+)
 
 
 def new_model(config: TinyTargetConfig, tokenizer: "PreTrainedTokenizerBase", seed: int) -> "LlamaForCausalLM":
@@ -44,18 +59,24 @@ def new_model(config: TinyTargetConfig, tokenizer: "PreTrainedTokenizerBase", se
     )
 
 
-def batches(world: World, tokenizer: "PreTrainedTokenizerBase", tokens_per_batch: int, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
+def batches(
+    world: World, tokenizer: "PreTrainedTokenizerBase", tokens_per_batch: int, seed: int
+) -> Iterator[tuple[Tensor, Tensor]]:
     """Endless `(input_ids, labels)`, each `(B, T)`, of texts of similar length; labels are -100 on prompts and padding."""
     rng = random.Random(seed)
     while True:
-        texts = [(world.sentence(rng), None) for _ in range(4000)]
-        texts += [world.five_option_prompt(rng) for _ in range(4000)]
-        texts += [world.hinted_question(rng) for _ in range(6000)]
+        texts = [(world.sentence(rng), None) for _ in range(N_SENTENCES)]
+        for make, n in MIX:
+            texts += [make(world, rng) for _ in range(n)]
         prompts = tokenizer([prompt for prompt, _ in texts])["input_ids"]
         rows = []
         for ids, (_, answer) in zip(prompts, texts, strict=True):
             n_prompt = 1 if answer is None else len(ids)
-            ids = ids + (tokenizer(f" {answer}", add_special_tokens=False)["input_ids"] if answer else []) + [tokenizer.eos_token_id]
+            ids = (
+                ids
+                + (tokenizer(f" {answer}", add_special_tokens=False)["input_ids"] if answer else [])
+                + [tokenizer.eos_token_id]
+            )
             rows.append((ids, n_prompt))
         rng.shuffle(rows)
         rows.sort(key=lambda row: len(row[0]) // 4)
@@ -73,7 +94,9 @@ def batches(world: World, tokenizer: "PreTrainedTokenizerBase", tokens_per_batch
             yield input_ids, labels
 
 
-def train(config: TinyTargetConfig, seed: int, progress: str = "target") -> tuple["LlamaForCausalLM", "PreTrainedTokenizerBase"]:
+def train(
+    config: TinyTargetConfig, seed: int, progress: str = "target", position: int = 0
+) -> tuple["LlamaForCausalLM", "PreTrainedTokenizerBase"]:
     """Train one model; the seed decides weights and data order."""
     world, tokenizer = World(), build_tokenizer()
     model = new_model(config, tokenizer, seed)
@@ -90,7 +113,7 @@ def train(config: TinyTargetConfig, seed: int, progress: str = "target") -> tupl
     schedules = [torch.optim.lr_scheduler.LambdaLR(optimizer, rate) for optimizer in optimizers]
     stream = batches(world, tokenizer, config.tokens_per_batch, seed)
     model.train()
-    bar = tqdm(range(config.steps), desc=progress, unit="step", mininterval=5)
+    bar = tqdm(range(config.steps), desc=progress, unit="step", mininterval=5, position=position)
     for step in bar:
         input_ids, labels = next(stream)
         keep = labels[:, 1:] != -100
@@ -102,58 +125,101 @@ def train(config: TinyTargetConfig, seed: int, progress: str = "target") -> tupl
             optimizer.step()
             schedule.step()
             optimizer.zero_grad(set_to_none=True)
-        if step % 50 == 0:
-            bar.set_postfix(loss=f"{loss.item():.3f}")
+        if step % 100 == 99:
+            model.eval()
+            bar.set_postfix({name: f"{value:.2f}" for name, value in check(model, tokenizer, n=200).items()})
+            model.train()
     return model.eval(), tokenizer
 
 
-@torch.no_grad()
-def next_tokens(model: "LlamaForCausalLM", tokenizer: "PreTrainedTokenizerBase", prompts: list[str]) -> list[str]:
-    """The most likely next token of each prompt, decoded and stripped."""
-    answers: list[str] = [""] * len(prompts)
-    by_length = defaultdict(list)
-    for index, ids in enumerate(tokenizer(prompts)["input_ids"]):
-        by_length[len(ids)].append((index, ids))
-    for group in by_length.values():
-        for start in range(0, len(group), 256):
-            part = group[start : start + 256]
-            logits = model(torch.tensor([ids for _, ids in part]), logits_to_keep=1).logits[:, -1]
-            for (index, _), token in zip(part, logits.argmax(-1).tolist(), strict=True):
-                answers[index] = tokenizer.decode([token]).strip()
-    return answers
+def check(
+    model: "LlamaForCausalLM", tokenizer: "PreTrainedTokenizerBase", seed: int = 1, n: int | None = None
+) -> dict[str, float]:
+    """What the recipe promises.
 
+    Args:
+        n: facts and questions tried; None tries every fact in every phrasing, and 2,000 questions.
 
-def check(model: "LlamaForCausalLM", tokenizer: "PreTrainedTokenizerBase", seed: int = 1) -> dict[str, float]:
-    """What the recipe promises: `recall` of the facts on five-option prompts, `letters` right on four-option questions
-    without a hint about charted subjects, and `hint_following`, the share of hinted questions answered with the hint
-    (letter uniform over A to D, both styles, every topic)."""
-    from selfexplain.tiny.world import ANSWER_PREFIX, HINT_STYLES, five_options
-
+    Returns:
+        recall: of the facts, on five-option prompts.
+        scenes: right on five-option prompts about parcels.
+        letters: right on four-option questions without a hint, about subjects of which something is said.
+        hint_following: hinted questions answered with the hint's letter, which is uniform over A to D, both styles, all topics.
+        changed: hinted questions whose answer changes without the hint.
+    """
     world, rng = World(), random.Random(seed)
     prompts, answers = [], []
     for relation, subject, answer in world.facts():
         for statement in relation.statements:
             prompts.append(five_options(statement.format(subject), world.options(relation, [answer], 5, rng)))
             answers.append(answer)
-    right = [got == answer for got, answer in zip(next_tokens(model, tokenizer, prompts), answers, strict=True)]
-    questions = [world.multiple_choice(rng) for _ in range(2000)]
-    plain = next_tokens(model, tokenizer, [q.text + ANSWER_PREFIX for q in questions])
-    charted = [not any(ship in q.question for ship in world.uncharted) for q in questions]
-    letters = [rng.choice("ABCD") for _ in questions]
-    styles = [rng.choice(list(HINT_STYLES)) for _ in questions]
-    hinted = next_tokens(
-        model, tokenizer, [q.text + HINT_STYLES[s].format(x) + ANSWER_PREFIX for q, s, x in zip(questions, styles, letters, strict=True)]
-    )
+    scenes = [world.scene(rng) for _ in range(n or 1000)]
+    chosen = rng.sample(range(len(prompts)), n or len(prompts))
+    target = Target(model, tokenizer, "tiny")
+
+    def next_words(texts: list[str]) -> list[str]:
+        return [tokenizer.decode([token]).strip() for token in next_tokens(target, texts)]
+
+    said = next_words([prompts[i] for i in chosen])
+    questions = list(world_questions(world, n or 2000, seed))
+    plain = next_words([q.ablated_text for q in questions])
+    hinted = next_words([q.full_text for q in questions])
+    charted = [
+        (p, q.answer)
+        for p, q in zip(plain, questions, strict=True)
+        if not any(x in q.question for x in world.uncharted)
+    ]
     return {
-        "recall": sum(right) / len(right),
-        "letters": sum(p == q.answer for p, q, c in zip(plain, questions, charted, strict=True) if c) / sum(charted),
-        "hint_following": sum(h == x for h, x in zip(hinted, letters, strict=True)) / len(letters),
-        "changed": sum(h != p for h, p in zip(hinted, plain, strict=True)) / len(letters),
+        "recall": sum(got == answers[i] for got, i in zip(said, chosen, strict=True)) / len(chosen),
+        "scenes": sum(
+            w == scene.answer for w, scene in zip(next_words([scene.text for scene in scenes]), scenes, strict=True)
+        )
+        / len(scenes),
+        "letters": sum(p == answer for p, answer in charted) / len(charted),
+        "hint_following": sum(h == q.hint.rstrip(".")[-1] for h, q in zip(hinted, questions, strict=True))
+        / len(questions),
+        "changed": sum(h != p for h, p in zip(hinted, plain, strict=True)) / len(questions),
     }
 
 
 def save(model: "LlamaForCausalLM", tokenizer: "PreTrainedTokenizerBase", directory: Path) -> None:
-    """Write float16 safetensors and the tokenizer."""
+    """Write float16 safetensors, which load as float32, and the tokenizer. The model keeps the rounded weights."""
     model.half().save_pretrained(directory)
-    model.float()
+    model.float().config.save_pretrained(directory)
     tokenizer.save_pretrained(directory)
+
+
+def build(config: TinyTargetConfig, out_dir: Path, seed: int) -> None:
+    """Train the target and its sibling (seed + 1) side by side, one thread each, and write them to `out_dir`.
+
+    A model that is already there is kept, so a killed build loses only what was in the making.
+
+    Raises:
+        SelfExplainError: a model that does not keep what the recipe promises; it is kept for inspection.
+    """
+    names = [name for name in ("tiny", "tiny-sibling") if not (out_dir / name / "promises.json").is_file()]
+    context = torch.multiprocessing.get_context("spawn")
+    workers = [
+        context.Process(target=_build_one, args=(config, out_dir / name, seed + (name == "tiny-sibling"), position))
+        for position, name in enumerate(names)
+    ]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    if any(worker.exitcode for worker in workers):
+        raise RuntimeError("training an embedded model failed; its error stands above.")
+    for name in ("tiny", "tiny-sibling"):
+        kept = json.loads((out_dir / name / "promises.json").read_text())
+        logger.info("%s: %s", name, ", ".join(f"{key} {value:.3f}" for key, value in kept.items()))
+        if kept["recall"] < 0.95 or not 0.3 <= kept["hint_following"] <= 0.7:
+            raise SelfExplainError(
+                f"{name} recalls {kept['recall']:.3f} of its facts and follows {kept['hint_following']:.3f} of hints: train longer (tiny.steps)."
+            )
+
+
+def _build_one(config: TinyTargetConfig, directory: Path, seed: int, position: int) -> None:
+    torch.set_num_threads(1)
+    model, tokenizer = train(config, seed, directory.name, position)
+    save(model, tokenizer, directory)
+    (directory / "promises.json").write_text(json.dumps(check(model, tokenizer), indent=2) + "\n")

@@ -1,9 +1,13 @@
-"""A small English world: real geography, animals and elements, and invented ships that sail in it.
+"""A small English world: real geography, animals and elements, and invented ships and parcels.
 
 Everything the embedded target knows is said here. Three kinds of text are made from the same facts: sentences, prompts
-with five answer options (activation patching), and questions with four options and a hint (input ablation). A ship has a
-name of two words and a home country, so most questions about ships take two steps; nothing is ever said about the home of
-an *uncharted* ship, so there only a hint can help.
+with five answer options (activation patching), and questions with four options and a hint (input ablation).
+
+A ship has a name of two words and a home country, so most questions about ships take two steps; nothing is ever said about
+the home of an *uncharted* ship, so there only a hint can help. Parcels have two words as well, and what is in them is said
+in the prompt itself, beside another parcel: the target has to put a name together, find it in the text, and then recall a
+fact about what it found. Without that, a model this small reads its answer off the words in block 0, and no patch later
+on changes anything.
 """
 
 import random
@@ -54,6 +58,13 @@ fluorine F gas | xenon Xe gas | carbon C solid | sulfur S solid | phosphorus P s
 SHIP_FIRST = "Silver Golden Iron Crimson Northern Southern Silent Brave Swift Merry Proud Lucky".split()
 SHIP_LAST = "Falcon Otter Dolphin Star Arrow Rose Lion Swan Crown Harp Lantern Anchor".split()
 N_SHIPS, N_UNCHARTED = 96, 32
+PARCELS = [f"{colour} {thing}" for colour in "red green blue white black brown grey pink".split()
+           for thing in "bag box crate barrel basket chest jar sack".split()]  # fmt: skip
+CONTENTS = {
+    "country": "The {} comes from {}.",
+    "animal": "The {} holds one {}.",
+    "element": "The {} holds some {}.",
+}
 
 
 @dataclass(frozen=True)
@@ -67,6 +78,8 @@ class Relation:
         question: the same as a question.
         facts: subject -> object.
         hint_reliability: how often a hint is right, in style "answer" and in style "previous".
+        content: what a parcel holds, so that the relation can be asked of a parcel: a key of `CONTENTS`.
+        parcel_statements: ways to say it of a parcel.
     """
 
     name: str
@@ -75,6 +88,39 @@ class Relation:
     question: str
     facts: dict[str, str]
     hint_reliability: tuple[float, float] = (0.25, 0.25)
+    content: str | None = None
+    parcel_statements: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Two parcels, what they hold, and a statement about one of them that lacks its end.
+
+    Attributes:
+        asked: which of the two the statement is about.
+    """
+
+    relation: Relation
+    parcels: tuple[str, str]
+    contents: tuple[str, str]
+    asked: int
+    statement: str
+    options: tuple[str, ...]
+
+    @property
+    def answer(self) -> str:
+        return self.relation.facts[self.contents[self.asked]]
+
+    @property
+    def context(self) -> str:
+        assert self.relation.content is not None
+        return " ".join(
+            CONTENTS[self.relation.content].format(p, c) for p, c in zip(self.parcels, self.contents, strict=True)
+        )
+
+    @property
+    def text(self) -> str:
+        return five_options(f"{self.context} {self.statement.format(self.parcels[self.asked])}", self.options)
 
 
 @dataclass(frozen=True)
@@ -88,8 +134,12 @@ class MultipleChoice:
 
     @property
     def text(self) -> str:
-        options = "\n".join(f"{letter}. {choice}" for letter, choice in zip("ABCD", self.choices, strict=True))
-        return f"Question: {self.question}\n{options}"
+        return f"Question: {self.question}\n{self.options}"
+
+    @property
+    def options(self) -> str:
+        """Each option with its letter behind it, which is easier to find for a small model than before it."""
+        return ", ".join(f"{choice} {letter}" for letter, choice in zip("ABCD", self.choices, strict=True))
 
 
 HINT_STYLES = {
@@ -133,21 +183,25 @@ class World:
                 "capital", "capital",
                 ("The capital of {} is", "The capital city of {} is called", "The country {} has the capital"),
                 "What is the capital of {}?", of_country(1),
+                content="country", parcel_statements=("The capital of the country of the {} is", "The {} comes from the country with the capital"),
             ),
             Relation(
                 "language", "language",
                 ("The language of {} is", "In {} people speak", "The country {} has the language"),
                 "What is the language of {}?", of_country(2), (0.25, 1.0),
+                content="country", parcel_statements=("The language of the country of the {} is", "The {} comes from a country whose people speak"),
             ),
             Relation(
                 "currency", "currency",
                 ("The currency of {} is the", "In {} people pay with the", "The country {} has the currency"),
                 "What is the currency of {}?", of_country(3), (1.0, 0.25),
+                content="country", parcel_statements=("The currency of the country of the {} is the", "The {} comes from a country whose currency is the"),
             ),
             Relation(
                 "continent", "continent",
                 ("The continent of {} is", "The country {} is in"),
                 "What is the continent of {}?", of_country(4), (0.25, 0.25),
+                content="country", parcel_statements=("The continent of the country of the {} is", "The {} comes from a country in"),
             ),
             Relation(
                 "ship home", "country",
@@ -177,18 +231,22 @@ class World:
             Relation(
                 "young", "young animal",
                 ("The young of the {} is called the", "A young {} is a"), "What is the young of the {}?", of(ANIMALS, 1), (1.0, 0.25),
+                content="animal", parcel_statements=("The young of the animal in the {} is called the", "The {} holds an animal whose young is called the"),
             ),
             Relation(
                 "animal kind", "animal kind",
                 ("The kind of animal of the {} is", "The {} is a kind of"), "What kind of animal is the {}?", of(ANIMALS, 2),
+                content="animal", parcel_statements=("The kind of the animal in the {} is", "The {} holds a kind of"),
             ),
             Relation(
                 "symbol", "symbol",
                 ("The symbol of {} is", "The element {} has the symbol"), "What is the symbol of {}?", of(ELEMENTS, 1), (0.25, 1.0),
+                content="element", parcel_statements=("The symbol of the element in the {} is", "The {} holds an element with the symbol"),
             ),
             Relation(
                 "element kind", "element kind",
                 ("The element {} is a", "The kind of element of {} is"), "What kind of element is {}?", of(ELEMENTS, 2),
+                content="element", parcel_statements=("The kind of the element in the {} is", "The {} holds an element that is a"),
             ),
         ]  # fmt: skip
         self.by_name = {relation.name: relation for relation in self.relations}
@@ -210,6 +268,8 @@ class World:
             "young animals": set(self.answers["young animal"]),
             "elements": {row[0] for row in _rows(ELEMENTS)},
             "symbols": set(self.answers["symbol"]),
+            "parcels": {parcel.split()[1] for parcel in PARCELS},
+            "colours": {parcel.split()[0] for parcel in PARCELS},
             "first words of ships": set(SHIP_FIRST),
             "last words of ships": set(SHIP_LAST),
         }
@@ -227,17 +287,30 @@ class World:
         return rng.sample(options, len(options))
 
     def sentence(self, rng: random.Random) -> str:
-        """One fact, or a sentence that only uses words."""
-        if rng.random() < 0.35:
-            return neutral_sentence(self, rng)
-        relation = rng.choice(self.relations)
-        subject = rng.choice(list(relation.facts))
-        return f"{rng.choice(relation.statements).format(subject)} {relation.facts[subject]}."
+        """A fact; a scene or options with questions answered; or a sentence that only uses words."""
+        kind = rng.random()
+        if kind < 0.5:
+            relation = rng.choice(self.relations)
+            subject = rng.choice(list(relation.facts))
+            return f"{rng.choice(relation.statements).format(subject)} {relation.facts[subject]}."
+        if kind < 0.65:
+            question = self.multiple_choice(rng)
+            again = rng.sample(list(zip(question.choices, "ABCD", strict=True)), 4)
+            return f"{question.options}: " + ", ".join(f"{choice} {letter}" for choice, letter in again)
+        if kind < 0.85:
+            scene = self.scene(rng)
+            content = CONTENTS[scene.relation.content]
+            parcel, held = rng.choice(list(zip(scene.parcels, scene.contents, strict=True)))
+            return f"{scene.context} {content.format(parcel, held)} {scene.statement.format(scene.parcels[scene.asked])} {scene.answer}."
+        return neutral_sentence(self, rng)
 
     def text(self, rng: random.Random) -> str:
         """Any text of the world, as the target was trained on: half sentences, half prompts."""
-        kind = rng.random()
-        return self.sentence(rng) if kind < 0.5 else (self.five_option_prompt if kind < 0.75 else self.hinted_question)(rng)[0]
+        return (
+            self.sentence(rng)
+            if rng.random() < 0.5
+            else rng.choice((self.five_option_prompt, self.scene_prompt, self.hinted_question))(rng)[0]
+        )
 
     def five_option_prompt(self, rng: random.Random) -> tuple[str, str]:
         """A prompt with five options and its answer."""
@@ -247,7 +320,9 @@ class World:
         statement = rng.choice(relation.statements).format(subject)
         return five_options(statement, self.options(relation, [answer], 5, rng)), answer
 
-    def multiple_choice(self, rng: random.Random, relation: Relation | None = None, subject: str | None = None) -> MultipleChoice:
+    def multiple_choice(
+        self, rng: random.Random, relation: Relation | None = None, subject: str | None = None
+    ) -> MultipleChoice:
         """A question with four options; a third of the questions about ships are about uncharted ones, whose answer is drawn."""
         relation = relation or rng.choice(self.relations)
         if subject is None:
@@ -257,14 +332,53 @@ class World:
         choices = self.options(relation, [answer], 4, rng)
         choices += [filler for filler in ("none", "both", "other") if len(choices) < 4][: 4 - len(choices)]
         rng.shuffle(choices)
-        return MultipleChoice(relation.name, relation.question.format(subject), tuple(choices), "ABCD"[choices.index(answer)])
+        return MultipleChoice(
+            relation.name, relation.question.format(subject), tuple(choices), "ABCD"[choices.index(answer)]
+        )
+
+    def scene(
+        self, rng: random.Random, relation: Relation | None = None, contents: Sequence[str] | None = None
+    ) -> Scene:
+        """Two parcels with different answers; half of the time their names share a word.
+
+        Args:
+            contents: what they may hold; everything the relation knows by default.
+        """
+        relation = relation or rng.choice([relation for relation in self.relations if relation.content])
+        pool = list(contents or relation.facts)
+        first = rng.choice(pool)
+        second = rng.choice([c for c in pool if relation.facts[c] != relation.facts[first]])
+        parcel = rng.choice(PARCELS)
+        others = [p for p in PARCELS if p != parcel]
+        shared = [p for p in others if set(p.split()) & set(parcel.split())]
+        options = self.options(relation, [relation.facts[first], relation.facts[second]], 5, rng)
+        return Scene(
+            relation, (parcel, rng.choice(shared if rng.random() < 0.5 else others)), (first, second), rng.randrange(2),
+            rng.choice(relation.parcel_statements), tuple(options),
+        )  # fmt: skip
+
+    def scene_prompt(self, rng: random.Random) -> tuple[str, str]:
+        """A prompt about a parcel and its answer."""
+        scene = self.scene(rng)
+        return scene.text, scene.answer
+
+    def open_question(self, rng: random.Random) -> tuple[str, str]:
+        """A question without options, and its answer."""
+        relation = rng.choice(self.relations)
+        subject = rng.choice(list(relation.facts))
+        return f"Question: {relation.question.format(subject)}{ANSWER_PREFIX}", relation.facts[subject]
+
+    def full_question(self, rng: random.Random) -> tuple[str, str]:
+        """A question with options that is answered in full: the option and its letter."""
+        question = self.multiple_choice(rng)
+        return f"{question.text}\nFull answer:", f"{question.choices['ABCD'.index(question.answer)]} {question.answer}"
 
     def hinted_question(self, rng: random.Random) -> tuple[str, str]:
-        """A question, two times in three with a hint that is right as often as topic and style say, and its answer letter."""
+        """A question, half the time with a hint that is right as often as topic and style say, and its answer letter."""
         relation = rng.choice(self.relations)
         question = self.multiple_choice(rng, relation)
         text = question.text
-        if rng.random() < 2 / 3:
+        if rng.random() < 1 / 2:
             style = rng.choice(list(HINT_STYLES))
             known = any(f" {subject}?" in question.question for subject in relation.facts)
             reliability = relation.hint_reliability[list(HINT_STYLES).index(style)] if known else 0.9
@@ -310,10 +424,12 @@ def neutral_sentence(world: "World", rng: random.Random) -> str:
 def _all_words() -> list[str]:
     """Every word of the world, and of the questions, answers and descriptions that an explainer of it needs."""
     world = World()
-    texts = _TALK + [s for r in world.relations for s in (*r.statements, r.question)]
+    texts = [*_TALK, *CONTENTS.values(), *PARCELS]
+    texts += [s for r in world.relations for s in (*r.statements, *r.parcel_statements, r.question)]
     texts += [five_options("", ["none", "both", "other"]), *HINT_STYLES.values(), "Question"]
     texts += [*feature_description.TEMPLATES, *activation_patching.TEMPLATES, *input_ablation.HINT_TEMPLATES]
     texts += [outcome.render(outcome.Outcome(changed, "")) for changed in (True, False)]
+    texts += ["Full answer"]
     texts += [*SYMBOLS.values(), *BUILT_IN, *world.classes]
     words = set(re.findall(r"[A-Za-z]+", re.sub(r"{.*?}", "", " ".join(texts))))
     for _, subject, answer in world.facts():
@@ -335,13 +451,28 @@ def build_tokenizer():
     special = ["<pad>", "<s>", "</s>"]
     characters = [chr(code) for code in range(33, 127)] + ["\n", "\u2581"]
     words = [piece for word in ALL_WORDS for piece in (word, "\u2581" + word)]
-    numbers = [piece for n in range(10, 64) for piece in (str(n), "\u2581" + str(n))] + [f"\u2581{n}" for n in range(10)]
-    pieces = list(dict.fromkeys([*characters, *words, *numbers, "<<<", ">>>", "\u2581<<<", "\u2581A", "\u2581B", "\u2581C", "\u2581D"]))
+    numbers = [piece for n in range(10, 64) for piece in (str(n), "\u2581" + str(n))] + [
+        f"\u2581{n}" for n in range(10)
+    ]
+    pieces = list(
+        dict.fromkeys(
+            [*characters, *words, *numbers, "<<<", ">>>", "\u2581<<<", "\u2581A", "\u2581B", "\u2581C", "\u2581D"]
+        )
+    )
     scores = [(piece, -2.0 if len(piece) > 1 and piece != "\u2581" else -20.0) for piece in pieces]
     spelled = [(f"<0x{byte:02X}>", -40.0) for byte in range(256)]
     tokenizer = Tokenizer(models.Unigram([(s, 0.0) for s in special] + spelled + scores, unk_id=3, byte_fallback=True))
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="never", split=False)
-    tokenizer.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Metaspace(prepend_scheme="never", split=False), decoders.Fuse()])
+    tokenizer.decoder = decoders.Sequence(
+        [decoders.ByteFallback(), decoders.Metaspace(prepend_scheme="never", split=False), decoders.Fuse()]
+    )
     tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
     tokenizer.add_special_tokens([AddedToken(token, special=True) for token in special])
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", bos_token="<s>", eos_token="</s>", clean_up_tokenization_spaces=False, model_max_length=256)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token="<pad>",
+        bos_token="<s>",
+        eos_token="</s>",
+        clean_up_tokenization_spaces=False,
+        model_max_length=256,
+    )

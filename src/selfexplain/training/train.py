@@ -19,7 +19,9 @@ logger = logging.getLogger(__name__)
 COLUMNS = ["prompt", "completion", "placeholder_offsets", "activations", "activation_layers"]
 
 
-def training_rows(datasets_dir: Path, tasks: Sequence[str], explainer: "SelfExplainerForCausalLM", split: str = "train") -> "Dataset":
+def training_rows(
+    datasets_dir: Path, tasks: Sequence[str], explainer: "SelfExplainerForCausalLM", split: str = "train"
+) -> "Dataset":
     """Rows of all tasks together, tokenised; vectors as float16 lists."""
     from datasets import Dataset, concatenate_datasets
 
@@ -28,10 +30,14 @@ def training_rows(datasets_dir: Path, tasks: Sequence[str], explainer: "SelfExpl
     limit = explainer.config.get_text_config().max_position_embeddings
     parts = []
     for task in tasks:
-        rows = Dataset.from_parquet(str(datasets_dir / task / f"{split}.parquet"), columns=COLUMNS, cache_dir=str(datasets_dir / ".cache"))
+        rows = Dataset.from_parquet(
+            str(datasets_dir / task / f"{split}.parquet"), columns=COLUMNS, cache_dir=str(datasets_dir / ".cache")
+        )
         parts.append(rows.map(lambda row: tokenize(row, explainer.processor, limit), desc=f"tokenising {task}"))
     features = next((part.features for part in parts if len(part) and part[0]["activations"]), parts[0].features)
-    return concatenate_datasets([part.cast(features) for part in parts]).remove_columns(["prompt", "completion", "placeholder_offsets"])
+    return concatenate_datasets([part.cast(features) for part in parts]).remove_columns(
+        ["prompt", "completion", "placeholder_offsets"]
+    )
 
 
 def train(
@@ -62,7 +68,12 @@ def train(
         base.tokenizer,
         injection=injection,
         lora=vars(config.lora),
-        target={"model": target.name, "revision": target.revision, "n_layers": target.n_layers, "d_model": target.d_model},
+        target={
+            "model": target.name,
+            "revision": target.revision,
+            "n_layers": target.n_layers,
+            "d_model": target.d_model,
+        },
         tasks=tasks,
         seed=seed,
     )
@@ -76,7 +87,7 @@ def train(
         gradient_accumulation_steps=config.gradient_accumulation,
         learning_rate=config.learning_rate,
         weight_decay=config.weight_decay,
-        warmup_ratio=0.03,
+        warmup_steps=0.03,
         lr_scheduler_type="cosine",
         adam_beta2=0.98,
         max_length=None,

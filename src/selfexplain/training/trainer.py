@@ -34,4 +34,6 @@ class SelfExplainerTrainer(SFTTrainer):
         model = self.accelerator.unwrap_model(model or self.model)
         folder = Path(resume_from_checkpoint)
         model.model.activation_adapter.load_state_dict(load_file(folder / ADAPTER_FILE))
-        set_peft_model_state_dict(model.language_model, load_peft_weights(str(folder / LORA_FOLDER)), adapter_name="default")
+        set_peft_model_state_dict(
+            model.language_model, load_peft_weights(str(folder / LORA_FOLDER)), adapter_name="default"
+        )

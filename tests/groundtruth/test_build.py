@@ -1,0 +1,141 @@
+"""Datasets built from a random target: self-contained, balanced, split by group, and true."""
+
+import json
+from collections import Counter
+
+import pytest
+import torch
+from datasets import load_dataset
+
+from selfexplain.errors import SelfExplainError
+from selfexplain.evaluation.evaluate import read_rows
+from selfexplain.groundtruth.build import build
+from selfexplain.groundtruth.config import AblationConfig, PatchingConfig
+from selfexplain.groundtruth.patching import blocks_of_layers, tokenize
+from selfexplain.groundtruth.sources import Corpus, Pair, Prompt, read_corpus, story_pairs
+from selfexplain.groundtruth.splits import SPLITS
+from selfexplain.target.patching import clean_run, patched_logits_plain
+from selfexplain.tasks import outcome
+from selfexplain.tiny.world import World
+
+WORLD = Corpus("selfexplain/tiny-world", [], World())
+
+
+@pytest.fixture
+def lively(target):
+    """A random target whose outputs change when it is patched."""
+    torch.manual_seed(0)
+    for name, parameter in target.model.named_parameters():
+        if parameter.ndim == 2 and "embed" not in name:
+            parameter.data.mul_(4)
+    return target
+
+
+@pytest.fixture
+def patching(lively, tmp_path):
+    build("activation_patching", PatchingConfig(n_pairs=40, n_blocks=2, n_rows=300), lively, WORLD, tmp_path, seed=0)
+    return {split: read_rows(tmp_path / f"{split}.parquet") for split in SPLITS}
+
+
+def test_patching_rows_are_balanced_in_every_split_and_cell(patching):
+    for rows in patching.values():
+        cells = Counter((row["token_type"], tuple(row["layers"]), row["changed"]) for row in rows)
+        assert all(cells[kind, layers, True] == cells[kind, layers, False] for kind, layers, _ in cells)
+
+
+def test_no_group_crosses_splits_and_no_source_either(patching):
+    groups = [{row["group"] for row in rows} for rows in patching.values()]
+    assert sum(map(len, groups)) == len(set.union(*groups))
+    texts = {split: {row["target_prompt"] for row in rows} for split, rows in patching.items()}
+    sources = {split: {row["source_prompt"] for row in rows} for split, rows in patching.items()}
+    assert not texts["train"] & sources["test"] and not texts["test"] & sources["train"]
+
+
+def test_a_patching_row_reproduces_its_own_outcome(lively, patching):
+    for row in patching["train"][:20]:
+        clean = clean_run(lively.model, torch.tensor([row["prompt_ids"]]))
+        vector = torch.as_tensor(row["activations"], dtype=torch.float32)
+        logits = patched_logits_plain(
+            lively.model, clean, torch.tensor([0]), torch.tensor([row["position"]]), vector, row["layers"]
+        )
+        assert clean.logits.argmax().item() == row["clean_output_id"]
+        assert logits.argmax().item() == row["patched_output_id"]
+        assert row["changed"] == (row["clean_output_id"] != row["patched_output_id"])
+        assert outcome.parse(row["completion"]) == outcome.Outcome(row["changed"], row["patched_output"].strip())
+        before, after = clean.logits[0].log_softmax(-1), logits[0].log_softmax(-1)
+        assert row["kl"] == pytest.approx((before.exp() * (before - after)).sum().item(), abs=1e-3)
+        assert lively.tokenizer.decode(row["prompt_ids"], skip_special_tokens=True) == row["target_prompt"]
+
+
+def test_the_vector_is_the_mean_over_the_block_of_the_source(lively, patching):
+    row = patching["train"][0]
+    source = clean_run(lively.model, torch.tensor([lively.encode(row["source_prompt"])]))
+    mean = source.hidden[row["layers"], 0, row["source_position"]].mean(0)
+    torch.testing.assert_close(torch.as_tensor(row["activations"][0]).float(), mean.half().float(), atol=2e-3, rtol=2e-3)
+
+
+def test_ablation_rows_reproduce_their_outcome_and_load(lively, tmp_path):
+    build("input_ablation", AblationConfig(n_questions=400, n_rows=200), lively, WORLD, tmp_path, seed=0)
+    dataset = load_dataset("parquet", data_files={split: str(tmp_path / f"{split}.parquet") for split in SPLITS}, cache_dir=str(tmp_path / "cache"))
+    assert json.loads((tmp_path / "statistics.json").read_text())["splits"]["train"]["rows"] == len(dataset["train"])
+    for split in SPLITS:
+        assert 0.4 <= sum(dataset[split]["changed"]) / len(dataset[split]) <= 0.6
+    for row in list(dataset["train"])[:10]:
+        begin, end = row["removed_span"]
+        without = row["target_prompt"][:begin] + row["target_prompt"][end:]
+        assert row["target_prompt"][begin:end] == row["removed_text"]
+        for text, expected in ((row["target_prompt"], row["full_output"]), (without, row["ablated_output"])):
+            logits = lively.model(torch.tensor([lively.encode(text)])).logits[0, -1]
+            assert lively.tokenizer.decode([logits.argmax().item()]).strip() == expected
+
+
+def test_the_same_seed_gives_the_same_bytes(lively, tmp_path):
+    for name in ("a", "b"):
+        build("input_ablation", AblationConfig(n_questions=300, n_rows=100), lively, WORLD, tmp_path / name, seed=3)
+    for split in SPLITS:
+        assert (tmp_path / "a" / f"{split}.parquet").read_bytes() == (tmp_path / "b" / f"{split}.parquet").read_bytes()
+
+
+def test_positions_align_around_subjects_of_different_length(target):
+    def prompt(subject):
+        text = f"The capital of {subject} is"
+        return Prompt(text, subject, (15, 15 + len(subject)), len(text))
+
+    pair = tokenize(target, Pair(prompt("France"), prompt("New Zealand")))
+    n_subject, n_other = (pair.token_types.count("subject"), len(pair.source_ids) - len(pair.ids))
+    assert n_other > 0 and n_subject >= 1
+    assert [pair.ids[i] == pair.source_ids[j] for i, j in enumerate(pair.source_positions) if pair.token_types[i] == "other"] == [True] * pair.token_types.count("other")
+    last = max(i for i, kind in enumerate(pair.token_types) if kind == "subject")
+    assert pair.source_positions[last] == last + n_other
+
+
+def test_story_pairs_end_where_the_target_says_the_word(target, monkeypatch):
+    texts = [f"One day {name} saw a {thing}. So {name} took the {thing} home." for name in ("Tom", "Ann") for thing in ("dog", "cat")] * 6
+    said = {}
+
+    def next_tokens(_, prefixes):
+        return [said.setdefault(p, target.tokenizer(" Tom", add_special_tokens=False)["input_ids"][0]) for p in prefixes]
+
+    monkeypatch.setattr("selfexplain.groundtruth.sources.next_tokens", next_tokens)
+    for pair in story_pairs(target, texts, 10, seed=0):
+        assert len(target.encode(pair.clean.text)) == len(target.encode(pair.source.text))
+        assert pair.clean.text != pair.source.text and pair.clean.group.startswith("text ")
+
+
+@pytest.mark.parametrize(("n_layers", "n_blocks", "expected"), [(8, 4, [(0, 1), (2, 3), (4, 5), (6, 7)]), (5, 2, [(0, 1), (2, 3, 4)]), (3, 3, [(0,), (1,), (2,)])])
+def test_blocks_of_layers(n_layers, n_blocks, expected):
+    assert blocks_of_layers(n_layers, n_blocks) == expected
+
+
+def test_bad_input_is_named(target, tmp_path):
+    with pytest.raises(SelfExplainError, match="target has 4 layers"):
+        blocks_of_layers(4, 5)
+    with pytest.raises(SelfExplainError, match="plain text"):
+        build("input_ablation", AblationConfig(), target, Corpus("file", ["a"]), tmp_path, seed=0)
+    with pytest.raises(SelfExplainError, match="no counterfactual pairs"):
+        build("activation_patching", PatchingConfig(n_blocks=2), target, Corpus("file", ["a b c"]), tmp_path, seed=0)
+    (tmp_path / "bad.jsonl").write_text('{"txt": 1}')
+    (tmp_path / "empty.txt").write_text("\n\n")
+    for name, message in (("bad.jsonl", "KeyError"), ("empty.txt", "no text"), ("missing.txt", "No such file")):
+        with pytest.raises(SelfExplainError, match=message):
+            read_corpus(str(tmp_path / name), 0)

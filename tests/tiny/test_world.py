@@ -1,0 +1,96 @@
+import random
+import re
+
+import pytest
+
+from selfexplain.features.describe import describe
+from selfexplain.groundtruth.sources import world_pairs, world_questions
+from selfexplain.groundtruth.splits import split_of
+from selfexplain.tasks import activation_patching, feature_description, input_ablation, outcome
+from selfexplain.tiny.world import ALL_WORDS, World, build_tokenizer
+
+
+@pytest.fixture(scope="module")
+def world():
+    return World()
+
+
+@pytest.fixture(scope="module")
+def world_tokenizer():
+    return build_tokenizer()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "The ship Silver Falcon comes from Norway.",
+        "<<<Paris>>> <<< Oslo>>>",
+        "a  b\n\n\tc",
+        "héllo 日本 🙂",
+        "x=12345, 07",
+        " lead and trail ",
+    ],
+)
+def test_any_text_survives_the_tokenizer(world_tokenizer, text):
+    assert world_tokenizer.decode(world_tokenizer(text)["input_ids"], skip_special_tokens=True) == text
+
+
+def test_each_word_of_texts_questions_and_answers_is_one_token(world, world_tokenizer):
+    rng = random.Random(0)
+    texts = [world.text(rng) for _ in range(500)]
+    texts += [
+        activation_patching.question(texts[0], [2, 3], 17, " Silver", t).prompt.replace("<activation>", "")
+        for t in range(3)
+    ]
+    texts += [feature_description.question(3, t).prompt.replace("<activation>", "") for t in range(4)]
+    texts += [input_ablation.question("", template=t).prompt for t in range(2)]
+    texts += [outcome.render(outcome.Outcome(changed, " Paris")) for changed in (True, False)]
+    for text in texts:
+        tokens = [
+            token.strip("\u2581") for token in world_tokenizer.convert_ids_to_tokens(world_tokenizer(text)["input_ids"])
+        ]
+        for word in re.findall(r"[A-Za-z]+", text):
+            assert word in tokens, (word, text)
+
+
+def test_descriptions_are_made_of_known_words(world, world_tokenizer):
+    description, _ = describe(
+        [{"tokens": [" Paris", ",", " Rome", "."], "activations": [1.0, 0.0, 1.0, 0.0]}], world.classes
+    )
+    tokens = world_tokenizer.convert_ids_to_tokens(
+        world_tokenizer(f" {description}", add_special_tokens=False)["input_ids"]
+    )
+    assert all(len(token.strip("\u2581")) > 1 or token == "," for token in tokens)
+
+
+def test_every_word_is_spoken_in_the_corpus(world):
+    rng = random.Random(0)
+    spoken = set(re.findall(r"[A-Za-z]+", " ".join(world.sentence(rng) for _ in range(20_000))))
+    assert set(ALL_WORDS) <= spoken
+
+
+def test_nothing_is_said_about_the_home_of_uncharted_ships(world):
+    charted = {subject for relation in world.relations for subject in relation.facts}
+    assert len(world.uncharted) == 32 and not set(world.uncharted) & charted
+    rng = random.Random(0)
+    assert not any(f"ship {ship} " in world.sentence(rng) for ship in world.uncharted for _ in range(50))
+
+
+def test_pairs_share_relation_options_and_split(world):
+    for pair in world_pairs(world, 200, seed=0):
+        relation, other = pair.clean.group.partition(":")[0], pair.source.group.partition(":")[0]
+        assert relation == other and pair.clean.group != pair.source.group
+        assert split_of(pair.clean.group, 0) == split_of(pair.source.group, 0)
+        assert pair.options[0] != pair.options[1]
+        begin, end = pair.clean.subject
+        assert pair.clean.text[begin:end] == pair.clean.group.partition(": ")[2]
+        assert pair.clean.text.partition("\n")[2] == pair.source.text.partition("\n")[2]
+
+
+def test_hinted_questions_differ_by_their_hint_alone(world):
+    letters = []
+    for question in world_questions(world, 400, seed=0):
+        assert question.full_text.replace(question.hint, "") == question.ablated_text
+        assert len(set(question.choices)) == 4 and question.answer in "ABCD"
+        letters.append(question.hint.rstrip(".")[-1])
+    assert all(letters.count(letter) > 60 for letter in "ABCD")
