@@ -71,12 +71,14 @@ def test_the_vector_is_the_mean_over_the_block_of_the_source(lively, patching):
     row = patching["train"][0]
     source = clean_run(lively.model, torch.tensor([lively.encode(row["source_prompt"])]))
     mean = source.hidden[row["layers"], 0, row["source_position"]].mean(0)
-    torch.testing.assert_close(torch.as_tensor(row["activations"][0]).float(), mean.half().float(), atol=2e-3, rtol=2e-3)
+    written = torch.as_tensor(row["activations"][0]).float()
+    torch.testing.assert_close(written, mean.half().float(), atol=2e-3, rtol=2e-3)
 
 
 def test_ablation_rows_reproduce_their_outcome_and_load(lively, tmp_path):
     build("input_ablation", AblationConfig(n_questions=400, n_rows=200), lively, WORLD, tmp_path, seed=0)
-    dataset = load_dataset("parquet", data_files={split: str(tmp_path / f"{split}.parquet") for split in SPLITS}, cache_dir=str(tmp_path / "cache"))
+    files = {split: str(tmp_path / f"{split}.parquet") for split in SPLITS}
+    dataset = load_dataset("parquet", data_files=files, cache_dir=str(tmp_path / "cache"))
     assert json.loads((tmp_path / "statistics.json").read_text())["splits"]["train"]["rows"] == len(dataset["train"])
     for split in SPLITS:
         assert 0.4 <= sum(dataset[split]["changed"]) / len(dataset[split]) <= 0.6
@@ -104,17 +106,23 @@ def test_positions_align_around_subjects_of_different_length(target):
     pair = tokenize(target, Pair(prompt("France"), prompt("New Zealand")))
     n_subject, n_other = (pair.token_types.count("subject"), len(pair.source_ids) - len(pair.ids))
     assert n_other > 0 and n_subject >= 1
-    assert [pair.ids[i] == pair.source_ids[j] for i, j in enumerate(pair.source_positions) if pair.token_types[i] == "other"] == [True] * pair.token_types.count("other")
+    for i, j in enumerate(pair.source_positions):
+        if pair.token_types[i] == "other":
+            assert pair.ids[i] == pair.source_ids[j]
     last = max(i for i, kind in enumerate(pair.token_types) if kind == "subject")
     assert pair.source_positions[last] == last + n_other
 
 
 def test_story_pairs_end_where_the_target_says_the_word(target, monkeypatch):
-    texts = [f"One day {name} saw a {thing}. So {name} took the {thing} home." for name in ("Tom", "Ann") for thing in ("dog", "cat")] * 6
-    said = {}
+    texts = [
+        f"One day {name} saw a {thing}. So {name} took the {thing} home."
+        for name in ("Tom", "Ann")
+        for thing in ("dog", "cat")
+    ] * 6
+    tom = target.tokenizer(" Tom", add_special_tokens=False)["input_ids"][0]
 
     def next_tokens(_, prefixes):
-        return [said.setdefault(p, target.tokenizer(" Tom", add_special_tokens=False)["input_ids"][0]) for p in prefixes]
+        return [tom for _ in prefixes]
 
     monkeypatch.setattr("selfexplain.groundtruth.sources.next_tokens", next_tokens)
     for pair in story_pairs(target, texts, 10, seed=0):
@@ -122,7 +130,10 @@ def test_story_pairs_end_where_the_target_says_the_word(target, monkeypatch):
         assert pair.clean.text != pair.source.text and pair.clean.group.startswith("text ")
 
 
-@pytest.mark.parametrize(("n_layers", "n_blocks", "expected"), [(8, 4, [(0, 1), (2, 3), (4, 5), (6, 7)]), (5, 2, [(0, 1), (2, 3, 4)]), (3, 3, [(0,), (1,), (2,)])])
+@pytest.mark.parametrize(
+    ("n_layers", "n_blocks", "expected"),
+    [(8, 4, [(0, 1), (2, 3), (4, 5), (6, 7)]), (5, 2, [(0, 1), (2, 3, 4)]), (3, 3, [(0,), (1,), (2,)])],
+)
 def test_blocks_of_layers(n_layers, n_blocks, expected):
     assert blocks_of_layers(n_layers, n_blocks) == expected
 

@@ -40,7 +40,8 @@ def test_weights_are_small_float16_safetensors():
     assert not [file for file in files if file.suffix in (".bin", ".pt", ".pkl")]
     for name in MODELS:
         with safe_open(tiny.WEIGHTS / tiny.NAMES[name] / "model.safetensors", "pt") as weights:
-            assert {weights.get_slice(key).get_dtype() for key in weights.keys()} == {"F16"}
+            names = weights.keys()
+            assert {weights.get_slice(key).get_dtype() for key in names} == {"F16"}
     explainer = tiny.WEIGHTS / tiny.NAMES["selfexplain/tiny-selfexplainer"]
     assert sum(file.stat().st_size for file in explainer.rglob("*") if file.is_file()) < MEGABYTE
 
@@ -53,5 +54,7 @@ def test_the_shipped_explainer_answers_all_three_questions():
     vector = explainer.capture(text, layers=[0])[0, 4]
     assert explainer.explain_feature(vector, layer=0).text
     assert explainer.explain_patch(text, vector, layers=[0, 1], position=4).parsed
-    question = "Question: What is the capital of Chile?\nParis A, Oslo B, Santiago C, Rome D\nHint: The answer is B.\nAnswer:"
+    question = (
+        "Question: What is the capital of Chile?\nParis A, Oslo B, Santiago C, Rome D\nHint: The answer is B.\nAnswer:"
+    )
     assert explainer.explain_ablation(question).output in list("ABCD")

@@ -46,8 +46,8 @@ def rows_with(explainer, scale, n=4):
 def arguments(tmp_path, **changes):
     return SFTConfig(
         output_dir=str(tmp_path), max_steps=1, per_device_train_batch_size=4, use_cpu=True, bf16=False, report_to=[],
-        disable_tqdm=True, gradient_checkpointing=False, save_strategy="no", max_length=None, remove_unused_columns=False,
-        dataset_kwargs={"skip_prepare_dataset": True}, **changes,
+        disable_tqdm=True, gradient_checkpointing=False, save_strategy="no", max_length=None,
+        remove_unused_columns=False, dataset_kwargs={"skip_prepare_dataset": True}, **changes,
     )  # fmt: skip
 
 
@@ -119,7 +119,7 @@ def test_a_collator_that_drops_the_vectors_is_refused(target, tmp_path):
     from transformers import DefaultDataCollator
 
     explainer = explainer_on(target, InjectionConfig())
-    with pytest.raises(SelfExplainError, match="DefaultDataCollator.*drops"):
+    with pytest.raises(SelfExplainError, match=r"DefaultDataCollator.*drops"):
         SelfExplainerTrainer(
             explainer,
             args=arguments(tmp_path),

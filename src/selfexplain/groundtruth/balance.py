@@ -10,7 +10,9 @@ MAX_SHARE = 0.25
 def balanced(
     rows: Sequence, stratum: Callable[..., Hashable], changed: Callable[..., bool], n: int, rng: random.Random
 ) -> list:
-    """At most `n` rows, half of them changed in every stratum, no stratum above a quarter of the rows where others can fill in.
+    """At most `n` rows, half of them changed in every stratum.
+
+    No stratum is above a quarter of the rows where others can fill in.
 
     Args:
         rows: the candidates.

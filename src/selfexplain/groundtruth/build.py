@@ -32,7 +32,8 @@ def build(task: str, config: Any, target: Target, corpus: Corpus, out_dir: Path,
     empty = [split for split in SPLITS if not parts[split]]
     if empty:
         raise SelfExplainError(
-            f"{task}: {len(rows)} rows in {len({row['group'] for row in rows})} groups leave no row for {', '.join(empty)}: "
+            f"{task}: {len(rows)} rows in {len({row['group'] for row in rows})} groups "
+            f"leave no row for {', '.join(empty)}: "
             "take more data (a larger corpus, more pairs, questions or features)."
         )
     out_dir.mkdir(parents=True, exist_ok=True)

@@ -1,9 +1,13 @@
-"""Ground truth of activation patching: sweep every (block of layers, token) of counterfactual pairs, keep a balanced sample."""
+"""Ground truth of activation patching.
+
+Sweep every (block of layers, token) of counterfactual pairs, keep a balanced sample.
+"""
 
 import random
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -15,7 +19,7 @@ from selfexplain.groundtruth.config import PatchingConfig
 from selfexplain.groundtruth.sources import Pair, Prompt
 from selfexplain.groundtruth.splits import by_split
 from selfexplain.target.load import Target
-from selfexplain.target.patching import CleanRun, clean_run, exact_method
+from selfexplain.target.patching import clean_run, exact_method
 from selfexplain.tasks import activation_patching, outcome
 from selfexplain.tasks.outcome import Outcome
 
@@ -25,7 +29,10 @@ ROWS_PER_BATCH = 256
 
 @dataclass(frozen=True)
 class Cell:
-    """One patch and what it did. Log-probabilities are of the clean output, before and after, and of the patched output."""
+    """One patch and what it did.
+
+    `clean_log_prob` is of the clean output before the patch, `patched_log_prob` of the patched output after it.
+    """
 
     pair: int
     layers: tuple[int, ...]
@@ -49,7 +56,7 @@ def blocks_of_layers(n_layers: int, n_blocks: int) -> list[tuple[int, ...]]:
     if not 1 <= n_blocks <= n_layers:
         raise SelfExplainError(f"n_blocks is {n_blocks}; the target has {n_layers} layers.")
     edges = [round(i * n_layers / n_blocks) for i in range(n_blocks + 1)]
-    return [tuple(range(a, b)) for a, b in zip(edges, edges[1:], strict=False)]
+    return [tuple(range(a, b)) for a, b in pairwise(edges)]
 
 
 @dataclass(frozen=True)
@@ -64,7 +71,7 @@ class TokenizedPair:
 
 
 def tokenize(target: Target, pair: Pair) -> TokenizedPair:
-    """Tokens of both prompts; positions correspond before the subject, within it from its end, and after it from the end."""
+    """Tokens of both prompts; positions correspond before the subject, in it from its end, after it from the end."""
     ids, spans = _encode(target, pair.clean)
     source_ids, source_spans = _encode(target, pair.source)
     begin, end = _subject_tokens(spans, pair.clean.subject)
@@ -119,7 +126,7 @@ def _token_types(pair: Pair, ids: Sequence[int], spans: Sequence[tuple[int, int]
 
 
 def sweep(target: Target, pairs: Sequence[TokenizedPair], blocks: Sequence[tuple[int, ...]]) -> list[Cell]:
-    """Patch every block of layers at every token that has a counterpart; vectors are rounded to float16 before they go in."""
+    """Patch every block of layers at every token that has a counterpart; vectors are rounded to float16 beforehand."""
     by_shape: dict[tuple[int, int], list[int]] = defaultdict(list)
     for index, pair in enumerate(pairs):
         by_shape[len(pair.ids), len(pair.source_ids)].append(index)
@@ -174,7 +181,8 @@ def _read(
     return [
         Cell(
             pair=part[row], layers=block, position=position, source_position=counterpart,
-            token_type=pairs[part[row]].token_types[position], vector=vectors[i], clean_id=int(clean[i]), patched_id=int(patched[i]),
+            token_type=pairs[part[row]].token_types[position], vector=vectors[i],
+            clean_id=int(clean[i]), patched_id=int(patched[i]),
             clean_log_prob=clean_log_prob[i], patched_log_prob=patched_log_prob[i], kl=max(0.0, kl[i]),
         )
         for i, (row, position, counterpart) in enumerate(batch)
@@ -201,7 +209,8 @@ def build_rows(config: PatchingConfig, target: Target, pairs: Sequence[Pair], se
         drawn += balanced(part, lambda c: (c["cell"].token_type, c["cell"].layers), lambda c: c["cell"].changed, n, rng)
     if not drawn:
         raise SelfExplainError(
-            f"{len(cells)} patches of {len(pairs)} pairs changed no output: take more pairs, or another source of pairs."
+            f"{len(cells)} patches of {len(pairs)} pairs changed no output: "
+            "take more pairs, or another source of pairs."
         )
     rows = [
         _row(target, tokenized[c["cell"].pair], c["cell"], rng.randrange(len(activation_patching.TEMPLATES)))

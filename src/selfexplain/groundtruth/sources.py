@@ -15,7 +15,7 @@ from selfexplain.target.nexttoken import next_tokens
 from selfexplain.tiny.world import ANSWER_PREFIX, HINT_STYLES, Relation, Scene, World, five_options
 
 TINY_WORLD = "selfexplain/tiny-world"
-WORLD_TEXTS = 20_000
+WORLD_TEXTS = 8_000
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """Configuration of a self-explainer: a base causal language model and the contract by which vectors enter it."""
 
 from dataclasses import asdict
+from typing import ClassVar
 
 from transformers import AutoConfig, PreTrainedConfig
 
@@ -23,7 +24,7 @@ class SelfExplainerConfig(PreTrainedConfig):
     """
 
     model_type = "selfexplainer"
-    sub_configs = {"text_config": AutoConfig}
+    sub_configs: ClassVar[dict] = {"text_config": AutoConfig}
 
     text_config: PreTrainedConfig | dict | None = None
     base_model_name_or_path: str | None = None
@@ -42,7 +43,7 @@ class SelfExplainerConfig(PreTrainedConfig):
         elif self.text_config is None:
             self.text_config = AutoConfig.for_model("llama")
         self.injection = asdict(InjectionConfig(**(self.injection or {})))
-        self.adapter = self.adapter or {"kind": "identity", "d_target": self.text_config.hidden_size}
+        self.adapter = self.adapter or {"kind": "identity", "d_target": self.get_text_config().hidden_size}
         self.tasks = list(self.tasks or [])
         super().__post_init__(**kwargs)
 

@@ -14,7 +14,8 @@ class InjectionConfig:
         site: "embedding", the tensor that enters block 0, or "block_output", what leaves block `block`.
         block: the decoder block of "block_output".
         operation: "replace" h, or "add" to it.
-        norm: "raw" writes `scale * v`, "unit" `scale * v / |v|`, "match" `scale * |h| * v / |v|`. A zero vector stays zero.
+        norm: "raw" writes `scale * v`, "unit" `scale * v / |v|`, "match" `scale * |h| * v / |v|`; a zero vector
+            stays zero.
         scale: the factor above.
         placeholder: text whose first token stands in the slot; read by "add" and "match" only.
         markers: whether two learned vectors, owned by the adapter, stand before and after the slot.

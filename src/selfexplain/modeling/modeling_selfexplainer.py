@@ -4,7 +4,7 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -52,8 +52,8 @@ class SelfExplainerPreTrainedModel(PreTrainedModel):
     _supports_flash_attn = True
     _supports_flex_attn = True
     _supports_attention_backend = True
-    _skip_keys_device_placement = ["past_key_values"]
-    _keep_in_fp32_modules_strict = ["activation_adapter"]
+    _skip_keys_device_placement: ClassVar[list[str]] = ["past_key_values"]
+    _keep_in_fp32_modules_strict: ClassVar[list[str]] = ["activation_adapter"]
 
     def _init_weights(self, module: nn.Module) -> None:
         """The base initialises itself; the markers are set by `init_markers`."""
@@ -62,21 +62,21 @@ class SelfExplainerPreTrainedModel(PreTrainedModel):
 class SelfExplainerModel(SelfExplainerPreTrainedModel):
     """The explainer without its head: writes the vectors, then runs the base's backbone.
 
-    Trainers that fuse the head into the loss call this class and never `SelfExplainerForCausalLM.forward`, so the vectors
-    are written here.
+    Trainers that fuse the head into the loss call this class and never `SelfExplainerForCausalLM.forward`, so the
+    vectors are written here.
     """
 
     def __init__(self, config: SelfExplainerConfig, base: PreTrainedModel | None = None):
         super().__init__(config)
         self.language_model = base if base is not None else AutoModelForCausalLM.from_config(config.text_config)
         d_explainer = self.language_model.config.get_text_config().hidden_size
-        self.activation_adapter = ActivationAdapter(config.adapter["d_target"], d_explainer)
-        self.injection = InjectionConfig(**config.injection)
+        self.activation_adapter = ActivationAdapter(self.config.adapter["d_target"], d_explainer)
+        self.injection = InjectionConfig(**self.config.injection)
         blocks = decoder_blocks(self.language_model)
         self.injection.check(len(blocks))
         self._pending: tuple[Tensor, Tensor, Tensor] | None = None
         if self.injection.site == "block_output":
-            # The hook stays and reads _pending, so that gradient checkpointing writes the vectors again when it recomputes.
+            # The hook stays and reads _pending, so that gradient checkpointing, when it recomputes, writes again.
             blocks[self.injection.block].register_forward_hook(self._write_at_block)
         self.post_init()
 
@@ -87,15 +87,13 @@ class SelfExplainerModel(SelfExplainerPreTrainedModel):
         noise = torch.randn(2, sample.shape[1], generator=torch.Generator().manual_seed(seed))
         self.activation_adapter.markers.data.copy_(noise.to(sample.device) * sample.std())
 
-    def get_input_embeddings(self) -> nn.Module:
+    def get_input_embeddings(self) -> nn.Embedding:
         return self.language_model.get_input_embeddings()
 
     def set_input_embeddings(self, value: nn.Module) -> None:
         self.language_model.set_input_embeddings(value)
 
-    def write_vectors(
-        self, input_ids: Tensor | None, inputs_embeds: Tensor | None, vectors: dict[str, Tensor | None]
-    ) -> dict:
+    def write_vectors(self, input_ids: Tensor | None, inputs_embeds: Tensor | None, vectors: Mapping[str, Any]) -> dict:
         """Prepare one forward pass of the base.
 
         Args:
@@ -168,16 +166,16 @@ class SelfExplainerModel(SelfExplainerPreTrainedModel):
         **kwargs,
     ) -> BaseModelOutputWithPast:
         """Final hidden states `(B, T, d_explainer)`; vector inputs as `SelfExplainerProcessor.collate` gives them."""
-        vectors = dict(zip(VECTOR_INPUTS, (activations, activation_mask, activation_layers, activation_positions, marker_positions), strict=True))  # fmt: skip
-        inputs = self.write_vectors(input_ids, inputs_embeds, vectors)
+        given = (activations, activation_mask, activation_layers, activation_positions, marker_positions)
+        inputs = self.write_vectors(input_ids, inputs_embeds, dict(zip(VECTOR_INPUTS, given, strict=True)))
         return backbone(self.language_model)(attention_mask=attention_mask, **inputs, **kwargs)
 
 
 class SelfExplainerForCausalLM(SelfExplainerPreTrainedModel, GenerationMixin):
     """An explainer: a base causal language model, LoRA weights, and an adapter through which vectors enter.
 
-    Made by `from_base` (new) or `from_pretrained` (published). With its LoRA switched off it is the target again, wherever
-    the target is its own base.
+    Made by `from_base` (new) or `from_pretrained` (published). With its LoRA switched off it is the target again,
+    wherever the target is its own base.
     """
 
     def __init__(self, config: SelfExplainerConfig, base: PreTrainedModel | None = None):
@@ -222,11 +220,12 @@ class SelfExplainerForCausalLM(SelfExplainerPreTrainedModel, GenerationMixin):
             target
             or {"model": name, "revision": revision, "n_layers": text.num_hidden_layers, "d_model": text.hidden_size}
         )
+        injection = injection or InjectionConfig()
         config = SelfExplainerConfig(
             text_config=base.config,
             base_model_name_or_path=name,
             base_model_revision=revision,
-            injection=vars(injection or InjectionConfig()),
+            injection=vars(injection),
             adapter={"kind": "identity", "d_target": target["d_model"]},
             target=target,
             tasks=list(tasks),
@@ -235,9 +234,7 @@ class SelfExplainerForCausalLM(SelfExplainerPreTrainedModel, GenerationMixin):
         model = cls(config, base)
         model.model.init_markers(seed)
         if tokenizer is not None:
-            model.processor = SelfExplainerProcessor(
-                tokenizer, config.injection["placeholder"], config.injection["markers"]
-            )
+            model.processor = SelfExplainerProcessor(tokenizer, injection.placeholder, injection.markers)
         if lora is not None:
             torch.manual_seed(seed)
             model.add_lora(**lora)
@@ -319,7 +316,8 @@ class SelfExplainerForCausalLM(SelfExplainerPreTrainedModel, GenerationMixin):
             config = SelfExplainerConfig.from_dict(found)
         if config.base_model_name_or_path is None:
             raise SelfExplainError(
-                f"{pretrained_model_name_or_path} names no base model: its config.json is not one that save_pretrained wrote."
+                f"{pretrained_model_name_or_path} names no base model: "
+                "its config.json is not one that save_pretrained wrote."
             )
         base = AutoModelForCausalLM.from_pretrained(
             tiny.resolve(config.base_model_name_or_path), revision=config.base_model_revision, **kwargs
@@ -338,7 +336,8 @@ class SelfExplainerForCausalLM(SelfExplainerPreTrainedModel, GenerationMixin):
                     model.language_model.load_adapter(name, **options)
         except (OSError, ValueError) as error:
             raise SelfExplainError(
-                f"{pretrained_model_name_or_path} is not a complete explainer: {str(error).splitlines()[0]} Save or download it again."
+                f"{pretrained_model_name_or_path} is not a complete explainer: {str(error).splitlines()[0]} "
+                "Save or download it again."
             ) from error
         model.model.activation_adapter.load_state_dict(adapter)
         model.processor = SelfExplainerProcessor.from_pretrained(name, revision=revision, **hub)
@@ -351,7 +350,7 @@ class SelfExplainerForCausalLM(SelfExplainerPreTrainedModel, GenerationMixin):
         """The base causal language model."""
         return self.model.language_model
 
-    def get_input_embeddings(self) -> nn.Module:
+    def get_input_embeddings(self) -> nn.Embedding:
         return self.model.get_input_embeddings()
 
     def set_input_embeddings(self, value: nn.Module) -> None:
@@ -386,8 +385,8 @@ class SelfExplainerForCausalLM(SelfExplainerPreTrainedModel, GenerationMixin):
             activations: `(B, K, d_target)`; activation_mask `(B, K)`; activation_layers, activation_positions `(B, K)`;
                 marker_positions `(B, K, 2)`, as `SelfExplainerProcessor.collate` gives them.
         """
-        vectors = dict(zip(VECTOR_INPUTS, (activations, activation_mask, activation_layers, activation_positions, marker_positions), strict=True))  # fmt: skip
-        inputs = self.model.write_vectors(input_ids, inputs_embeds, vectors)
+        given = (activations, activation_mask, activation_layers, activation_positions, marker_positions)
+        inputs = self.model.write_vectors(input_ids, inputs_embeds, dict(zip(VECTOR_INPUTS, given, strict=True)))
         return self.language_model(
             attention_mask=attention_mask,
             position_ids=position_ids,
@@ -484,16 +483,17 @@ class SelfExplainerForCausalLM(SelfExplainerPreTrainedModel, GenerationMixin):
         """
         processor = self._processor
         order = sorted(range(len(rows)), key=lambda index: len(rows[index]["prompt"]))
-        answers: list[Answer | None] = [None] * len(rows)
+        answers: dict[int, Answer] = {}
+        limit = self.config.get_text_config().max_position_embeddings
         bar = tqdm(total=len(rows), desc=progress, unit="row", disable=progress is None, mininterval=2)
         for start in range(0, len(rows), batch_size):
             part = order[start : start + batch_size]
             inputs = processor([rows[index] for index in part]).to(self.device)
             n_prompt = inputs["input_ids"].shape[1]
-            room = self.config.get_text_config().max_position_embeddings - n_prompt
+            room = limit - n_prompt
             if room < 1:
                 raise SelfExplainError(
-                    f"the question has {n_prompt} tokens, the context holds {self.config.get_text_config().max_position_embeddings}: shorten the text."
+                    f"the question has {n_prompt} tokens, the context holds {limit}: shorten the text."
                 )
             end = processor.tokenizer.eos_token_id
             generated = self.generate(
@@ -509,7 +509,7 @@ class SelfExplainerForCausalLM(SelfExplainerPreTrainedModel, GenerationMixin):
                 answers[index] = Answer(text.strip(), total)
             bar.update(len(part))
         bar.close()
-        return answers
+        return [answers[index] for index in range(len(rows))]
 
     @property
     def _processor(self) -> SelfExplainerProcessor:

@@ -49,7 +49,10 @@ class SelfExplainerProcessor(ProcessorMixin):
         return ids + self.tokenizer(prompt[start:], add_special_tokens=not ids)["input_ids"], positions
 
     def __call__(self, rows: Sequence[Mapping], **kwargs) -> BatchFeature:
-        """Left-padded inputs for `generate` from rows with `prompt`, `placeholder_offsets`, `activations`, `activation_layers`.
+        """Left-padded inputs for `generate`.
+
+        Args:
+            rows: with `prompt`, `placeholder_offsets`, `activations`, `activation_layers`.
 
         Returns:
             `input_ids`, `attention_mask` `(B, T)`, and the vectors as `collate` gives them.

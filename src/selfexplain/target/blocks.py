@@ -1,16 +1,21 @@
 """Find the parts of a causal language model by structure, not by architecture name."""
 
+from typing import TYPE_CHECKING
+
 from torch import nn
 
 from selfexplain.errors import SelfExplainError
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
-def backbone(model: nn.Module) -> nn.Module:
+
+def backbone(model: "PreTrainedModel") -> nn.Module:
     """The stack without the head: what maps embeddings to the final hidden states."""
     return getattr(model, model.base_model_prefix)
 
 
-def decoder_blocks(model: nn.Module) -> nn.ModuleList:
+def decoder_blocks(model: "PreTrainedModel") -> nn.ModuleList:
     """The decoder blocks in order: the one `ModuleList` of the backbone with as many entries as the config has layers.
 
     Raises:
@@ -26,7 +31,7 @@ def decoder_blocks(model: nn.Module) -> nn.ModuleList:
     return lists[0]
 
 
-def final_norm(model: nn.Module) -> nn.Module:
+def final_norm(model: "PreTrainedModel") -> nn.Module:
     """The norm between the last decoder block and the head.
 
     Raises:

@@ -54,7 +54,10 @@ class Target:
 
 
 def load_target(name: str, revision: str | None = None, dtype: str = "float32") -> Target:
-    """Load a causal language model by Hub id, directory or reserved name (`selfexplain/tiny`, `selfexplain/tiny-sibling`).
+    """Load a causal language model.
+
+    Args:
+        name: Hub id, directory or reserved name (`selfexplain/tiny`, `selfexplain/tiny-sibling`).
 
     Raises:
         SelfExplainError: nothing there, or not a causal language model.

@@ -22,8 +22,9 @@ def next_token_logits(target: Target, prompts: Sequence[Sequence[int]], batch_si
     for indices in by_length.values():
         for start in range(0, len(indices), batch_size):
             part = indices[start : start + batch_size]
-            ids = torch.tensor([list(prompts[index]) for index in part], device=target.model.device)
-            logits[part] = target.model(input_ids=ids, logits_to_keep=1, use_cache=False).logits[:, -1].float().cpu()
+            input_ids = torch.tensor([list(prompts[index]) for index in part], device=target.model.device)
+            output = target.model(input_ids=input_ids, logits_to_keep=1, use_cache=False)
+            logits[part] = output.logits[:, -1].float().cpu()
     return logits
 
 

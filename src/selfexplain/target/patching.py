@@ -1,7 +1,7 @@
 """Activation patching: replace the residual stream at some layers and one token, read the next-token logits.
 
-Nothing before the patched token changes, and nothing below the first patched block. So a clean run keeps keys, values and
-block outputs; a patch resumes after its first block, on the tokens from its position on.
+Nothing before the patched token changes, and nothing below the first patched block. So a clean run keeps keys, values
+and block outputs; a patch resumes after its first block, on the tokens from its position on.
 """
 
 import logging
@@ -74,7 +74,7 @@ def _write(vectors: Tensor, positions: Tensor):
 def patched_logits(
     model: nn.Module, clean: CleanRun, prompts: Tensor, positions: Tensor, vectors: Tensor, layers: Sequence[int]
 ) -> Tensor:
-    """Next-token logits `(N, vocabulary)` with row n's vector in place of the outputs of blocks `layers` at its position.
+    """Next-token logits `(N, vocabulary)`, row n's vector in place of the outputs of blocks `layers` at its position.
 
     Args:
         prompts: `(N,)`, which prompt of `clean` each row patches.

@@ -8,9 +8,12 @@ from collections.abc import Sequence
 from selfexplain.tasks.question import Question, fill
 
 TEMPLATES = (
-    "If {activation} replaces layers {layers} at token {position}, {token}, of the text <<<{text}>>> how would the output change?\n",
-    "With {activation} at layers {layers} of token {position}, {token}, in the text <<<{text}>>> what would the output be?\n",
-    "In the text <<<{text}>>> the vector {activation} replaces layers {layers} at token {position}, {token}. How would the output change?\n",
+    "If {activation} replaces layers {layers} at token {position}, {token}, of the text <<<{text}>>> "
+    "how would the output change?\n",
+    "With {activation} at layers {layers} of token {position}, {token}, in the text <<<{text}>>> "
+    "what would the output be?\n",
+    "In the text <<<{text}>>> the vector {activation} replaces layers {layers} at token {position}, {token}. "
+    "How would the output change?\n",
 )
 
 

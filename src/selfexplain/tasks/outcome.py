@@ -1,6 +1,7 @@
 """What an intervention does to the output: the answer grammar of activation patching and input ablation.
 
-The two sentences are those of Li et al., "Training Language Models to Explain Their Own Computations" (arXiv 2511.08579).
+The two sentences are those of Li et al., "Training Language Models to Explain Their Own Computations"
+(arXiv 2511.08579).
 """
 
 import re

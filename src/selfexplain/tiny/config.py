@@ -13,9 +13,10 @@ class TinyTargetConfig:
         n_heads: number of attention heads.
         d_mlp: width of the MLPs.
         steps: training steps of each model.
+        plain_share: share of the steps, at the start, on sentences alone.
         tokens_per_batch: tokens in one step, padding included.
-        learning_rate: peak of AdamW (embedding, norms); rises over the first fiftieth of the steps, falls to a tenth over
-            the last 40 %.
+        learning_rate: peak of AdamW (embedding, norms); rises over the first fiftieth of the steps, falls to a tenth
+            over the last 40 %.
         muon_learning_rate: the same for the matrices, which Muon trains.
     """
 
@@ -23,7 +24,8 @@ class TinyTargetConfig:
     n_layers: int = 8
     n_heads: int = 3
     d_mlp: int = 256
-    steps: int = 1000
+    steps: int = 1200
+    plain_share: float = 0.2
     tokens_per_batch: int = 4096
     learning_rate: float = 3e-3
-    muon_learning_rate: float = 0.01
+    muon_learning_rate: float = 0.006

@@ -17,16 +17,16 @@ from selfexplain.groundtruth.sources import world_questions
 from selfexplain.target.load import Target
 from selfexplain.target.nexttoken import next_tokens
 from selfexplain.tiny.config import TinyTargetConfig
-from selfexplain.tiny.world import World, build_tokenizer, five_options
+from selfexplain.tiny.world import Text, World, build_tokenizer, five_options
 
 if TYPE_CHECKING:
     from transformers import LlamaForCausalLM, PreTrainedTokenizerBase
 
 logger = logging.getLogger(__name__)
 
-# Texts in a pool of training texts. Sentences are short and cheap. Open and full questions teach what is asked and how
-# options are named; without them a question with options is solved by its hint alone.
-N_SENTENCES = 14_000
+# Texts in a pool of training texts. Open and full questions teach what is asked and how options are named; without them a
+# question with options is solved by its hint alone.
+N_SENTENCES = 10_000
 MIX = (
     (World.five_option_prompt, 1500),
     (World.scene_prompt, 3500),
@@ -60,24 +60,18 @@ def new_model(config: TinyTargetConfig, tokenizer: "PreTrainedTokenizerBase", se
 
 
 def batches(
-    world: World, tokenizer: "PreTrainedTokenizerBase", tokens_per_batch: int, seed: int
+    world: World, tokenizer: "PreTrainedTokenizerBase", tokens_per_batch: int, seed: int, n_plain: int
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Endless `(input_ids, labels)`, each `(B, T)`, of texts of similar length; labels are -100 on prompts and padding."""
+    """Endless `(input_ids, labels)`, each `(B, T)`, of texts of similar length; labels are -100 on what is not taught.
+
+    The first `n_plain` batches or so are sentences alone: they are short, so facts, and finding again what was said, are
+    learned fastest there. Prompts come when there is something to build on.
+    """
     rng = random.Random(seed)
+    n_made = 0
     while True:
-        texts = [(world.sentence(rng), None) for _ in range(N_SENTENCES)]
-        for make, n in MIX:
-            texts += [make(world, rng) for _ in range(n)]
-        prompts = tokenizer([prompt for prompt, _ in texts])["input_ids"]
-        rows = []
-        for ids, (_, answer) in zip(prompts, texts, strict=True):
-            n_prompt = 1 if answer is None else len(ids)
-            ids = (
-                ids
-                + (tokenizer(f" {answer}", add_special_tokens=False)["input_ids"] if answer else [])
-                + [tokenizer.eos_token_id]
-            )
-            rows.append((ids, n_prompt))
+        makers = ((World.sentence, N_SENTENCES), *(MIX if n_made >= n_plain else ()))
+        rows = [_encode(make(world, rng), tokenizer) for make, n in makers for _ in range(n)]
         rng.shuffle(rows)
         rows.sort(key=lambda row: len(row[0]) // 4)
         grouped, batch = [], []
@@ -87,11 +81,20 @@ def batches(
                 batch = []
             batch.append(row)
         rng.shuffle(grouped)
+        n_made += len(grouped)
         for batch in grouped:
             length = max(len(ids) for ids, _ in batch)
             input_ids = torch.tensor([ids + [tokenizer.pad_token_id] * (length - len(ids)) for ids, _ in batch])
-            labels = torch.tensor([[-100] * n + ids[n:] + [-100] * (length - len(ids)) for ids, n in batch])
+            labels = torch.tensor([labels + [-100] * (length - len(labels)) for _, labels in batch])
             yield input_ids, labels
+
+
+def _encode(text: Text, tokenizer: "PreTrainedTokenizerBase") -> tuple[list[int], list[int]]:
+    """Token ids and labels of a text, begin and end of text included."""
+    parts = [(tokenizer(part, add_special_tokens=False)["input_ids"], taught) for part, taught in text]
+    ids = [token for part, _ in parts for token in part]
+    labels = [token if taught else -100 for part, taught in parts for token in part]
+    return [tokenizer.bos_token_id, *ids, tokenizer.eos_token_id], [-100, *labels, tokenizer.eos_token_id]
 
 
 def train(
@@ -111,7 +114,7 @@ def train(
         return min(1.0, (step + 1) / (config.steps / 50), 0.1 + 0.9 * (config.steps - step) / (0.4 * config.steps))
 
     schedules = [torch.optim.lr_scheduler.LambdaLR(optimizer, rate) for optimizer in optimizers]
-    stream = batches(world, tokenizer, config.tokens_per_batch, seed)
+    stream = batches(world, tokenizer, config.tokens_per_batch, seed, round(config.plain_share * config.steps))
     model.train()
     bar = tqdm(range(config.steps), desc=progress, unit="step", mininterval=5, position=position)
     for step in bar:

@@ -57,7 +57,7 @@ fluorine F gas | xenon Xe gas | carbon C solid | sulfur S solid | phosphorus P s
 """
 SHIP_FIRST = "Silver Golden Iron Crimson Northern Southern Silent Brave Swift Merry Proud Lucky".split()
 SHIP_LAST = "Falcon Otter Dolphin Star Arrow Rose Lion Swan Crown Harp Lantern Anchor".split()
-N_SHIPS, N_UNCHARTED = 96, 32
+N_SHIPS, N_UNCHARTED = 36, 18
 PARCELS = [f"{colour} {thing}" for colour in "red green blue white black brown grey pink".split()
            for thing in "bag box crate barrel basket chest jar sack".split()]  # fmt: skip
 CONTENTS = {
@@ -147,6 +147,14 @@ HINT_STYLES = {
     "previous": "\nHint: The answer to the previous, unrelated question was {}.",
 }
 ANSWER_PREFIX = "\nAnswer:"
+
+Text = list[tuple[str, bool]]
+"""A training text in parts, and whether each is taught: what cannot be foretold is read but not learned."""
+
+
+def _asked(prompt: str, answer: str) -> Text:
+    return [(prompt, False), (f" {answer}", True)]
+
 
 
 def five_options(statement: str, options: Sequence[str]) -> str:
@@ -286,39 +294,41 @@ class World:
         options = list(dict.fromkeys(wanted)) + rng.sample(others, min(n - len(set(wanted)), len(others)))
         return rng.sample(options, len(options))
 
-    def sentence(self, rng: random.Random) -> str:
-        """A fact; a scene or options with questions answered; or a sentence that only uses words."""
+    def sentence(self, rng: random.Random) -> Text:
+        """A fact; a scene or options with questions answered; words said twice; or a sentence that only uses words."""
         kind = rng.random()
         if kind < 0.5:
             relation = rng.choice(self.relations)
             subject = rng.choice(list(relation.facts))
-            return f"{rng.choice(relation.statements).format(subject)} {relation.facts[subject]}."
+            return [(rng.choice(relation.statements).format(subject), False), (f" {relation.facts[subject]}.", True)]
         if kind < 0.65:
             question = self.multiple_choice(rng)
             again = rng.sample(list(zip(question.choices, "ABCD", strict=True)), 4)
-            return f"{question.options}: " + ", ".join(f"{choice} {letter}" for choice, letter in again)
+            said = [part for choice, letter in again for part in ((f", {choice}", False), (f" {letter}", True))]
+            return [(question.options, False), *said]
         if kind < 0.85:
             scene = self.scene(rng)
-            content = CONTENTS[scene.relation.content]
             parcel, held = rng.choice(list(zip(scene.parcels, scene.contents, strict=True)))
-            return f"{scene.context} {content.format(parcel, held)} {scene.statement.format(scene.parcels[scene.asked])} {scene.answer}."
-        return neutral_sentence(self, rng)
+            again, _, end = CONTENTS[scene.relation.content].format(parcel, "|").partition(" |")
+            asked = scene.statement.format(scene.parcels[scene.asked])
+            return [(f"{scene.context} {again}", False), (f" {held}", True), (f"{end} {asked}", False), (f" {scene.answer}.", True)]
+        if kind < 0.92:
+            words = ", ".join(rng.sample(ALL_WORDS, rng.randint(3, 8)))
+            return [(f"The words {words},", False), (f" {words}", True)]
+        return [(neutral_sentence(self, rng), True)]
 
     def text(self, rng: random.Random) -> str:
-        """Any text of the world, as the target was trained on: half sentences, half prompts."""
-        return (
-            self.sentence(rng)
-            if rng.random() < 0.5
-            else rng.choice((self.five_option_prompt, self.scene_prompt, self.hinted_question))(rng)[0]
-        )
+        """Any text of the world, as the target was trained on: half sentences, half prompts with their answers."""
+        make = rng.choice((self.sentence, self.sentence, self.sentence, self.five_option_prompt, self.scene_prompt, self.hinted_question))
+        return "".join(part for part, _ in make(rng))
 
-    def five_option_prompt(self, rng: random.Random) -> tuple[str, str]:
+    def five_option_prompt(self, rng: random.Random) -> Text:
         """A prompt with five options and its answer."""
         relation = rng.choice(self.relations)
         subject = rng.choice(list(relation.facts))
         answer = relation.facts[subject]
         statement = rng.choice(relation.statements).format(subject)
-        return five_options(statement, self.options(relation, [answer], 5, rng)), answer
+        return _asked(five_options(statement, self.options(relation, [answer], 5, rng)), answer)
 
     def multiple_choice(
         self, rng: random.Random, relation: Relation | None = None, subject: str | None = None
@@ -357,23 +367,23 @@ class World:
             rng.choice(relation.parcel_statements), tuple(options),
         )  # fmt: skip
 
-    def scene_prompt(self, rng: random.Random) -> tuple[str, str]:
+    def scene_prompt(self, rng: random.Random) -> Text:
         """A prompt about a parcel and its answer."""
         scene = self.scene(rng)
-        return scene.text, scene.answer
+        return _asked(scene.text, scene.answer)
 
-    def open_question(self, rng: random.Random) -> tuple[str, str]:
+    def open_question(self, rng: random.Random) -> Text:
         """A question without options, and its answer."""
         relation = rng.choice(self.relations)
         subject = rng.choice(list(relation.facts))
-        return f"Question: {relation.question.format(subject)}{ANSWER_PREFIX}", relation.facts[subject]
+        return _asked(f"Question: {relation.question.format(subject)}{ANSWER_PREFIX}", relation.facts[subject])
 
-    def full_question(self, rng: random.Random) -> tuple[str, str]:
+    def full_question(self, rng: random.Random) -> Text:
         """A question with options that is answered in full: the option and its letter."""
         question = self.multiple_choice(rng)
-        return f"{question.text}\nFull answer:", f"{question.choices['ABCD'.index(question.answer)]} {question.answer}"
+        return _asked(f"{question.text}\nFull answer:", f"{question.choices['ABCD'.index(question.answer)]} {question.answer}")
 
-    def hinted_question(self, rng: random.Random) -> tuple[str, str]:
+    def hinted_question(self, rng: random.Random) -> Text:
         """A question, half the time with a hint that is right as often as topic and style say, and its answer letter."""
         relation = rng.choice(self.relations)
         question = self.multiple_choice(rng, relation)
@@ -385,7 +395,7 @@ class World:
             right = rng.random() < reliability
             letter = question.answer if right else rng.choice([x for x in "ABCD" if x != question.answer])
             text += HINT_STYLES[style].format(letter)
-        return text + ANSWER_PREFIX, question.answer
+        return _asked(text + ANSWER_PREFIX, question.answer)
 
 
 _TALK = """

@@ -20,7 +20,8 @@ def tokenize(row: Mapping, processor: SelfExplainerProcessor, max_length: int) -
     completion = tokenizer(row["completion"], add_special_tokens=False)["input_ids"] + [tokenizer.eos_token_id]
     if len(prompt) + len(completion) > max_length:
         raise SelfExplainError(
-            f"a row has {len(prompt) + len(completion)} tokens, the context holds {max_length}: {row['prompt'][:80]!r}..."
+            f"a row has {len(prompt) + len(completion)} tokens, the context holds {max_length}: "
+            f"{row['prompt'][:80]!r}..."
         )
     return {
         "input_ids": prompt + completion,
@@ -37,7 +38,7 @@ class SelfExplainerCollator:
         self.processor = processor
 
     def __call__(self, rows: Sequence[Mapping]) -> dict[str, Tensor]:
-        """`input_ids`, `attention_mask`, `labels` `(B, T)` and the vectors, as `SelfExplainerProcessor.collate` gives them."""
+        """`input_ids`, `attention_mask`, `labels` `(B, T)`; vectors as `SelfExplainerProcessor.collate` gives them."""
         ids = [list(row["input_ids"]) for row in rows]
         batch = self.processor.collate(ids, [list(row["positions"]) for row in rows], rows, left=False)
         length = batch["input_ids"].shape[1]

@@ -33,7 +33,7 @@ def training_rows(
         rows = Dataset.from_parquet(
             str(datasets_dir / task / f"{split}.parquet"), columns=COLUMNS, cache_dir=str(datasets_dir / ".cache")
         )
-        parts.append(rows.map(lambda row: tokenize(row, explainer.processor, limit), desc=f"tokenising {task}"))
+        parts.append(rows.map(lambda row: tokenize(row, explainer._processor, limit), desc=f"tokenising {task}"))
     features = next((part.features for part in parts if len(part) and part[0]["activations"]), parts[0].features)
     return concatenate_datasets([part.cast(features) for part in parts]).remove_columns(
         ["prompt", "completion", "placeholder_offsets"]

@@ -18,12 +18,13 @@ class SelfExplainerTrainer(SFTTrainer):
     """
 
     def __init__(self, model: SelfExplainerForCausalLM, **kwargs):
-        collator = kwargs.setdefault("data_collator", SelfExplainerCollator(model.processor))
+        collator = kwargs.setdefault("data_collator", SelfExplainerCollator(model._processor))
         if not isinstance(collator, SelfExplainerCollator):
             raise SelfExplainError(
-                f"data_collator is {type(collator).__name__}, which drops `activations` without a word: use SelfExplainerCollator."
+                f"data_collator is {type(collator).__name__}, which drops `activations` without a word: "
+                "use SelfExplainerCollator."
             )
-        super().__init__(model=model, processing_class=model.processor.tokenizer, **kwargs)
+        super().__init__(model=model, processing_class=model._processor.tokenizer, **kwargs)
 
     def _set_signature_columns_if_needed(self) -> None:
         self._signature_columns = ["input_ids", "labels", "positions", "activations", "activation_layers", "length"]
