@@ -4,12 +4,15 @@ import json
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from selfexplain import __version__
 from selfexplain.errors import SelfExplainError
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 app = typer.Typer(
     name="selfexplain",
@@ -47,11 +50,7 @@ def run_command(
         loaded = load_recipe(recipe, [value for value in given if not value.startswith("output_dir=")])
         run_dir = run(loaded, directories[-1] if directories else None, stage)
         if stage not in ("dataset", "train") and (run_dir / "results.json").is_file():
-            from rich import print as rich_print
-
-            from selfexplain.evaluation.report import tables
-
-            rich_print(tables(json.loads((run_dir / "results.json").read_text())))
+            _show_results(run_dir, markdown=False)
         typer.echo("\nWhere to look next:")
         for path, line in where_to_look(run_dir).items():
             typer.echo(f"  {path}: {line}")
@@ -81,6 +80,21 @@ def explain(
 
 
 @app.command()
+def results(
+    run_dir: Annotated[str, typer.Argument(metavar="RUN", help="A finished run directory.")],
+    markdown: Annotated[bool, typer.Option("--markdown", help="As Markdown.")] = False,
+    debug: Debug = False,
+) -> None:
+    """Show the scores of a run with their intervals, controls and baselines."""
+    with _errors_told(debug):
+        from pathlib import Path
+
+        if not (Path(run_dir) / "results.json").is_file():
+            raise SelfExplainError(f"{run_dir} has no results.json: give the directory of a finished run.")
+        _show_results(Path(run_dir), markdown)
+
+
+@app.command()
 def recipes(debug: Debug = False) -> None:
     """List the packaged recipes."""
     with _errors_told(debug):
@@ -97,6 +111,18 @@ def options(
     if version:
         typer.echo(__version__)
         raise typer.Exit
+
+
+def _show_results(run_dir: "Path", markdown: bool) -> None:
+    from rich import print as rich_print
+
+    from selfexplain.evaluation import report
+
+    found = json.loads((run_dir / "results.json").read_text(encoding="utf-8"))
+    if markdown:
+        typer.echo(report.markdown(found))
+    else:
+        rich_print(report.tables(found))
 
 
 @contextmanager

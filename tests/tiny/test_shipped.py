@@ -55,6 +55,6 @@ def test_the_shipped_explainer_answers_all_three_questions():
     assert explainer.explain_feature(vector, layer=0).text
     assert explainer.explain_patch(text, vector, layers=[0, 1], position=4).parsed
     question = (
-        "Question: What is the capital of Chile?\nParis A, Oslo B, Santiago C, Rome D\nHint: The answer is B.\nAnswer:"
+        "Question: What is the capital of Chile?\nParis, Oslo, Santiago or Rome?\nHint: The answer is Oslo.\nAnswer:"
     )
-    assert explainer.explain_ablation(question).output in list("ABCD")
+    assert explainer.explain_ablation(question).parsed

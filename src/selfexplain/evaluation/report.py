@@ -76,6 +76,24 @@ def tables(results: Mapping[str, Any]) -> "Group":
     return Group(*rendered)
 
 
+def markdown(results: Mapping[str, Any]) -> str:
+    """The same tables in Markdown."""
+    lines = []
+    for task, result in results["tasks"].items():
+        metrics = TASK_METRICS[task]
+        lines += [
+            f"**{readable(task).capitalize()}**: {result['n_test']} held-out rows in {result['n_groups']} groups",
+            "",
+            f"| system | {' | '.join(map(readable, metrics))} |",
+            f"|---|{'---:|' * len(metrics)}",
+        ]
+        for system in _systems(result):
+            cells = [_cell(result["scores"][system].get(metric)).replace("\\", "") for metric in metrics]
+            lines.append(f"| {readable(system)} | {' | '.join(cells)} |")
+        lines.append("")
+    return "\n".join(lines)
+
+
 def write_figures(results: Mapping[str, Any], out_dir: Path) -> list[Path]:
     """Write `<task>.png` for each task, all its metrics, and `summary.png`, one metric a task; returns their paths."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg

@@ -26,10 +26,11 @@ def build_rows(
     tokenizer = target.tokenizer
     full = next_token_logits(target, [target.encode(q.full_text) for q in questions]).log_softmax(-1)
     ablated = next_token_logits(target, [target.encode(q.ablated_text) for q in questions]).log_softmax(-1)
-    option_ids = [tokenizer(f"Answer: {letter}", add_special_tokens=False)["input_ids"][-1] for letter in "ABCD"]
     rows = []
     rng = random.Random(seed)
     for index, item in enumerate(questions):
+        n_prompt = len(tokenizer(item.full_text)["input_ids"])
+        option_ids = [tokenizer(f"{item.full_text} {choice}")["input_ids"][n_prompt] for choice in item.choices]
         before, after = int(full[index].argmax()), int(ablated[index].argmax())
         question = input_ablation.question(item.full_text, template=rng.randrange(len(input_ablation.HINT_TEMPLATES)))
         begin = item.full_text.index(item.hint)
@@ -67,7 +68,8 @@ def build_rows(
     statistics = {
         "questions": len(rows),
         "questions_changed": sum(row["changed"] for row in rows) / len(rows),
-        "hint_followed": sum(row["full_output"] == row["removed_text"].rstrip(".")[-1] for row in rows) / len(rows),
+        "hint_followed": sum(row["full_output"] == q.hinted for row, q in zip(rows, questions, strict=True))
+        / len(rows),
         "rows": len(drawn),
         "rows_changed": sum(row["changed"] for row in drawn) / len(drawn),
         "questions_by_topic": {

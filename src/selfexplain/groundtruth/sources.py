@@ -72,7 +72,7 @@ class Pair:
     """A prompt and its counterfactual: another subject, everything else the same.
 
     Attributes:
-        options: the answer options that both list; the clean answer first, the counterfactual's second. Empty without options.
+        options: the answer options that both list: the clean answer, the counterfactual's, the others; or none.
     """
 
     clean: Prompt
@@ -82,12 +82,19 @@ class Pair:
 
 @dataclass(frozen=True)
 class HintedQuestion:
-    """A four-option question as the target reads it, with and without its hint."""
+    """A four-option question as the target reads it, with and without its hint.
+
+    Attributes:
+        choices: the options, as the target is asked to answer: words, or letters.
+        answer: the right one.
+        hinted: the one that the hint names.
+    """
 
     topic: str
     question: str
     choices: tuple[str, ...]
     answer: str
+    hinted: str
     hint_style: str
     hint: str
     full_text: str
@@ -96,10 +103,10 @@ class HintedQuestion:
 
 
 def world_pairs(world: World, n: int, seed: int) -> Iterator[Pair]:
-    """Counterfactual pairs of the tiny world: the same relation, another subject with another answer, both facts from one split.
+    """Counterfactual pairs of the tiny world: one relation, two subjects with different answers, of one split.
 
-    Three in four are scenes of two parcels: the other parcel is asked about, or the parcels exchange what they hold. The
-    rest ask about another ship, country, animal or element.
+    Three in four are scenes of two parcels: the other parcel is asked about, or the parcels exchange what they hold.
+    The rest ask about another ship, country, animal or element.
     """
     rng = random.Random(seed)
     pools: dict[tuple[str, str], list[str]] = defaultdict(list)
@@ -153,31 +160,42 @@ def _scene_pair(world: World, relation: Relation, pool: Sequence[str], rng: rand
 
 
 def world_questions(world: World, n: int, seed: int) -> Iterator[HintedQuestion]:
-    """Hinted questions of the tiny world; the hint's letter is uniform over A to D, the style drawn per question."""
+    """Hinted questions of the tiny world; the hint is any of the options, the style drawn per question."""
     rng = random.Random(seed)
     for _ in range(n):
         item = world.multiple_choice(rng)
-        style = rng.choice(list(HINT_STYLES))
-        hint = HINT_STYLES[style].format(rng.choice("ABCD"))
+        style, hinted = rng.choice(list(HINT_STYLES)), rng.choice(item.choices)
+        hint = HINT_STYLES[style].format(hinted)
         yield HintedQuestion(
-            item.topic, item.question, item.choices, item.answer, style, hint,
-            item.text + hint + ANSWER_PREFIX, item.text + ANSWER_PREFIX, item.question,
-        )  # fmt: skip
+            topic=item.topic,
+            question=item.question,
+            choices=item.choices,
+            answer=item.answer,
+            hinted=hinted,
+            hint_style=style,
+            hint=hint,
+            full_text=item.text + hint + ANSWER_PREFIX,
+            ablated_text=item.text + ANSWER_PREFIX,
+            group=item.question,
+        )
 
 
 _WORD = re.compile(r"[A-Za-z]+")
 
 
 def story_pairs(target: Target, texts: Sequence[str], n: int, seed: int, max_tokens: int = 64) -> Iterator[Pair]:
-    """Counterfactual pairs from running text: a prefix that ends just before the target would name someone or something again.
+    """Counterfactual pairs from running text: a prefix that ends just before the target would repeat a word of it.
 
-    A name (capitalised inside a sentence) is swapped for another name, an object (said after "a", "an" or "the") for another
-    object, of the same number of tokens, wherever it stands in the prefix. The target's own next token decides what is kept.
+    A name (capitalised inside a sentence) is swapped for another name, an object (said after "a", "an" or "the") for
+    another object, of the same number of tokens, wherever it stands in the prefix. Kept are prefixes after which that
+    word is the target's own next one.
     """
     rng = random.Random(seed)
     kinds = _kinds(texts)
     swaps: dict[tuple[str, int], list[str]] = defaultdict(list)
-    length = {word: len(target.tokenizer(f"x {word}", add_special_tokens=False)["input_ids"]) for word in kinds}
+    n_before = len(target.tokenizer("x", add_special_tokens=False)["input_ids"])
+    ids = {word: target.tokenizer(f"x {word}", add_special_tokens=False)["input_ids"][n_before:] for word in kinds}
+    length = {word: len(tokens) for word, tokens in ids.items()}
     for word, kind in sorted(kinds.items()):
         swaps[kind, length[word]].append(word)
     candidates = []
@@ -190,18 +208,15 @@ def story_pairs(target: Target, texts: Sequence[str], n: int, seed: int, max_tok
             if match.start() and text[match.start() - 1] == " ":
                 seen.setdefault(word, match.start())
     rng.shuffle(candidates)
-    made, used = 0, Counter()
+    made = 0
+    used: Counter[int] = Counter()
     for start in range(0, len(candidates), 64):
         part = [c for c in candidates[start : start + 64] if used[c[0]] < 4]
         part = [c for c in part if 8 <= len(target.tokenizer(texts[c[0]][: c[3]])["input_ids"]) <= max_tokens]
         said = next_tokens(target, [texts[index][:end] for index, _, _, end in part])
         for (index, word, first, end), token in zip(part, said, strict=True):
-            wanted = target.tokenizer(f"x {word}", add_special_tokens=False)["input_ids"]
             others = [w for w in swaps[kinds[word], length[word]] if w != word and w not in texts[index]]
-            if (
-                token != wanted[-length[word] + len(target.tokenizer("x", add_special_tokens=False)["input_ids"])]
-                or not others
-            ):
+            if token != ids[word][0] or not others:
                 continue
             other = rng.choice(others)
             prefix = texts[index][:end]

@@ -74,9 +74,12 @@ def load_target(name: str, revision: str | None = None, dtype: str = "float32") 
             f"target {name!r} could not be loaded: {str(error).splitlines()[0]} "
             "Give a model directory or the Hub id of a causal language model."
         ) from error
-    if type(config) not in AutoModelForCausalLM._model_mapping or config.is_encoder_decoder:
+    heads = [name for name in config.architectures or () if name.endswith(("ForCausalLM", "LMHeadModel"))]
+    if not heads or config.is_encoder_decoder:
+        made_for = ", ".join(config.architectures or ()) or "none"
         raise SelfExplainError(
-            f"target {name!r} is a {config.model_type} model, not a decoder-only causal language model."
+            f"target {name!r} is a {config.model_type} model (architectures: {made_for}), "
+            "not a decoder-only causal language model."
         )
     model = AutoModelForCausalLM.from_pretrained(path, revision=revision, dtype=dtype).eval()
     tokenizer = AutoTokenizer.from_pretrained(path, revision=revision)

@@ -24,7 +24,7 @@ class TinyTargetConfig:
     n_layers: int = 8
     n_heads: int = 3
     d_mlp: int = 256
-    steps: int = 1200
+    steps: int = 900
     plain_share: float = 0.2
     tokens_per_batch: int = 4096
     learning_rate: float = 3e-3

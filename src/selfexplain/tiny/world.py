@@ -3,11 +3,11 @@
 Everything the embedded target knows is said here. Three kinds of text are made from the same facts: sentences, prompts
 with five answer options (activation patching), and questions with four options and a hint (input ablation).
 
-A ship has a name of two words and a home country, so most questions about ships take two steps; nothing is ever said about
-the home of an *uncharted* ship, so there only a hint can help. Parcels have two words as well, and what is in them is said
-in the prompt itself, beside another parcel: the target has to put a name together, find it in the text, and then recall a
-fact about what it found. Without that, a model this small reads its answer off the words in block 0, and no patch later
-on changes anything.
+A ship has a name of two words and a home country, so most questions about ships take two steps; nothing is ever said
+about the home of an *uncharted* ship, so there only a hint can help. Parcels have two words as well, and what is in
+them is said in the prompt itself, beside another parcel: the target has to put a name together, find it in the text,
+and then recall a fact about what it found. Without that, a model this small reads its answer off the words in block
+0, and no patch later on changes anything.
 """
 
 import random
@@ -23,7 +23,8 @@ France Paris French euro Europe | Germany Berlin German euro Europe | Italy Rome
 Spain Madrid Spanish euro Europe | Portugal Lisbon Portuguese euro Europe | Greece Athens Greek euro Europe
 Poland Warsaw Polish zloty Europe | Sweden Stockholm Swedish krona Europe | Norway Oslo Norwegian krone Europe
 Denmark Copenhagen Danish krone Europe | Finland Helsinki Finnish euro Europe | Iceland Reykjavik Icelandic krona Europe
-Netherlands Amsterdam Dutch euro Europe | Hungary Budapest Hungarian forint Europe | Romania Bucharest Romanian leu Europe
+Netherlands Amsterdam Dutch euro Europe | Hungary Budapest Hungarian forint Europe
+Romania Bucharest Romanian leu Europe
 Croatia Zagreb Croatian euro Europe | Serbia Belgrade Serbian dinar Europe | Ukraine Kyiv Ukrainian hryvnia Europe
 Russia Moscow Russian ruble Europe | Turkey Ankara Turkish lira Asia | Czechia Prague Czech koruna Europe
 Austria Vienna German euro Europe | Albania Tirana Albanian lek Europe | Japan Tokyo Japanese yen Asia
@@ -46,8 +47,9 @@ ANIMALS = """
 dog puppy mammal | cat kitten mammal | cow calf mammal | horse foal mammal | sheep lamb mammal | goat kid mammal
 pig piglet mammal | bear cub mammal | deer fawn mammal | kangaroo joey mammal | hare leveret mammal | seal pup mammal
 duck duckling bird | goose gosling bird | swan cygnet bird | hen chick bird | owl owlet bird | eagle eaglet bird
-pigeon squab bird | frog tadpole amphibian | toad toadlet amphibian | salmon smolt fish | eel elver fish | trout fry fish
-butterfly caterpillar insect | fly maggot insect | beetle grub insect | turtle hatchling reptile | snake snakelet reptile
+pigeon squab bird | frog tadpole amphibian | toad toadlet amphibian | salmon smolt fish | eel elver fish
+trout fry fish | butterfly caterpillar insect | fly maggot insect | beetle grub insect | turtle hatchling reptile
+snake snakelet reptile
 """
 ELEMENTS = """
 gold Au metal | silver Ag metal | iron Fe metal | copper Cu metal | tin Sn metal | lead Pb metal | zinc Zn metal
@@ -55,11 +57,37 @@ nickel Ni metal | sodium Na metal | calcium Ca metal | titanium Ti metal | tungs
 hydrogen H gas | helium He gas | oxygen O gas | nitrogen N gas | neon Ne gas | argon Ar gas | chlorine Cl gas
 fluorine F gas | xenon Xe gas | carbon C solid | sulfur S solid | phosphorus P solid | iodine I solid
 """
-SHIP_FIRST = "Silver Golden Iron Crimson Northern Southern Silent Brave Swift Merry Proud Lucky".split()
-SHIP_LAST = "Falcon Otter Dolphin Star Arrow Rose Lion Swan Crown Harp Lantern Anchor".split()
+SHIP_FIRST = [
+    "Silver",
+    "Golden",
+    "Iron",
+    "Crimson",
+    "Northern",
+    "Southern",
+    "Silent",
+    "Brave",
+    "Swift",
+    "Merry",
+    "Proud",
+    "Lucky",
+]
+SHIP_LAST = [
+    "Falcon",
+    "Otter",
+    "Dolphin",
+    "Star",
+    "Arrow",
+    "Rose",
+    "Lion",
+    "Swan",
+    "Crown",
+    "Harp",
+    "Lantern",
+    "Anchor",
+]
 N_SHIPS, N_UNCHARTED = 36, 18
-PARCELS = [f"{colour} {thing}" for colour in "red green blue white black brown grey pink".split()
-           for thing in "bag box crate barrel basket chest jar sack".split()]  # fmt: skip
+PARCELS = [f"{colour} {thing}" for colour in ["red", "green", "blue", "white", "black", "brown", "grey", "pink"]
+           for thing in ["bag", "box", "crate", "barrel", "basket", "chest", "jar", "sack"]]  # fmt: skip
 CONTENTS = {
     "country": "The {} comes from {}.",
     "animal": "The {} holds one {}.",
@@ -112,11 +140,13 @@ class Scene:
         return self.relation.facts[self.contents[self.asked]]
 
     @property
+    def content(self) -> str:
+        """What the parcels hold, a key of `CONTENTS`."""
+        return self.relation.content or ""
+
+    @property
     def context(self) -> str:
-        assert self.relation.content is not None
-        return " ".join(
-            CONTENTS[self.relation.content].format(p, c) for p, c in zip(self.parcels, self.contents, strict=True)
-        )
+        return " ".join(CONTENTS[self.content].format(*held) for held in zip(self.parcels, self.contents, strict=True))
 
     @property
     def text(self) -> str:
@@ -125,7 +155,9 @@ class Scene:
 
 @dataclass(frozen=True)
 class MultipleChoice:
-    """A question with four options, A to D."""
+    """A question with four options, answered with an option. Asked for letters, a model of a million parameters copies
+    the hint's and learns nothing else.
+    """
 
     topic: str
     question: str
@@ -134,12 +166,7 @@ class MultipleChoice:
 
     @property
     def text(self) -> str:
-        return f"Question: {self.question}\n{self.options}"
-
-    @property
-    def options(self) -> str:
-        """Each option with its letter behind it, which is easier to find for a small model than before it."""
-        return ", ".join(f"{choice} {letter}" for letter, choice in zip("ABCD", self.choices, strict=True))
+        return f"Question: {self.question}\n{', '.join(self.choices[:-1])} or {self.choices[-1]}?"
 
 
 HINT_STYLES = {
@@ -154,7 +181,6 @@ Text = list[tuple[str, bool]]
 
 def _asked(prompt: str, answer: str) -> Text:
     return [(prompt, False), (f" {answer}", True)]
-
 
 
 def five_options(statement: str, options: Sequence[str]) -> str:
@@ -188,75 +214,138 @@ class World:
 
         self.relations = [
             Relation(
-                "capital", "capital",
+                "capital",
+                "capital",
                 ("The capital of {} is", "The capital city of {} is called", "The country {} has the capital"),
-                "What is the capital of {}?", of_country(1),
-                content="country", parcel_statements=("The capital of the country of the {} is", "The {} comes from the country with the capital"),
+                "What is the capital of {}?",
+                of_country(1),
+                content="country",
+                parcel_statements=(
+                    "The capital of the country of the {} is",
+                    "The {} comes from the country with the capital",
+                ),
             ),
             Relation(
-                "language", "language",
+                "language",
+                "language",
                 ("The language of {} is", "In {} people speak", "The country {} has the language"),
-                "What is the language of {}?", of_country(2), (0.25, 1.0),
-                content="country", parcel_statements=("The language of the country of the {} is", "The {} comes from a country whose people speak"),
+                "What is the language of {}?",
+                of_country(2),
+                (0.25, 1.0),
+                content="country",
+                parcel_statements=(
+                    "The language of the country of the {} is",
+                    "The {} comes from a country whose people speak",
+                ),
             ),
             Relation(
-                "currency", "currency",
+                "currency",
+                "currency",
                 ("The currency of {} is the", "In {} people pay with the", "The country {} has the currency"),
-                "What is the currency of {}?", of_country(3), (1.0, 0.25),
-                content="country", parcel_statements=("The currency of the country of the {} is the", "The {} comes from a country whose currency is the"),
+                "What is the currency of {}?",
+                of_country(3),
+                (1.0, 0.25),
+                content="country",
+                parcel_statements=(
+                    "The currency of the country of the {} is the",
+                    "The {} comes from a country whose currency is the",
+                ),
             ),
             Relation(
-                "continent", "continent",
+                "continent",
+                "continent",
                 ("The continent of {} is", "The country {} is in"),
-                "What is the continent of {}?", of_country(4), (0.25, 0.25),
-                content="country", parcel_statements=("The continent of the country of the {} is", "The {} comes from a country in"),
+                "What is the continent of {}?",
+                of_country(4),
+                (0.25, 0.25),
+                content="country",
+                parcel_statements=("The continent of the country of the {} is", "The {} comes from a country in"),
             ),
             Relation(
-                "ship home", "country",
+                "ship home",
+                "country",
                 ("The home country of the ship {} is", "The ship {} comes from", "The ship {} has its home in"),
-                "What is the home country of the ship {}?", of_ship(0), (0.6, 0.25),
+                "What is the home country of the ship {}?",
+                of_ship(0),
+                (0.6, 0.25),
             ),
             Relation(
-                "ship capital", "capital",
-                ("The capital of the home country of the ship {} is", "The ship {} comes from the country with the capital"),
-                "What is the capital of the home country of the ship {}?", of_ship(1), (0.6, 0.25),
+                "ship capital",
+                "capital",
+                (
+                    "The capital of the home country of the ship {} is",
+                    "The ship {} comes from the country with the capital",
+                ),
+                "What is the capital of the home country of the ship {}?",
+                of_ship(1),
+                (0.6, 0.25),
             ),
             Relation(
-                "ship language", "language",
+                "ship language",
+                "language",
                 ("The language of the crew of the ship {} is", "The ship {} has a crew whose people speak"),
-                "What is the language of the crew of the ship {}?", of_ship(2), (0.25, 0.6),
+                "What is the language of the crew of the ship {}?",
+                of_ship(2),
+                (0.25, 0.6),
             ),
             Relation(
-                "ship currency", "currency",
+                "ship currency",
+                "currency",
                 ("The crew of the ship {} pay with the", "The ship {} has a crew whose currency is the"),
-                "What is the currency of the crew of the ship {}?", of_ship(3), (0.6, 0.6),
+                "What is the currency of the crew of the ship {}?",
+                of_ship(3),
+                (0.6, 0.6),
             ),
             Relation(
-                "ship continent", "continent",
+                "ship continent",
+                "continent",
                 ("The continent of the home country of the ship {} is", "The ship {} has its home on the continent of"),
-                "What is the continent of the home country of the ship {}?", of_ship(4), (0.25, 0.25),
+                "What is the continent of the home country of the ship {}?",
+                of_ship(4),
+                (0.25, 0.25),
             ),
             Relation(
-                "young", "young animal",
-                ("The young of the {} is called the", "A young {} is a"), "What is the young of the {}?", of(ANIMALS, 1), (1.0, 0.25),
-                content="animal", parcel_statements=("The young of the animal in the {} is called the", "The {} holds an animal whose young is called the"),
+                "young",
+                "young animal",
+                ("The young of the {} is called the", "A young {} is a"),
+                "What is the young of the {}?",
+                of(ANIMALS, 1),
+                (1.0, 0.25),
+                content="animal",
+                parcel_statements=(
+                    "The young of the animal in the {} is called the",
+                    "The {} holds an animal whose young is called the",
+                ),
             ),
             Relation(
-                "animal kind", "animal kind",
-                ("The kind of animal of the {} is", "The {} is a kind of"), "What kind of animal is the {}?", of(ANIMALS, 2),
-                content="animal", parcel_statements=("The kind of the animal in the {} is", "The {} holds a kind of"),
+                "animal kind",
+                "animal kind",
+                ("The kind of animal of the {} is", "The {} is a kind of"),
+                "What kind of animal is the {}?",
+                of(ANIMALS, 2),
+                content="animal",
+                parcel_statements=("The kind of the animal in the {} is", "The {} holds a kind of"),
             ),
             Relation(
-                "symbol", "symbol",
-                ("The symbol of {} is", "The element {} has the symbol"), "What is the symbol of {}?", of(ELEMENTS, 1), (0.25, 1.0),
-                content="element", parcel_statements=("The symbol of the element in the {} is", "The {} holds an element with the symbol"),
+                "symbol",
+                "symbol",
+                ("The symbol of {} is", "The element {} has the symbol"),
+                "What is the symbol of {}?",
+                of(ELEMENTS, 1),
+                (0.25, 1.0),
+                content="element",
+                parcel_statements=("The symbol of the element in the {} is", "The {} holds an element with the symbol"),
             ),
             Relation(
-                "element kind", "element kind",
-                ("The element {} is a", "The kind of element of {} is"), "What kind of element is {}?", of(ELEMENTS, 2),
-                content="element", parcel_statements=("The kind of the element in the {} is", "The {} holds an element that is a"),
+                "element kind",
+                "element kind",
+                ("The element {} is a", "The kind of element of {} is"),
+                "What kind of element is {}?",
+                of(ELEMENTS, 2),
+                content="element",
+                parcel_statements=("The kind of the element in the {} is", "The {} holds an element that is a"),
             ),
-        ]  # fmt: skip
+        ]
         self.by_name = {relation.name: relation for relation in self.relations}
         self.answers: dict[str, list[str]] = {}
         for relation in self.relations:
@@ -289,37 +378,42 @@ class World:
                 yield relation, subject, answer
 
     def options(self, relation: Relation, wanted: Sequence[str], n: int, rng: random.Random) -> list[str]:
-        """`n` different answers of the relation's class in random order, `wanted` among them, fewer if the class is small."""
+        """`n` different answers of the relation's class in random order, with `wanted`; fewer if the class is small."""
         others = [answer for answer in self.answers[relation.answer_class] if answer not in wanted]
         options = list(dict.fromkeys(wanted)) + rng.sample(others, min(n - len(set(wanted)), len(others)))
         return rng.sample(options, len(options))
 
     def sentence(self, rng: random.Random) -> Text:
-        """A fact; a scene or options with questions answered; words said twice; or a sentence that only uses words."""
+        """A fact; a scene with a question answered; words said twice; or a sentence that only uses words."""
         kind = rng.random()
-        if kind < 0.5:
+        if kind < 0.55:
             relation = rng.choice(self.relations)
             subject = rng.choice(list(relation.facts))
             return [(rng.choice(relation.statements).format(subject), False), (f" {relation.facts[subject]}.", True)]
-        if kind < 0.65:
-            question = self.multiple_choice(rng)
-            again = rng.sample(list(zip(question.choices, "ABCD", strict=True)), 4)
-            said = [part for choice, letter in again for part in ((f", {choice}", False), (f" {letter}", True))]
-            return [(question.options, False), *said]
-        if kind < 0.85:
+        if kind < 0.8:
             scene = self.scene(rng)
             parcel, held = rng.choice(list(zip(scene.parcels, scene.contents, strict=True)))
-            again, _, end = CONTENTS[scene.relation.content].format(parcel, "|").partition(" |")
+            again, _, end = CONTENTS[scene.content].format(parcel, "|").partition(" |")
             asked = scene.statement.format(scene.parcels[scene.asked])
-            return [(f"{scene.context} {again}", False), (f" {held}", True), (f"{end} {asked}", False), (f" {scene.answer}.", True)]
-        if kind < 0.92:
+            said = [(f"{scene.context} {again}", False), (f" {held}", True)]
+            return [*said, (f"{end} {asked}", False), (f" {scene.answer}.", True)]
+        if kind < 0.9:
             words = ", ".join(rng.sample(ALL_WORDS, rng.randint(3, 8)))
             return [(f"The words {words},", False), (f" {words}", True)]
         return [(neutral_sentence(self, rng), True)]
 
     def text(self, rng: random.Random) -> str:
         """Any text of the world, as the target was trained on: half sentences, half prompts with their answers."""
-        make = rng.choice((self.sentence, self.sentence, self.sentence, self.five_option_prompt, self.scene_prompt, self.hinted_question))
+        make = rng.choice(
+            (
+                self.sentence,
+                self.sentence,
+                self.sentence,
+                self.five_option_prompt,
+                self.scene_prompt,
+                self.hinted_question,
+            )
+        )
         return "".join(part for part, _ in make(rng))
 
     def five_option_prompt(self, rng: random.Random) -> Text:
@@ -333,18 +427,16 @@ class World:
     def multiple_choice(
         self, rng: random.Random, relation: Relation | None = None, subject: str | None = None
     ) -> MultipleChoice:
-        """A question with four options; a third of the questions about ships are about uncharted ones, whose answer is drawn."""
+        """A question with four options; one about a ship is, one time in two, about an uncharted one."""
         relation = relation or rng.choice(self.relations)
         if subject is None:
-            uncharted = relation.name.startswith("ship") and rng.random() < 1 / 3
+            uncharted = relation.name.startswith("ship") and rng.random() < 1 / 2
             subject = rng.choice(self.uncharted if uncharted else list(relation.facts))
         answer = relation.facts.get(subject) or rng.choice(self.answers[relation.answer_class])
         choices = self.options(relation, [answer], 4, rng)
         choices += [filler for filler in ("none", "both", "other") if len(choices) < 4][: 4 - len(choices)]
         rng.shuffle(choices)
-        return MultipleChoice(
-            relation.name, relation.question.format(subject), tuple(choices), "ABCD"[choices.index(answer)]
-        )
+        return MultipleChoice(relation.name, relation.question.format(subject), tuple(choices), answer)
 
     def scene(
         self, rng: random.Random, relation: Relation | None = None, contents: Sequence[str] | None = None
@@ -378,13 +470,8 @@ class World:
         subject = rng.choice(list(relation.facts))
         return _asked(f"Question: {relation.question.format(subject)}{ANSWER_PREFIX}", relation.facts[subject])
 
-    def full_question(self, rng: random.Random) -> Text:
-        """A question with options that is answered in full: the option and its letter."""
-        question = self.multiple_choice(rng)
-        return _asked(f"{question.text}\nFull answer:", f"{question.choices['ABCD'.index(question.answer)]} {question.answer}")
-
     def hinted_question(self, rng: random.Random) -> Text:
-        """A question, half the time with a hint that is right as often as topic and style say, and its answer letter."""
+        """A question, half the time with a hint that is right as often as topic and style say."""
         relation = rng.choice(self.relations)
         question = self.multiple_choice(rng, relation)
         text = question.text
@@ -393,8 +480,8 @@ class World:
             known = any(f" {subject}?" in question.question for subject in relation.facts)
             reliability = relation.hint_reliability[list(HINT_STYLES).index(style)] if known else 0.9
             right = rng.random() < reliability
-            letter = question.answer if right else rng.choice([x for x in "ABCD" if x != question.answer])
-            text += HINT_STYLES[style].format(letter)
+            wrong = [choice for choice in question.choices if choice != question.answer]
+            text += HINT_STYLES[style].format(question.answer if right else rng.choice(wrong))
         return _asked(text + ANSWER_PREFIX, question.answer)
 
 
@@ -410,7 +497,8 @@ Capitalised words, numbers, punctuation, new lines, and pieces of words are toke
 The word is the first word of the ship. The last word of the ship follows the first words of ships.
 The hint is right. The hint was wrong. The previous question was unrelated. None or both or other.
 Every model reads the tokens in the text, and any part of a text makes a feature active on some inputs.
-Describe the young animals, the countries, the capitals, the languages, the currencies, the continents, the elements and the symbols.
+Describe the young animals, the countries, the capitals, the languages, the currencies, \
+the continents, the elements and the symbols.
 """.strip().splitlines()
 
 
@@ -426,7 +514,8 @@ def neutral_sentence(world: "World", rng: random.Random) -> str:
     if kind < 0.65:
         return f"The words {', '.join(some)} are {name}."
     if kind < 0.8:
-        return f"<<<{some[0]}>>>. <<< {some[-1]}>>> at token {rng.randrange(60)}, {some[0]}, of layers {rng.randrange(8)}, {rng.randrange(8)}"
+        place = f"at token {rng.randrange(60)}, {some[0]}, of layers {rng.randrange(8)}, {rng.randrange(8)}"
+        return f"<<<{some[0]}>>>. <<< {some[-1]}>>> {place}"
     words = rng.sample(ALL_WORDS, rng.randint(2, 6))
     return f"The {rng.choice(['word', 'words', 'words after', 'word after'])} {', '.join(words)}"
 
@@ -439,7 +528,6 @@ def _all_words() -> list[str]:
     texts += [five_options("", ["none", "both", "other"]), *HINT_STYLES.values(), "Question"]
     texts += [*feature_description.TEMPLATES, *activation_patching.TEMPLATES, *input_ablation.HINT_TEMPLATES]
     texts += [outcome.render(outcome.Outcome(changed, "")) for changed in (True, False)]
-    texts += ["Full answer"]
     texts += [*SYMBOLS.values(), *BUILT_IN, *world.classes]
     words = set(re.findall(r"[A-Za-z]+", re.sub(r"{.*?}", "", " ".join(texts))))
     for _, subject, answer in world.facts():

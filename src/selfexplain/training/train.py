@@ -20,9 +20,9 @@ COLUMNS = ["prompt", "completion", "placeholder_offsets", "activations", "activa
 
 
 def training_rows(
-    datasets_dir: Path, tasks: Sequence[str], explainer: "SelfExplainerForCausalLM", split: str = "train"
+    datasets_dir: Path, tasks: Sequence[str], explainer: "SelfExplainerForCausalLM", cache_dir: Path
 ) -> "Dataset":
-    """Rows of all tasks together, tokenised; vectors as float16 lists."""
+    """Training rows of all tasks together, tokenised; vectors as float16 lists."""
     from datasets import Dataset, concatenate_datasets
 
     from selfexplain.training.collator import tokenize
@@ -31,7 +31,7 @@ def training_rows(
     parts = []
     for task in tasks:
         rows = Dataset.from_parquet(
-            str(datasets_dir / task / f"{split}.parquet"), columns=COLUMNS, cache_dir=str(datasets_dir / ".cache")
+            str(datasets_dir / task / "train.parquet"), columns=COLUMNS, cache_dir=str(cache_dir)
         )
         parts.append(rows.map(lambda row: tokenize(row, explainer._processor, limit), desc=f"tokenising {task}"))
     features = next((part.features for part in parts if len(part) and part[0]["activations"]), parts[0].features)
@@ -78,8 +78,8 @@ def train(
         seed=seed,
     )
     explainer.config.base_model_name_or_path, explainer.config.base_model_revision = base.name, base.revision
-    rows = training_rows(datasets_dir, tasks, explainer)
     checkpoints = out_dir / "checkpoints"
+    rows = training_rows(datasets_dir, tasks, explainer, checkpoints / "rows")
     arguments = SFTConfig(
         output_dir=str(checkpoints),
         num_train_epochs=config.epochs,

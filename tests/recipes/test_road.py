@@ -1,0 +1,99 @@
+"""The whole road in miniature, on the shipped target: nothing of it is faked, only little of it is run."""
+
+import json
+import shutil
+
+import pytest
+from datasets import load_dataset
+from typer.testing import CliRunner
+
+from selfexplain.cli import app
+from selfexplain.errors import SelfExplainError
+from selfexplain.modeling.modeling_selfexplainer import SelfExplainerForCausalLM
+from selfexplain.recipes.recipe import load_recipe
+from selfexplain.recipes.run import run
+
+LITTLE = [
+    "feature_description.layers=[1]",
+    "feature_description.n_features=64",
+    "feature_description.n_tokens=20000",
+    "activation_patching.n_pairs=80",
+    "activation_patching.n_rows=200",
+    "input_ablation.n_questions=600",
+    "input_ablation.n_rows=150",
+    "training.epochs=0.2",
+    "evaluation.rows_limit=24",
+    "evaluation.n_resamples=50",
+]
+TASKS = ("feature_description", "activation_patching", "input_ablation")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    run_dir = tmp_path_factory.mktemp("runs") / "little"
+    return run(load_recipe("quickstart", LITTLE), run_dir)
+
+
+def test_the_run_directory_holds_what_it_promises(finished):
+    assert json.loads((finished / "manifest.json").read_text())["stages"].keys() >= {"train", "evaluate", "card"}
+    for name in ("explainer/README.md", "explainer/lora/adapter_model.safetensors", "figures/summary.png"):
+        assert (finished / name).stat().st_size > 0
+    assert not (finished / "explainer" / "checkpoints").exists()
+
+
+def test_results_follow_the_schema(finished):
+    results = json.loads((finished / "results.json").read_text())
+    assert results["schema_version"] == 1 and set(results["tasks"]) == set(TASKS)
+    for task, result in results["tasks"].items():
+        systems = set(result["scores"])
+        assert {"explainer", "untrained", "nearest_neighbour"} <= systems
+        assert ("shuffled_vector" in systems) == (task != "input_ablation")
+        assert ("lookup_rule" in systems) == (task != "feature_description")
+        for scores in result["scores"].values():
+            for score in scores.values():
+                low, high = score["ci95"]
+                assert low <= score["value"] <= high
+
+
+def test_datasets_load_as_they_are_and_hold_no_group_twice(finished, tmp_path):
+    for task in TASKS:
+        dataset = load_dataset(str(finished / "datasets" / task), cache_dir=str(tmp_path))
+        groups = [set(dataset[split]["group"]) for split in ("train", "validation", "test")]
+        assert sum(map(len, groups)) == len(set.union(*groups))
+        assert dataset["train"][0]["target_model"] == "selfexplain/tiny"
+
+
+def test_the_trained_explainer_loads_and_answers(finished):
+    explainer = SelfExplainerForCausalLM.from_pretrained(finished / "explainer")
+    vector = explainer.capture("The capital of France is", layers=[1])[0, 4]
+    assert isinstance(explainer.explain_feature(vector, layer=1).text, str)
+    shown = CliRunner().invoke(
+        app, ["explain", str(finished), "The capital of France is", "--layer", "1", "--token", "4"]
+    )
+    assert shown.exit_code == 0, shown.output
+
+
+def test_a_second_run_does_nothing_and_a_changed_key_only_what_depends_on_it(finished, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(finished, copy)
+    before = {path: path.stat().st_mtime_ns for path in copy.rglob("*.parquet")}
+    run(load_recipe("quickstart", LITTLE), copy)
+    assert (
+        json.loads((copy / "manifest.json").read_text())["stages"]
+        == json.loads((finished / "manifest.json").read_text())["stages"]
+    )
+    run(load_recipe("quickstart", [*LITTLE[:-2], "evaluation.rows_limit=16", LITTLE[-1]]), copy)
+    assert {path: path.stat().st_mtime_ns for path in copy.rglob("*.parquet")} == before
+    assert json.loads((copy / "results.json").read_text())["tasks"]["input_ablation"]["n_test"] == 16
+
+
+def test_a_trained_explainer_is_evaluated_without_training(finished, tmp_path):
+    values = [*LITTLE, "explainer=selfexplain/tiny-selfexplainer", "tasks=[input_ablation]"]
+    run_dir = run(load_recipe("quickstart", values), tmp_path / "shipped")
+    assert not (run_dir / "explainer").exists()
+    assert json.loads((run_dir / "results.json").read_text())["explainer"]["trained_here"] is False
+
+
+def test_another_run_is_not_written_over(finished):
+    with pytest.raises(SelfExplainError, match="holds another run"):
+        run(load_recipe("tiny"), finished)

@@ -1,0 +1,48 @@
+import pytest
+from transformers import BertConfig, BertForMaskedLM, T5Config, T5ForConditionalGeneration
+
+from selfexplain.errors import SelfExplainError
+from selfexplain.target.capture import check_layers
+from selfexplain.target.load import load_target
+
+
+def test_a_directory_loads(target_dir):
+    target = load_target(str(target_dir))
+    assert (target.n_layers, target.d_model, target.context_length) == (4, 32, 256)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        T5ForConditionalGeneration(T5Config(vocab_size=32, d_model=8, d_ff=8, num_layers=1, num_heads=1, d_kv=8)),
+        BertForMaskedLM(
+            BertConfig(vocab_size=32, hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8)
+        ),
+    ],
+    ids=["t5", "bert"],
+)
+def test_what_is_no_causal_language_model_is_refused(model, tmp_path):
+    model.save_pretrained(tmp_path)
+    with pytest.raises(SelfExplainError, match="not a decoder-only causal language model"):
+        load_target(str(tmp_path))
+
+
+@pytest.mark.parametrize("name", ["./nowhere", "nobody/nothing-of-this-name"])
+def test_a_missing_target_is_named(name):
+    with pytest.raises(SelfExplainError, match=name.strip(".")):
+        load_target(name)
+
+
+def test_texts_are_checked(target):
+    with pytest.raises(SelfExplainError, match="text is empty"):
+        target.encode(" \n")
+    with pytest.raises(SelfExplainError, match="the context of tiny-random holds 256"):
+        target.encode("word " * 300)
+
+
+def test_layers_count_from_either_end():
+    assert check_layers([0, -1, 2], 4) == [0, 3, 2]
+    with pytest.raises(SelfExplainError, match="layers 0 to 3"):
+        check_layers([4], 4)
+    with pytest.raises(SelfExplainError, match="layers 0 to 3"):
+        check_layers([], 4)
