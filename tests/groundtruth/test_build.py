@@ -33,7 +33,7 @@ def lively(target):
 
 @pytest.fixture
 def patching(lively, tmp_path):
-    build("activation_patching", PatchingConfig(n_pairs=40, n_blocks=2, n_rows=300), lively, WORLD, tmp_path, seed=0)
+    build("activation_patching", PatchingConfig(n_pairs=70, n_blocks=2, n_rows=400), lively, WORLD, tmp_path, seed=0)
     return {split: read_rows(tmp_path / f"{split}.parquet") for split in SPLITS}
 
 

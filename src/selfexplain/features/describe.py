@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from selfexplain.features.exemplars import Exemplar
 
 MAX_TOKENS = 5
-PENALTY = 0.02  # correlation that one more token, or "words after", has to be worth
+PENALTY = 0.05  # correlation that one more token, or "words after", has to be worth
 
 Classes = Mapping[str, set[str]]
 
