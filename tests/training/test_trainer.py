@@ -1,10 +1,12 @@
 """Vectors reach the model through the real trainer: without this test, training runs without them and says nothing."""
 
 from copy import deepcopy
+from dataclasses import replace
 
 import pytest
 import torch
 from datasets import Dataset
+from safetensors.torch import load_file
 from trl import SFTConfig, SFTTrainer
 
 from selfexplain.errors import SelfExplainError
@@ -12,6 +14,7 @@ from selfexplain.modeling.contract import InjectionConfig
 from selfexplain.modeling.modeling_selfexplainer import SelfExplainerForCausalLM
 from selfexplain.tasks import feature_description
 from selfexplain.training.collator import SelfExplainerCollator, tokenize
+from selfexplain.training.train import indistinct_tokens
 from selfexplain.training.trainer import SelfExplainerTrainer
 
 SITES = [
@@ -144,3 +147,41 @@ def test_training_resumes_from_a_checkpoint(target, tmp_path):
     train(tmp_path / "parts", 2)
     resumed = train(tmp_path / "parts", 4, resume=str(tmp_path / "parts" / "checkpoint-2"))
     torch.testing.assert_close(whole, resumed, atol=1e-5, rtol=1e-4)
+
+
+def test_tokens_that_the_base_never_learned_are_found_and_learned(target, tmp_path):
+    config = deepcopy(target.model.config)
+    config.tie_word_embeddings = True
+    target = replace(target, model=type(target.model)(config))
+    embeddings = target.model.get_input_embeddings().weight
+    embeddings.data[2] = embeddings.data[7] = embeddings.data[9]  # the end of text among them
+    assert indistinct_tokens(embeddings, [1, 2, 5, 9]) == [2, 9]
+    explainer = explainer_on(target, InjectionConfig(), lora=False)
+    explainer.add_lora(rank=4, alpha=8, trainable_tokens=[2, 9])
+    rows = rows_with(explainer, 1.0)
+    trainer = SelfExplainerTrainer(explainer, args=arguments(tmp_path), train_dataset=rows)
+    first_step(trainer)
+    moved = [
+        name
+        for name, p in explainer.named_parameters()
+        if "trainable_tokens" in name and p.grad is not None and p.grad.abs().max() > 0
+    ]
+    assert moved
+    for parameter in explainer.parameters():
+        if parameter.requires_grad:
+            torch.nn.init.normal_(parameter, std=0.1)
+    batch = explainer.processor([row_of(rows[0])])
+    with torch.no_grad():
+        logits = explainer(**batch).logits[0, -1]
+        assert (logits[2] - logits[7]).abs() > 1e-3  # no longer one and the same
+        with explainer.as_target() as base:
+            plain = base(input_ids=batch["input_ids"]).logits[0, -1]
+    assert (plain[2] - plain[7]).abs() < 1e-5
+    explainer.config.base_model_name_or_path = target.name
+    explainer.save_pretrained(tmp_path / "saved")
+    weights = load_file(tmp_path / "saved" / "lora" / "adapter_model.safetensors")
+    assert any("trainable_tokens" in name for name in weights)
+
+
+def row_of(row):
+    return {name: row[name] for name in ("prompt", "placeholder_offsets", "activations", "activation_layers")}

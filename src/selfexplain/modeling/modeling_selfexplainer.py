@@ -241,16 +241,33 @@ class SelfExplainerForCausalLM(SelfExplainerPreTrainedModel, GenerationMixin):
         return model.eval()
 
     def add_lora(
-        self, rank: int, alpha: float, dropout: float = 0.0, target_modules: Sequence[str] | str = "all-linear"
+        self,
+        rank: int,
+        alpha: float,
+        dropout: float = 0.0,
+        target_modules: Sequence[str] | str = "all-linear",
+        trainable_tokens: Sequence[int] = (),
     ) -> None:
-        """Add LoRA weights to the base; they and the adapter are all that is trained."""
+        """Add LoRA weights to the base; they and the adapter are all that is trained.
+
+        Args:
+            trainable_tokens: ids whose embeddings are trained as well, kept as differences beside the LoRA weights.
+        """
         from peft import LoraConfig
 
         modules = target_modules if isinstance(target_modules, str) else list(target_modules)
-        self.language_model.add_adapter(
-            LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=modules, task_type="CAUSAL_LM")
-        )
         self.config.lora = {"rank": rank, "alpha": alpha, "dropout": dropout, "target_modules": modules}
+        self.config.lora |= {"trainable_tokens": list(trainable_tokens)}
+        self.language_model.add_adapter(
+            LoraConfig(
+                r=rank,
+                lora_alpha=alpha,
+                lora_dropout=dropout,
+                target_modules=modules,
+                trainable_token_indices=list(trainable_tokens) or None,
+                task_type="CAUSAL_LM",
+            )
+        )
 
     def save_pretrained(self, save_directory: str | Path, lora_dtype: str | None = None, **kwargs) -> None:
         """Write the adapter form: config, `activation_adapter.safetensors`, `lora/`, processor and a one-line shim.

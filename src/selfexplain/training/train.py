@@ -11,6 +11,7 @@ from selfexplain.training.config import TrainingConfig
 
 if TYPE_CHECKING:
     from datasets import Dataset
+    from torch import Tensor
 
     from selfexplain.modeling.modeling_selfexplainer import SelfExplainerForCausalLM
 
@@ -40,6 +41,23 @@ def training_rows(
     )
 
 
+def indistinct_tokens(embeddings: "Tensor", used: Sequence[int]) -> list[int]:
+    """Those of the token ids `used` whose embedding has the direction of another token's, in a matrix `(V, d)`.
+
+    Tokens that a model never saw in training end up with one common embedding. Frozen, they can neither be told apart
+    when read nor be said: all of them have the same logit.
+    """
+    import torch
+
+    unit = torch.nn.functional.normalize(embeddings.detach().float(), dim=-1)
+    found = []
+    for start in range(0, len(used), 1024):
+        ids = torch.tensor(used[start : start + 1024], device=unit.device)
+        alike = (unit[ids] @ unit.T > 0.999).sum(dim=-1)  # each is like itself
+        found += ids[alike > 1].tolist()
+    return found
+
+
 def train(
     config: TrainingConfig,
     injection: InjectionConfig,
@@ -67,7 +85,6 @@ def train(
         base.model,
         base.tokenizer,
         injection=injection,
-        lora=vars(config.lora),
         target={
             "model": target.name,
             "revision": target.revision,
@@ -80,6 +97,13 @@ def train(
     explainer.config.base_model_name_or_path, explainer.config.base_model_revision = base.name, base.revision
     checkpoints = out_dir / "checkpoints"
     rows = training_rows(datasets_dir, tasks, explainer, checkpoints / "rows")
+    used = sorted({token for ids in rows["input_ids"] for token in ids})
+    unlearned = indistinct_tokens(explainer.get_input_embeddings().weight, used)
+    if unlearned:
+        names = ", ".join(map(repr, base.tokenizer.convert_ids_to_tokens(unlearned)))
+        logger.info("%s never learned to tell these tokens apart; their embeddings are trained: %s", base.name, names)
+    torch.manual_seed(seed)
+    explainer.add_lora(**vars(config.lora), trainable_tokens=unlearned)
     arguments = SFTConfig(
         output_dir=str(checkpoints),
         num_train_epochs=config.epochs,

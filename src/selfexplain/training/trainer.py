@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from safetensors.torch import load_file
+from transformers import Trainer
 from trl import SFTTrainer
 
 from selfexplain.errors import SelfExplainError
@@ -28,6 +29,13 @@ class SelfExplainerTrainer(SFTTrainer):
 
     def _set_signature_columns_if_needed(self) -> None:
         self._signature_columns = ["input_ids", "labels", "positions", "activations", "activation_layers", "length"]
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        """TRL reads the head's weight, past trained token embeddings: where there are any, the head itself runs."""
+        explainer = self.accelerator.unwrap_model(model)
+        if isinstance(explainer, SelfExplainerForCausalLM) and (explainer.config.lora or {}).get("trainable_tokens"):
+            return Trainer.compute_loss(self, model, inputs, return_outputs, num_items_in_batch)
+        return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model=None) -> None:
         from peft import load_peft_weights, set_peft_model_state_dict
