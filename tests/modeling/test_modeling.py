@@ -1,5 +1,6 @@
 """What holds of an explainer around any base."""
 
+import json
 from copy import deepcopy
 
 import pytest
@@ -158,7 +159,12 @@ def test_lora_keys_are_the_bare_bases(target_dir, tmp_path):
     for parameter in explainer.parameters():
         if parameter.requires_grad:
             torch.nn.init.normal_(parameter, std=0.1)
+    explainer.config.base_model_name_or_path = "org/base"
     explainer.save_pretrained(tmp_path / "saved")
+    assert (
+        json.loads((tmp_path / "saved" / "lora" / "adapter_config.json").read_text())["base_model_name_or_path"]
+        == "org/base"
+    )
     alone = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(target_dir), tmp_path / "saved" / "lora")
     ids = torch.tensor([[1, 40, 50, 60]])
     with torch.no_grad():

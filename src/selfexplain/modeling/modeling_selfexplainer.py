@@ -293,6 +293,10 @@ class SelfExplainerForCausalLM(SelfExplainerPreTrainedModel, GenerationMixin):
             {"markers": self.model.activation_adapter.markers.detach().cpu().contiguous()}, directory / ADAPTER_FILE
         )
         if self.config.lora:
+            for adapter in self.language_model.peft_config.values():
+                adapter.base_model_name_or_path = (
+                    self.config.base_model_name_or_path
+                )  # not the directory it lies in here
             self.language_model.save_pretrained(directory / LORA_FOLDER)
             if lora_dtype is not None:
                 file = directory / LORA_FOLDER / "adapter_model.safetensors"
