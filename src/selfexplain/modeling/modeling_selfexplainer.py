@@ -286,6 +286,7 @@ class SelfExplainerForCausalLM(SelfExplainerPreTrainedModel, GenerationMixin):
         directory = Path(save_directory)
         directory.mkdir(parents=True, exist_ok=True)
         self.config.package_version = selfexplain.__version__
+        self.config.text_config._name_or_path = self.config.base_model_name_or_path  # not the directory it lies in here
         self.config.architectures = [type(self).__name__]
         self.config.auto_map = AUTO_MAP
         self.config.save_pretrained(directory)

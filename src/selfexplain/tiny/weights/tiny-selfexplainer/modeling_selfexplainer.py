@@ -1,0 +1,1 @@
+from selfexplain import SelfExplainerConfig, SelfExplainerForCausalLM  # pip install selfexplain
