@@ -28,7 +28,7 @@ SYSTEMS = {
 
 HEADLINE = {
     "feature_description": "simulator_correlation",
-    "activation_patching": "has_changed_macro_f1",
+    "activation_patching": "content_match",
     "input_ablation": "has_changed_macro_f1",
 }
 
