@@ -1,4 +1,4 @@
-"""The command line: `selfexplain run`, `selfexplain explain`, `selfexplain recipes`."""
+"""The command line: `selfexplain run`, `explain`, `results`, `recipes`."""
 
 import json
 import logging

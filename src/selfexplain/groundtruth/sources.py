@@ -37,7 +37,7 @@ def read_corpus(name: str, seed: int) -> Corpus:
         world, rng = World(), random.Random(seed)
         return Corpus(name, [world.text(rng) for _ in range(WORLD_TEXTS)], world)
     try:
-        lines = [line for line in Path(name).read_text(encoding="utf-8").splitlines() if line.strip()]
+        lines = [line for line in Path(name).read_text(encoding="utf-8").split("\n") if line.strip()]
         texts = [json.loads(line)["text"] for line in lines] if name.endswith(".jsonl") else lines
     except OSError as error:
         raise SelfExplainError(f"corpus {name!r}: {error.strerror}. Give a text file or a JSONL file.") from error
@@ -46,6 +46,9 @@ def read_corpus(name: str, seed: int) -> Corpus:
             f"corpus {name!r} could not be read ({type(error).__name__}: {error}). Give UTF-8 text, or JSONL whose "
             'lines are {"text": "..."}.'
         ) from error
+    if not all(isinstance(text, str) for text in texts):
+        raise SelfExplainError(f'corpus {name!r}: every "text" has to be a string.')
+    texts = list(dict.fromkeys(texts))  # a text that occurs twice would stand on both sides of a split
     if not texts:
         raise SelfExplainError(f"corpus {name!r} holds no text.")
     return Corpus(name, texts)
@@ -85,7 +88,7 @@ class HintedQuestion:
     """A four-option question as the target reads it, with and without its hint.
 
     Attributes:
-        choices: the options, as the target is asked to answer: words, or letters.
+        choices: the options, as the target is asked to answer.
         answer: the right one.
         hinted: the one that the hint names.
     """

@@ -17,9 +17,9 @@ class SelfExplainerConfig(PreTrainedConfig):
         base_model_revision: commit of the base.
         injection: fields of `InjectionConfig`.
         adapter: `{"kind": "identity", "d_target": width of the target}`.
-        lora: `{"rank", "alpha", "dropout", "target_modules"}`, or None without LoRA.
+        lora: `{"rank", "alpha", "dropout", "target_modules", "trainable_tokens"}`, or None without LoRA.
         tasks: the questions it was trained on.
-        target: `{"model", "revision", "n_layers"}`, whose computations it explains.
+        target: `{"model", "revision", "n_layers", "d_model"}`, whose computations it explains.
         package_version: of selfexplain, when it was saved.
     """
 

@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 ADAPTER_FILE = "activation_adapter.safetensors"
 LORA_FOLDER = "lora"
 SHIM_FILE = "modeling_selfexplainer.py"
-SHIM = "from selfexplain import SelfExplainerConfig, SelfExplainerForCausalLM  # pip install selfexplain\n"
+SHIM = "from selfexplain import SelfExplainerConfig, SelfExplainerForCausalLM  # noqa: F401 (pip install selfexplain)\n"
 AUTO_MAP = {
     "AutoConfig": "modeling_selfexplainer.SelfExplainerConfig",
     "AutoModel": "modeling_selfexplainer.SelfExplainerForCausalLM",

@@ -27,7 +27,7 @@ _WHERE_TO_LOOK = {
     "figures/summary.png": "the same as a picture",
     "predictions": "each test row with the answers to it",
     "cards": "the model card and the dataset cards",
-    "datasets": "the ground truth; load_dataset reads each directory",
+    "datasets": "the ground truth; load_dataset reads each directory once its card is written",
     "explainer": "the trained explainer; SelfExplainerForCausalLM.from_pretrained reads it",
     "weights": "the embedded models; copy them to src/selfexplain/tiny/weights to ship them",
     "recipe.yaml": "the recipe with every default filled in",

@@ -122,18 +122,19 @@ def execute(steps: Sequence[Step], run_dir: Path, manifest: Manifest) -> None:
 
     A step is done when the manifest says so, its input hash is unchanged and its files are still there in full. A
     step that was stopped is called again on what it left; one whose inputs changed, or whose files were damaged, starts
-    from nothing.
+    from nothing, and so do the steps that read its results.
 
     Raises:
         SelfExplainError: the disk is full.
     """
     hashes: dict[str, str] = {}
+    remade: set[str] = set()
     for number, step in enumerate(steps, start=1):
         upstream = {name: hashes[name] for name in step.after}
         hashes[step.name] = fingerprint({"inputs": step.inputs, "after": upstream, "version": __version__})
         title = f"[{number}/{len(steps)}] {step.name}"
         record = manifest.stages.get(step.name)
-        if record is None or record.input_hash != hashes[step.name]:
+        if record is None or record.input_hash != hashes[step.name] or remade & set(step.after):
             logger.info(title)
             record = None
         elif record.status != "done":
@@ -145,6 +146,7 @@ def execute(steps: Sequence[Step], run_dir: Path, manifest: Manifest) -> None:
             logger.warning("%s: made anew, because its files are missing or cut short", title)
             record = None
         if record is None:
+            remade.add(step.name)
             _clear(step, run_dir)
             record = manifest.stages[step.name] = Record(hashes[step.name])
         try:

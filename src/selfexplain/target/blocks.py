@@ -29,15 +29,3 @@ def decoder_blocks(model: "PreTrainedModel") -> nn.ModuleList:
             "expected. Only decoder-only causal language models can be explained."
         )
     return lists[0]
-
-
-def final_norm(model: "PreTrainedModel") -> nn.Module:
-    """The norm between the last decoder block and the head.
-
-    Raises:
-        SelfExplainError: the backbone has no norm beside its blocks.
-    """
-    norms = [child for name, child in backbone(model).named_children() if "norm" in name or name == "ln_f"]
-    if not norms:
-        raise SelfExplainError(f"{type(model).__name__} has no norm after its decoder blocks.")
-    return norms[-1]

@@ -13,10 +13,12 @@ def tokenize(row: Mapping, processor: SelfExplainerProcessor, max_length: int) -
     """Ids of prompt, completion and end of text; the loss is on the completion and the end alone.
 
     Raises:
-        SelfExplainError: more tokens than the context holds.
+        SelfExplainError: more tokens than the context holds, or a tokenizer without an end of text.
     """
     prompt, positions = processor.encode(row["prompt"], row["placeholder_offsets"])
     tokenizer = processor.tokenizer
+    if tokenizer.eos_token_id is None:
+        raise SelfExplainError("the explainer's tokenizer has no end-of-text token (eos_token), so answers cannot end.")
     completion = tokenizer(row["completion"], add_special_tokens=False)["input_ids"] + [tokenizer.eos_token_id]
     if len(prompt) + len(completion) > max_length:
         raise SelfExplainError(

@@ -42,6 +42,6 @@ class TrainingConfig:
     gradient_accumulation: int = 1
     learning_rate: float = 3e-3
     weight_decay: float = 0.0
-    save_steps: int = 500
+    save_steps: int = 100
     bf16: bool = False
     save_dtype: str = "float16"

@@ -41,6 +41,11 @@ def training_rows(
     )
 
 
+def _located(name: str) -> str:
+    """A model's name; of a directory the whole path, so that the explainer finds it from anywhere."""
+    return str(Path(name).resolve()) if Path(name).is_dir() else name
+
+
 def indistinct_tokens(embeddings: "Tensor", used: Sequence[int]) -> list[int]:
     """Those of the token ids `used` whose embedding has the direction of another token's, in a matrix `(V, d)`.
 
@@ -86,7 +91,7 @@ def train(
         base.tokenizer,
         injection=injection,
         target={
-            "model": target.name,
+            "model": _located(target.name),
             "revision": target.revision,
             "n_layers": target.n_layers,
             "d_model": target.d_model,
@@ -94,7 +99,7 @@ def train(
         tasks=tasks,
         seed=seed,
     )
-    explainer.config.base_model_name_or_path, explainer.config.base_model_revision = base.name, base.revision
+    explainer.config.base_model_name_or_path, explainer.config.base_model_revision = _located(base.name), base.revision
     checkpoints = out_dir / "checkpoints"
     rows = training_rows(datasets_dir, tasks, explainer, checkpoints / "rows")
     used = sorted({token for ids in rows["input_ids"] for token in ids})
