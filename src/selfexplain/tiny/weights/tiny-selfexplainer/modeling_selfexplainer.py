@@ -1,1 +1,1 @@
-from selfexplain import SelfExplainerConfig, SelfExplainerForCausalLM  # pip install selfexplain
+from selfexplain import SelfExplainerConfig, SelfExplainerForCausalLM  # noqa: F401 (pip install selfexplain)
