@@ -14,9 +14,10 @@ from selfexplain.recipes.recipe import load_recipe
 from selfexplain.recipes.run import run
 
 LITTLE = [
-    "feature_description.layers=[1]",
-    "feature_description.n_features=64",
-    "feature_description.n_tokens=20000",
+    "feature_description.layers=[1, 4]",
+    "feature_description.n_features=384",
+    "feature_description.k=4",
+    "feature_description.n_tokens=60000",
     "activation_patching.n_pairs=80",
     "activation_patching.n_rows=200",
     "input_ablation.n_questions=600",

@@ -86,10 +86,10 @@ def test_a_stopped_step_with_other_inputs_starts_from_nothing(fake):
 
 
 @pytest.mark.parametrize("damage", [lambda path: path.unlink(), lambda path: path.write_text("le")])
-def test_missing_or_half_written_files_are_made_anew(fake, damage):
+def test_missing_or_half_written_files_are_made_anew_with_what_reads_them(fake, damage):
     fake.go()
     damage(fake.run_dir / "left" / "data.txt")
-    assert fake.go() == ["left"]
+    assert fake.go() == ["left", "join"]
     assert (fake.run_dir / "left" / "data.txt").read_text() == "left"
 
 
