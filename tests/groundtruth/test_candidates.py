@@ -115,6 +115,54 @@ def test_questions_that_cannot_be_asked_are_counted(target):
             assert rows[0][f"option_log_probs_{column}"] == pytest.approx(log_probs[options].tolist(), abs=1e-4)
 
 
+QUESTION = HintedQuestion(
+    "capital", "What is the capital of Spain?", ("Paris", "Madrid"), "Madrid", "Rome", "plain", "\nHint: Rome.",
+    "What is the capital of Spain?\nHint: Rome.\nAnswer:", "What is the capital of Spain?\nAnswer:", "Spain",
+)  # fmt: skip
+
+
+def test_a_hint_can_be_replaced(target):
+    (row,), _ = ablation.candidates(AblationConfig(replacement="No hint."), target, [QUESTION], seed=0)
+    begin, end = row["removed_span"]
+    without = row["target_prompt"][:begin] + row["replacement"] + row["target_prompt"][end:]
+    assert without == "What is the capital of Spain?\nNo hint.\nAnswer:"
+    assert row["prompt"].endswith("\nIf the hint were replaced by <<<No hint.>>>, how would the answer change?\n")
+    with torch.no_grad():
+        found = target.model(torch.tensor([target.encode(without)])).logits[0, -1].argmax()
+    assert row["ablated_output"] == target.tokenizer.decode([found]).strip()
+
+
+def test_the_likeliest_option_can_be_the_answer(target):
+    question = replace(QUESTION, choices=("Paris", "New Madrid", "not Rome"))
+    (row,), _ = ablation.candidates(AblationConfig(answers="likelihood"), target, [question], seed=0)
+    for column, asked in (("full", question.full_text), ("ablated", question.ablated_text)):
+        scores, ids = [], target.encode(asked)
+        for choice in question.choices:
+            whole = torch.tensor([target.encode(f"{asked} {choice}")])
+            with torch.no_grad():
+                log_probs = target.model(whole).logits[0, :-1].log_softmax(-1)
+            scores.append(log_probs.gather(1, whole[0, 1:, None])[len(ids) - 1 :].sum().item())
+        assert row[f"option_log_probs_{column}"] == pytest.approx(scores, abs=1e-4)
+        assert row[f"{column}_output"] == question.choices[int(np.argmax(scores))]
+    assert row["answered_by"] == "likelihood"
+
+
+def test_an_option_that_merges_with_the_text_is_counted(target):
+    def one(text):
+        ids = tokenizer(text.removesuffix(" No"))["input_ids"]
+        return [*ids[:-1], 5] if text.endswith(": No") else ids  # ": No" is one token
+
+    def merging(text):
+        return {"input_ids": one(text) if isinstance(text, str) else [one(each) for each in text]}
+
+    tokenizer = target.tokenizer
+    merging.decode = tokenizer.decode
+    merged = Target(target.model, merging, "merging")
+    questions = [QUESTION, replace(QUESTION, choices=("Paris", "No")), replace(QUESTION, choices=("Paris", ""))]
+    rows, counts = ablation.candidates(AblationConfig(), merged, questions, seed=0)
+    assert len(rows) == 1 and counts["questions left out: an option merges with the text before it"] == 2
+
+
 def test_a_target_in_the_home_directory_loads(target_dir, monkeypatch):
     monkeypatch.setenv("HOME", str(target_dir.parent))
     assert load_target(f"~/{target_dir.name}").n_layers == 4
