@@ -28,6 +28,7 @@ from selfexplain.groundtruth.sources import Pair
 from selfexplain.target.capture import capture
 from selfexplain.target.load import Target
 
+CENTER_TOKENS = 20_000  # that the mean residual is taken over
 COUNTED = ("dead", "skipped", "poorly_described", "mean_simulator_score")
 
 
@@ -125,7 +126,7 @@ def _centers(
     config: FeatureConfig, target: Target, token_ids: Sequence[Sequence[int]], layers: Sequence[int], seed: int
 ) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
-    return sample_activations(target, token_ids, layers, config.n_tokens, generator).mean(1)
+    return sample_activations(target, token_ids, layers, min(config.n_tokens, CENTER_TOKENS), generator).mean(1)
 
 
 def vector_rows(

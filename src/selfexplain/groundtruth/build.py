@@ -22,7 +22,6 @@ from pydantic import TypeAdapter
 
 from selfexplain import __version__
 from selfexplain.errors import SelfExplainError
-from selfexplain.features.dictionary import Dictionary
 from selfexplain.features.exemplars import ExemplarState
 from selfexplain.groundtruth import ablation, balance, features, formats, patching, schema, shards
 from selfexplain.groundtruth.activations import Vectors, activation_vectors, difference_vectors, vector_rows
@@ -183,97 +182,66 @@ def _feature_shards(
 ) -> tuple[list[Path], Draw, dict[str, Path]]:
     """One shard of rows, from exemplars that are searched for in as many shards of the corpus as it has.
 
-    Beside it, by name, one shard of rows of each test set out of distribution.
+    Beside it, by name, one shard of rows of each test set out of distribution; the search is the same for all.
     """
+    import pyarrow.parquet as parquet
+
     layers, token_ids = features.read_corpus(config, target, corpus.texts)
-    beside = _out_of_distribution(config, target, corpus, token_ids, layers, out_dir, work, inputs, seed)
+    n_shards = -(-len(token_ids) // TEXTS_PER_SHARD)
+    names = [name for name, n in (("activations", config.n_activations), ("differences", config.n_differences)) if n]
 
     def train(index: int, path: Path) -> None:
         features.train_dictionaries(config, target, token_ids, layers, out_dir, seed)
         path.write_text("trained")
 
-    def make(index: int, path: Path) -> None:
-        rows, statistics = features.build_rows(config, target, corpus.texts, out_dir, corpus.classes, seed, passed())
-        told = {name: _counts(own) for name, own in beside.items()}
-        statistics |= {"out_of_distribution": told} if told else {}
-        _write_shard("feature_description", target, rows, statistics, path)
-
-    shards.run_shards(work / "dictionaries", 1, train, inputs, "feature_description: dictionaries")
-    dictionaries = features.find_dictionaries(config, target, token_ids, layers, out_dir, seed)
-    passed = _pass_over(config, target, token_ids, dictionaries, work / "exemplars", inputs, "feature_description")
-    paths = shards.run_shards(work / "candidates", 1, make, inputs, "feature_description: rows")
-    return paths, lambda rows, counts: (_by_group(rows, range(len(rows)), seed), counts[0]), beside
-
-
-def _pass_over(
-    config: Any,
-    target: Target,
-    token_ids: Sequence[Sequence[int]],
-    dictionaries: Sequence[Dictionary],
-    work: Path,
-    inputs: Mapping[str, Any],
-    name: str,
-) -> Callable[[], ExemplarState]:
-    """Search the corpus for exemplars, in shards; what they found together is read when it is called for."""
-    n_shards = -(-len(token_ids) // TEXTS_PER_SHARD)
+    def choose(index: int, path: Path) -> None:
+        if names[index] == "activations":
+            activation_vectors(config, target, token_ids, layers, seed).save(path)
+        else:
+            pairs = _held_out_pairs(config, target, corpus, seed)
+            difference_vectors(config, target, pairs, token_ids, layers, seed).save(path)
 
     def search(index: int, path: Path) -> None:
-        features.pass_over(config, target, token_ids, dictionaries, index, n_shards).save(path)
+        together = [dictionary for own in dictionaries for dictionary in own]
+        features.pass_over(config, target, token_ids, together, index, n_shards).save(path)
 
-    states = shards.run_shards(work, n_shards, search, inputs, f"{name}: exemplars")
-    return lambda: reduce(ExemplarState.merge, map(ExemplarState.load, states)).to(target.model.device)
+    def make(index: int, path: Path) -> None:
+        state = reduce(ExemplarState.merge, map(ExemplarState.load, states)).to(target.model.device)
+        passed = state.divided([[one.n_features for one in own] for own in dictionaries])[index]
+        settled = (corpus.classes, seed, passed)
+        if index == 0:
+            rows, statistics = features.build_rows(config, target, corpus.texts, out_dir, *settled)
+        else:
+            rows, statistics = vector_rows(config, target, token_ids, vectors[index - 1], out_dir, *settled)
+        _write_shard("feature_description", target, rows, statistics, path)
 
+    def draw(rows: Rows, counts: list[dict[str, Any]]) -> tuple[Parts, dict[str, Any]]:
+        told = {name: json.loads(parquet.read_metadata(path).metadata[b"counts"]) for name, path in beside.items()}
+        return _by_group(rows, range(len(rows)), seed), counts[0] | ({"out_of_distribution": told} if told else {})
 
-def _out_of_distribution(
-    config: Any,
-    target: Target,
-    corpus: Corpus,
-    token_ids: Sequence[Sequence[int]],
-    layers: Sequence[int],
-    out_dir: Path,
-    work: Path,
-    inputs: Mapping[str, Any],
-    seed: int,
-) -> dict[str, Path]:
-    """A shard of rows of each test set that is asked for, by name.
-
-    Nothing in them has a counterpart in training: a text's tokens are asked about here and nowhere else, and pairs are
-    those whose facts lie in the test split, for activation patching too.
-    """
-
-    def activations() -> Vectors:
-        return activation_vectors(config, target, token_ids, layers, seed)
-
-    def differences() -> Vectors:
-        wanted = config.n_differences
-        found = _pairs(config.pairs, target, corpus, PAIRS_FOR_ONE * wanted, seed)
-        held_out = [pair for pair in dict.fromkeys(found.items) if split_of(pair.clean.group, seed) == "test"][:wanted]
-        _tell_items("activation_patching", len(held_out), wanted, found.skipped)
-        return difference_vectors(config, target, held_out, token_ids, layers, seed)
-
-    def rows_of(name: str, find: Callable[[], Vectors]) -> Path:
-        own, title = work / name, f"feature_description, {name}"
-
-        def save(index: int, path: Path) -> None:
-            find().save(path)
-
-        def make(index: int, path: Path) -> None:
-            rows, counts = vector_rows(config, target, token_ids, vectors, out_dir, corpus.classes, seed, passed())
-            _write_shard("feature_description", target, rows, counts, path)
-
-        path = shards.run_shards(own / "vectors", 1, save, inputs, f"{title}: vectors")[0]
-        vectors = Vectors.load(path)
-        passed = _pass_over(config, target, token_ids, vectors.dictionaries(target), own / "exemplars", inputs, title)
-        return shards.run_shards(own / "candidates", 1, make, inputs, f"{title}: rows")[0]
-
-    asked = {"activations": (config.n_activations, activations), "differences": (config.n_differences, differences)}
-    return {name: rows_of(name, find) for name, (n, find) in asked.items() if n}
+    title = "feature_description"
+    shards.run_shards(work / "dictionaries", 1, train, inputs, f"{title}: dictionaries")
+    vectors = [
+        Vectors.load(path)
+        for path in shards.run_shards(work / "vectors", len(names), choose, inputs, f"{title}: vectors")
+    ]
+    dictionaries = [
+        features.find_dictionaries(config, target, token_ids, layers, out_dir, seed),
+        *(own.dictionaries(target) for own in vectors),
+    ]
+    states = shards.run_shards(work / "exemplars", n_shards, search, inputs, f"{title}: exemplars")
+    paths = shards.run_shards(work / "candidates", len(dictionaries), make, inputs, f"{title}: rows")
+    beside = dict(zip(names, paths[1:], strict=True))
+    return paths[:1], draw, beside
 
 
-def _counts(shard: Path) -> dict[str, Any]:
-    import pyarrow.parquet as parquet
-
-    return json.loads(parquet.read_schema(shard).metadata[b"counts"])
+def _held_out_pairs(config: Any, target: Target, corpus: Corpus, seed: int) -> list[Pair]:
+    """Pairs whose facts lie in the test split, of activation patching too: no explainer was trained on them."""
+    found = _pairs(config.pairs, target, corpus, PAIRS_FOR_ONE * config.n_differences, seed)
+    held_out = [pair for pair in dict.fromkeys(found.items) if split_of(pair.clean.group, seed) == "test"]
+    held_out = held_out[: config.n_differences]
+    _tell_items("activation_patching", len(held_out), config.n_differences, found.skipped)
+    return held_out
 
 
 def _transluce_shards(
