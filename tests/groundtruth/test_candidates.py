@@ -100,9 +100,13 @@ def test_questions_that_cannot_be_asked_are_counted(target):
         text, text.replace(" Hint: Rome.", ""), "Spain",
     )  # fmt: skip
     long = replace(question, full_text=text + " very" * 300)
+    room = target.context_length - len(target.encode(text)) - 8  # enough for an option, not for a question to explain
+    nearly = replace(question, full_text=text.replace(" of", " of" * (room + 1)))
+    assert len(target.encode(nearly.full_text)) == target.context_length - 8
     unhinted = replace(question, full_text=question.ablated_text)
-    rows, counts = ablation.candidates(AblationConfig(), target, [question, long, unhinted], seed=0)
-    assert len(rows) == 1 and counts["questions"] == 3
+    rows, counts = ablation.candidates(AblationConfig(), target, [question, long, nearly, unhinted], seed=0)
+    assert len(rows) == 1 and counts["questions"] == 4
+    assert counts["questions left out: over the context once an explainer is asked"] == 1
     assert counts["questions left out: over the context"] == counts["questions left out: hint not found"] == 1
     begin, end = rows[0]["removed_span"]
     assert text[:begin] + text[end:] == question.ablated_text

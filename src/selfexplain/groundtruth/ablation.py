@@ -11,11 +11,13 @@ from selfexplain.errors import SelfExplainError
 from selfexplain.groundtruth.balance import balanced
 from selfexplain.groundtruth.config import AblationConfig
 from selfexplain.groundtruth.sources import HintedQuestion
+from selfexplain.groundtruth.sources.tokens import fits
 from selfexplain.groundtruth.splits import by_split
 from selfexplain.target.ablation import answers, continuations, find_span, without_spans
 from selfexplain.target.load import Target
 from selfexplain.tasks import input_ablation, outcome
 from selfexplain.tasks.outcome import Outcome
+from selfexplain.tasks.question import Question
 
 
 def candidates(
@@ -28,14 +30,15 @@ def candidates(
     counts = Counter(questions=len(questions))
     usable = []
     for item in questions:
-        longest = max([item.full_text, *(f"{item.full_text} {choice}" for choice in item.choices)], key=len)
-        if len(target.tokenizer(longest)["input_ids"]) > target.context_length:
+        answer = outcome.render(Outcome(True, max(item.choices, key=len)))
+        texts = (item.full_text, _ablated_text(config, item)) if item.full_text.count(item.hint) == 1 else ()
+        if not all(fits(target, f"{item.full_text} {choice}") for choice in item.choices):
             counts["questions left out: over the context"] += 1
-        elif item.full_text.count(item.hint) != 1:
+        elif not texts:
             counts["questions left out: hint not found"] += 1
-        elif any(
-            None in continuations(target, text, item.choices) for text in (item.full_text, _ablated_text(config, item))
-        ):
+        elif not fits(target, _asked(config, item, seed).prompt + answer):
+            counts["questions left out: over the context once an explainer is asked"] += 1
+        elif any(None in continuations(target, text, item.choices) for text in texts):
             counts["questions left out: an option merges with the text before it"] += 1
         else:
             usable.append(item)
@@ -43,15 +46,9 @@ def candidates(
     answered = answers(target, texts, [item.choices for item in usable] * 2, config.answers)
     rows = []
     for item, full, ablated in zip(usable, answered[: len(usable)], answered[len(usable) :], strict=True):
-        template = random.Random(f"{seed} {item.full_text}").randrange(len(input_ablation.HINT_TEMPLATES))
         removed = _removed(config, item)
-        asked = (
-            input_ablation.replaced_hint_question(item.full_text, config.replacement)
-            if config.replacement
-            else input_ablation.question(item.full_text, template=template)
-        )
         rows.append({
-            "prompt": asked.prompt,
+            "prompt": _asked(config, item, seed).prompt,
             "completion": outcome.render(Outcome(full.output != ablated.output, ablated.output)),
             "placeholder_offsets": [],
             "activations": [],
@@ -75,6 +72,13 @@ def candidates(
             "option_log_probs_ablated": list(ablated.option_log_probs),
         })  # fmt: skip
     return rows, dict(counts)
+
+
+def _asked(config: AblationConfig, item: HintedQuestion, seed: int) -> Question:
+    if config.replacement:
+        return input_ablation.replaced_hint_question(item.full_text, config.replacement)
+    template = random.Random(f"{seed} {item.full_text}").randrange(len(input_ablation.HINT_TEMPLATES))
+    return input_ablation.question(item.full_text, template=template)
 
 
 def _removed(config: AblationConfig, item: HintedQuestion) -> str:

@@ -51,6 +51,7 @@ logger = logging.getLogger(__name__)
 
 ITEMS_PER_SHARD = {"activation_patching": 128, "input_ablation": 1024}  # what a kill loses at most, in each process
 TEXTS_PER_SHARD = 8192  # of a pass for exemplars
+PAIRS = "counterfactual pairs"
 PAIRS_FOR_ONE = 8  # drawn for each that is wanted of the test split
 NOT_FINITE = "activations that are not finite"  # a count
 MAX_SAMPLE = 8  # items that are run to tell what all will take; one in fifty of few
@@ -147,7 +148,7 @@ def _intervention_shards(
     first_line, rest = items_path.read_bytes().split(b"\n", 1)
     skipped, items = Counter(json.loads(first_line)), item_type.validate_json(rest)
     asked = config.n_pairs if task == "activation_patching" else config.n_questions
-    _tell_items(task, len(items), asked, skipped)
+    _tell_items(task, PAIRS if task == "activation_patching" else "questions", len(items), asked, skipped)
 
     size = ITEMS_PER_SHARD[task]
     n_shards = -(-len(items) // size)
@@ -240,7 +241,7 @@ def _held_out_pairs(config: Any, target: Target, corpus: Corpus, seed: int) -> l
     found = _pairs(config.pairs, target, corpus, PAIRS_FOR_ONE * config.n_differences, seed)
     held_out = [pair for pair in dict.fromkeys(found.items) if split_of(pair.clean.group, seed) == "test"]
     held_out = held_out[: config.n_differences]
-    _tell_items("activation_patching", len(held_out), config.n_differences, found.skipped)
+    _tell_items("feature_description, differences", PAIRS, len(held_out), config.n_differences, found.skipped)
     return held_out
 
 
@@ -306,15 +307,14 @@ def _pairs(
     return Found(list(story_pairs(target, corpus.texts, n, seed, max_text_tokens)))
 
 
-def _tell_items(task: str, found: int, asked: int, skipped: Mapping[str, int]) -> None:
+def _tell_items(title: str, noun: str, found: int, asked: int, skipped: Mapping[str, int]) -> None:
     reasons = "; ".join(f"{count:,} skipped: {reason}" for reason, count in skipped.items() if count)
-    noun = "counterfactual pairs" if task == "activation_patching" else "questions"
     if not found:
         raise SelfExplainError(
             f"no {noun}: the source gave none that this target can be asked about. {reasons or 'It is empty.'}"
         )
     if found < asked or reasons:
-        logger.warning("%s: %d of %d %s wanted were found. %s", task, found, asked, noun, reasons)
+        logger.warning("%s: %d of %d %s wanted were found. %s", title, found, asked, noun, reasons)
 
 
 def _estimate(task: str, target: Target, items: Sequence, make: Callable, work: Path) -> None:
