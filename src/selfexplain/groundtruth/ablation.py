@@ -31,14 +31,15 @@ def candidates(
     usable = []
     for item in questions:
         answer = outcome.render(Outcome(True, max(item.choices, key=len)))
-        texts = (item.full_text, _ablated_text(config, item)) if item.full_text.count(item.hint) == 1 else ()
         if not all(fits(target, f"{item.full_text} {choice}") for choice in item.choices):
             counts["questions left out: over the context"] += 1
-        elif not texts:
+        elif item.full_text.count(item.hint) != 1:
             counts["questions left out: hint not found"] += 1
         elif not fits(target, _asked(config, item, seed).prompt + answer):
             counts["questions left out: over the context once an explainer is asked"] += 1
-        elif any(None in continuations(target, text, item.choices) for text in texts):
+        elif any(
+            None in continuations(target, text, item.choices) for text in (item.full_text, _ablated_text(config, item))
+        ):
             counts["questions left out: an option merges with the text before it"] += 1
         else:
             usable.append(item)
