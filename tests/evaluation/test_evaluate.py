@@ -10,7 +10,7 @@ import pytest
 from selfexplain.errors import SelfExplainError
 from selfexplain.evaluation.config import EvaluationConfig
 from selfexplain.evaluation.evaluate import evaluate
-from selfexplain.evaluation.report import tables, write_figures, write_results
+from selfexplain.evaluation.report import markdown, tables, write_figures, write_results
 from selfexplain.groundtruth.formats import read_rows
 
 CONFIG = EvaluationConfig(batch_size=4, n_resamples=200)
@@ -107,6 +107,39 @@ def test_gold_is_the_ceiling_of_descriptions(results):
     scores = results["tasks"]["feature_description"]["scores"]
     assert scores["gold"]["simulator_correlation"]["value"] == pytest.approx(1)
     assert scores["explainer"] == scores["gold"]
+
+
+def test_sets_out_of_distribution_are_scored_beside_their_task(datasets_dir, feature_rows, results, tmp_path):
+    import datasets
+
+    folder = datasets_dir / "feature_description"
+    classes = json.loads((folder / "statistics.json").read_text())
+    (folder / "statistics.json").write_text(
+        json.dumps({**classes, "out_of_distribution": {"activations": {"rows": 4}}})
+    )
+    rows = datasets.Dataset.from_parquet(str(folder / "test.parquet"), cache_dir=str(tmp_path)).select(range(4))
+    rows.map(lambda row: {"group": f"text {row['group']}"}).to_parquet(folder / "activations.parquet")
+
+    class Known(Oracle):
+        """Knows the features of the test split and nothing of the others."""
+
+        def answer(self, rows, batch_size=64, progress=None):
+            known = [] if rows[0]["group"].startswith("text") else rows
+            return [*super().answer(known), *(SimpleNamespace(text="?", log_prob=0.0) for _ in rows[len(known) :])]
+
+    tasks, out = ("feature_description", "input_ablation"), tmp_path / "predictions"
+    scored = evaluate(Known(feature_rows), Oracle([]), TARGET, datasets_dir, tasks, CONFIG, 0, tmp_path / "cache", out)
+    assert set(scored) == set(tasks)
+    beside = scored["feature_description"].pop("out_of_distribution")["activations"]
+    plain = results["tasks"]["feature_description"]
+    assert scored["feature_description"]["scores"] == plain["scores"]  # as without the set
+    assert set(beside["scores"]) == set(plain["scores"]) and beside["n_test"] == 4
+    assert beside["scores"]["explainer"]["simulator_correlation"]["value"] == 0
+    assert beside["scores"]["gold"]["simulator_correlation"]["value"] == pytest.approx(1)
+    assert len((out / "feature_description" / "activations.jsonl").read_text().splitlines()) == 4
+
+    nested = {"tasks": {"feature_description": {**plain, "out_of_distribution": {"activations": beside}}}}
+    assert "**Feature description, activations**: 4 held-out rows in 4 groups" in markdown(nested)
 
 
 def test_a_killed_evaluation_continues(datasets_dir, patching_rows, tmp_path):

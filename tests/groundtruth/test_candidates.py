@@ -100,9 +100,13 @@ def test_questions_that_cannot_be_asked_are_counted(target):
         text, text.replace(" Hint: Rome.", ""), "Spain",
     )  # fmt: skip
     long = replace(question, full_text=text + " very" * 300)
+    room = target.context_length - len(target.encode(text)) - 8  # enough for an option, not for a question to explain
+    nearly = replace(question, full_text=text.replace(" of", " of" * (room + 1)))
+    assert len(target.encode(nearly.full_text)) == target.context_length - 8
     unhinted = replace(question, full_text=question.ablated_text)
-    rows, counts = ablation.candidates(AblationConfig(), target, [question, long, unhinted], seed=0)
-    assert len(rows) == 1 and counts["questions"] == 3
+    rows, counts = ablation.candidates(AblationConfig(), target, [question, long, nearly, unhinted], seed=0)
+    assert len(rows) == 1 and counts["questions"] == 4
+    assert counts["questions left out: over the context once an explainer is asked"] == 1
     assert counts["questions left out: over the context"] == counts["questions left out: hint not found"] == 1
     begin, end = rows[0]["removed_span"]
     assert text[:begin] + text[end:] == question.ablated_text
@@ -113,6 +117,54 @@ def test_questions_that_cannot_be_asked_are_counted(target):
             options = [target.encode(f"{asked} {choice}")[len(ids)] for choice in question.choices]
             assert rows[0][f"{column}_output"] == target.tokenizer.decode([log_probs.argmax()]).strip()
             assert rows[0][f"option_log_probs_{column}"] == pytest.approx(log_probs[options].tolist(), abs=1e-4)
+
+
+QUESTION = HintedQuestion(
+    "capital", "What is the capital of Spain?", ("Paris", "Madrid"), "Madrid", "Rome", "plain", "\nHint: Rome.",
+    "What is the capital of Spain?\nHint: Rome.\nAnswer:", "What is the capital of Spain?\nAnswer:", "Spain",
+)  # fmt: skip
+
+
+def test_a_hint_can_be_replaced(target):
+    (row,), _ = ablation.candidates(AblationConfig(replacement="No hint."), target, [QUESTION], seed=0)
+    begin, end = row["removed_span"]
+    without = row["target_prompt"][:begin] + row["replacement"] + row["target_prompt"][end:]
+    assert without == "What is the capital of Spain?\nNo hint.\nAnswer:"
+    assert row["prompt"].endswith("\nIf the hint were replaced by <<<No hint.>>>, how would the answer change?\n")
+    with torch.no_grad():
+        found = target.model(torch.tensor([target.encode(without)])).logits[0, -1].argmax()
+    assert row["ablated_output"] == target.tokenizer.decode([found]).strip()
+
+
+def test_the_likeliest_option_can_be_the_answer(target):
+    question = replace(QUESTION, choices=("Paris", "New Madrid", "not Rome"))
+    (row,), _ = ablation.candidates(AblationConfig(answers="likelihood"), target, [question], seed=0)
+    for column, asked in (("full", question.full_text), ("ablated", question.ablated_text)):
+        scores, ids = [], target.encode(asked)
+        for choice in question.choices:
+            whole = torch.tensor([target.encode(f"{asked} {choice}")])
+            with torch.no_grad():
+                log_probs = target.model(whole).logits[0, :-1].log_softmax(-1)
+            scores.append(log_probs.gather(1, whole[0, 1:, None])[len(ids) - 1 :].sum().item())
+        assert row[f"option_log_probs_{column}"] == pytest.approx(scores, abs=1e-4)
+        assert row[f"{column}_output"] == question.choices[int(np.argmax(scores))]
+    assert row["answered_by"] == "likelihood"
+
+
+def test_an_option_that_merges_with_the_text_is_counted(target):
+    def one(text):
+        ids = tokenizer(text.removesuffix(" No"))["input_ids"]
+        return [*ids[:-1], 5] if text.endswith(": No") else ids  # ": No" is one token
+
+    def merging(text):
+        return {"input_ids": one(text) if isinstance(text, str) else [one(each) for each in text]}
+
+    tokenizer = target.tokenizer
+    merging.decode = tokenizer.decode
+    merged = Target(target.model, merging, "merging")
+    questions = [QUESTION, replace(QUESTION, choices=("Paris", "No")), replace(QUESTION, choices=("Paris", ""))]
+    rows, counts = ablation.candidates(AblationConfig(), merged, questions, seed=0)
+    assert len(rows) == 1 and counts["questions left out: an option merges with the text before it"] == 2
 
 
 def test_a_target_in_the_home_directory_loads(target_dir, monkeypatch):

@@ -9,7 +9,7 @@ import yaml
 from huggingface_hub import RepoCard
 
 from selfexplain.errors import SelfExplainError
-from selfexplain.publishing.cards import Licence, dataset_card, model_card, read_configuration, write_cards
+from selfexplain.publishing.cards import Licence, dataset_card, model_card, read_configuration, sections, write_cards
 from selfexplain.publishing.names import Names
 
 SCORE = {"value": 0.71234, "ci95": [0.6, 0.8]}
@@ -226,3 +226,28 @@ def test_an_unfinished_run_is_named(run_dir):
     (run_dir / "results.json").unlink()
     with pytest.raises(SelfExplainError, match="finish the run"):
         write_cards(run_dir)
+
+
+def test_sets_out_of_distribution_are_configurations_and_scores_of_their_own(run_dir):
+    found = read_configuration(run_dir, "activation_patching")
+    counts = {"activations": {"vectors": 9, "rows": 8}, "differences": {"vectors": 7, "rows": 7}}
+    own = replace(found, statistics={**found.statistics, "out_of_distribution": counts})
+    card = dataset_card("feature_description", [replace(own, recipe={**own.recipe, "feature_description": {}})])
+    configs = RepoCard(card).data.to_dict()["configs"]
+    assert configs[1:] == [
+        {"config_name": name, "data_files": [{"split": "test", "path": f"{name}.parquet"}]} for name in counts
+    ]
+    assert "| activations | 9 | 8 |" in card.splitlines() and "| differences | 7 | 7 |" in card.splitlines()
+
+    path = run_dir / "results.json"
+    results = json.loads(path.read_text())
+    results["tasks"]["activation_patching"]["out_of_distribution"] = {
+        "differences": {**results["tasks"]["activation_patching"], "n_test": 7}
+    }
+    path.write_text(json.dumps(results))
+    card = model_card(run_dir, "figures/")
+    assert "### Scores: activation patching, differences\n\n7 rows in 20 groups" in card
+    assert [name for name, _ in sections(results["tasks"])] == [
+        "activation_patching",
+        "activation_patching/differences",
+    ]

@@ -6,7 +6,8 @@ import json
 import pytest
 
 from selfexplain.errors import SelfExplainError
-from selfexplain.recipes.stages import Step, execute, fingerprint_files, open_run
+from selfexplain.groundtruth.shards import fingerprint_files
+from selfexplain.recipes.stages import Step, execute, open_run
 
 IDENTITY = {"recipe": "fake", "target": "none"}
 

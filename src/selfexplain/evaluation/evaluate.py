@@ -61,23 +61,27 @@ def evaluate(
 ) -> dict[str, dict]:
     """Score `explainer` on the test split of each task; returns the `tasks` part of results.json.
 
+    Test sets out of distribution are scored in the same way, under `out_of_distribution` of their task.
+
     Args:
         untrained: the same explainer before training.
         target: the model that the datasets are about.
         datasets_dir: holds `<task>/test.parquet` and, for the baselines, `<task>/train.parquet`; the task's
-            `statistics.json` names the classes of tokens that descriptions of features may name.
+            `statistics.json` names the classes of tokens that descriptions of features may name, and the test sets out
+            of distribution, `<task>/<name>.parquet`.
         cache_dir: answers are kept here as they come, so that a killed evaluation continues. They belong to these two
             explainers: use another directory, or none, for others.
-        predictions_dir: `<task>.jsonl` is written here: each test row (by its index) with all answers to it.
+        predictions_dir: `<task>.jsonl` is written here, and `<task>/<name>.jsonl` of a test set out of distribution:
+            each test row (by its index) with all answers to it.
         calibration: task -> how the explainer's confidence was calibrated, on other rows than these (`calibrate`).
 
     Raises:
         SelfExplainError: a file is missing, a split is empty, or its vectors are not as wide as the target.
     """
     results = {}
-    for task in tasks:
+    for task, section, path in _sections(Path(datasets_dir), tasks):
         train = read_rows(Path(datasets_dir) / task / "train.parquet")
-        test = read_rows(Path(datasets_dir) / task / "test.parquet")
+        test = read_rows(path)
         _check_width(test, target, task)
         chosen = np.sort(np.random.default_rng(seed).permutation(len(test))[: config.rows_limit]).tolist()
         test = [test[index] for index in chosen]
@@ -88,14 +92,14 @@ def evaluate(
             questions["zero_vector"] = (explainer, controls.zero_vector(test))
             questions["text_only"] = (explainer, controls.text_only(test))
         questions["untrained"] = (untrained, test)
-        logger.info("%s: %d systems answer %d test rows each", task, len(questions), len(test))
+        logger.info("%s: %d systems answer %d test rows each", section, len(questions), len(test))
         answered = {
             system: answer_all(
                 asked,
                 rows,
                 config.batch_size,
-                f"{task}: {system}",
-                cache_dir and Path(cache_dir) / task / f"{system}.jsonl",
+                f"{section}: {system}",
+                cache_dir and Path(cache_dir) / section / f"{system}.jsonl",
             )
             for system, (asked, rows) in questions.items()
         }
@@ -109,19 +113,48 @@ def evaluate(
             changed["lookup_rule"] = baselines.lookup_rule(task, train, test)
             changed["majority"] = baselines.majority(train, test)
 
-        results[task] = score_task(task, test, answers, changed, config.n_resamples, seed, classes)
+        results[section] = score_task(task, test, answers, changed, config.n_resamples, seed, classes)
         raw, calibrated = (
             _confidences(task, answered["explainer"], fitted) for fitted in (None, (calibration or {}).get(task))
         )
         correct = _correct(task, answers["explainer"], test, classes)
-        results[task]["calibration"] = {
+        results[section]["calibration"] = {
             "correct": CORRECT[task],
             **calibration_scores(calibrated, raw, correct, config.abstain_below),
         }
         if predictions_dir is not None:
-            path = Path(predictions_dir) / f"{task}.jsonl"
-            _write_predictions(path, chosen, test, {**answers, **changed}, calibrated)
-    return results
+            _write_predictions(
+                Path(predictions_dir) / f"{section}.jsonl", chosen, test, {**answers, **changed}, calibrated
+            )
+    return _nested(results)
+
+
+def _sections(datasets_dir: Path, tasks: Sequence[str]) -> list[tuple[str, str, Path]]:
+    """What is scored: task, name of the section, file of the rows. Test sets out of distribution follow their task."""
+    return [
+        (task, name if name == task else f"{task}/{name}", datasets_dir / task / file)
+        for task in tasks
+        for name, file in [(task, "test.parquet"), *((s, f"{s}.parquet") for s in _beside(datasets_dir / task))]
+    ]
+
+
+def _beside(directory: Path) -> list[str]:
+    """The test sets out of distribution of a dataset."""
+    path = directory / "statistics.json"
+    told = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return list(told.get("out_of_distribution", ()))
+
+
+def _nested(results: Mapping[str, dict]) -> dict[str, dict]:
+    """Sections by name -> tasks, each with its test sets out of distribution in it."""
+    nested: dict[str, dict] = {}
+    for section, result in results.items():
+        task, _, name = section.partition("/")
+        if name:
+            nested[task].setdefault("out_of_distribution", {})[name] = result
+        else:
+            nested[task] = result
+    return nested
 
 
 def calibrate(

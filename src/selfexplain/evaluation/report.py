@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -59,9 +59,9 @@ def tables(results: Mapping[str, Any]) -> "Group":
     from rich.table import Table
 
     rendered = []
-    for task, result in results["tasks"].items():
+    for task, title, result in _sections(results):
         table = Table(
-            title=f"{readable(task)}: {result['n_test']} held-out rows in {result['n_groups']} groups",
+            title=f"{title}: {result['n_test']} held-out rows in {result['n_groups']} groups",
             caption="\n".join(["95 % intervals, bootstrap over groups", *_confidence(result)]),
             title_justify="left",
             caption_justify="left",
@@ -79,10 +79,10 @@ def tables(results: Mapping[str, Any]) -> "Group":
 def markdown(results: Mapping[str, Any]) -> str:
     """The same tables in Markdown."""
     lines = []
-    for task, result in results["tasks"].items():
+    for task, title, result in _sections(results):
         metrics = TASK_METRICS[task]
         lines += [
-            f"**{readable(task).capitalize()}**: {result['n_test']} held-out rows in {result['n_groups']} groups",
+            f"**{title.capitalize()}**: {result['n_test']} held-out rows in {result['n_groups']} groups",
             "",
             f"| system | {' | '.join(map(readable, metrics))} |",
             f"|---|{'---:|' * len(metrics)}",
@@ -140,6 +140,14 @@ def write_figures(results: Mapping[str, Any], out_dir: Path) -> list[Path]:
     panels[0].set_ylabel("share wrong among those answered")
     save(figure, "risk_coverage")
     return paths
+
+
+def _sections(results: Mapping[str, Any]) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
+    """Task, title and scores of each table; test sets out of distribution follow their task."""
+    for task, result in results["tasks"].items():
+        yield task, readable(task), result
+        for name, beside in result.get("out_of_distribution", {}).items():
+            yield task, f"{readable(task)}, {readable(name)}", beside
 
 
 def _systems(result: Mapping[str, Any]) -> list[str]:

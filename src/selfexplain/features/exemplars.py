@@ -96,6 +96,22 @@ class ExemplarState:
             self.totals + other.totals,
         )
 
+    def divided(self, sizes: Sequence[Sequence[int]]) -> list[Self]:
+        """The states of several lots of dictionaries that one pass was made for, as passes of their own give them.
+
+        Args:
+            sizes: the features of each dictionary, by lot, in the order of the pass.
+        """
+        parts, feature, dictionary = [], 0, 0
+        for lot in sizes:
+            n = sum(lot)
+            keys = slice(feature * self.n_splits, (feature + n) * self.n_splits)
+            top, sampled = (Places(*(t[keys] for t in vars(table).values())) for table in (self.top, self.sampled))
+            counts, totals = self.counts[feature : feature + n], self.totals[dictionary : dictionary + len(lot)]
+            parts.append(type(self)(self.n_splits, counts, top, sampled, totals))
+            feature, dictionary = feature + n, dictionary + len(lot)
+        return parts
+
     def save(self, path: Path) -> None:
         """Write a safetensors file; equal states give equal bytes."""
         from safetensors.torch import save_file

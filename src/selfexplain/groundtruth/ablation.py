@@ -1,4 +1,4 @@
-"""Ground truth of input ablation: answer hinted questions with and without the hint.
+"""Ground truth of input ablation: answer hinted questions with the hint and without it, or with something else there.
 
 `candidates` asks them; `draw` keeps a balanced sample of the rows.
 """
@@ -11,11 +11,13 @@ from selfexplain.errors import SelfExplainError
 from selfexplain.groundtruth.balance import balanced
 from selfexplain.groundtruth.config import AblationConfig
 from selfexplain.groundtruth.sources import HintedQuestion
+from selfexplain.groundtruth.sources.tokens import fits
 from selfexplain.groundtruth.splits import by_split
-from selfexplain.target.ablation import answers, find_span
+from selfexplain.target.ablation import answers, continuations, find_span, without_spans
 from selfexplain.target.load import Target
 from selfexplain.tasks import input_ablation, outcome
 from selfexplain.tasks.outcome import Outcome
+from selfexplain.tasks.question import Question
 
 
 def candidates(
@@ -28,20 +30,26 @@ def candidates(
     counts = Counter(questions=len(questions))
     usable = []
     for item in questions:
-        longest = max([item.full_text, *(f"{item.full_text} {choice}" for choice in item.choices)], key=len)
-        if len(target.tokenizer(longest)["input_ids"]) > target.context_length:
+        answer = outcome.render(Outcome(True, max(item.choices, key=len)))
+        if not all(fits(target, f"{item.full_text} {choice}") for choice in item.choices):
             counts["questions left out: over the context"] += 1
         elif item.full_text.count(item.hint) != 1:
             counts["questions left out: hint not found"] += 1
+        elif not fits(target, _asked(config, item, seed).prompt + answer):
+            counts["questions left out: over the context once an explainer is asked"] += 1
+        elif any(
+            None in continuations(target, text, item.choices) for text in (item.full_text, _ablated_text(config, item))
+        ):
+            counts["questions left out: an option merges with the text before it"] += 1
         else:
             usable.append(item)
-    texts = [item.full_text for item in usable] + [item.ablated_text for item in usable]
-    answered = answers(target, texts, [item.choices for item in usable] * 2)
+    texts = [item.full_text for item in usable] + [_ablated_text(config, item) for item in usable]
+    answered = answers(target, texts, [item.choices for item in usable] * 2, config.answers)
     rows = []
     for item, full, ablated in zip(usable, answered[: len(usable)], answered[len(usable) :], strict=True):
-        template = random.Random(f"{seed} {item.full_text}").randrange(len(input_ablation.HINT_TEMPLATES))
+        removed = _removed(config, item)
         rows.append({
-            "prompt": input_ablation.question(item.full_text, template=template).prompt,
+            "prompt": _asked(config, item, seed).prompt,
             "completion": outcome.render(Outcome(full.output != ablated.output, ablated.output)),
             "placeholder_offsets": [],
             "activations": [],
@@ -54,8 +62,10 @@ def candidates(
             "hint_style": item.hint_style,
             "hinted": item.hinted,
             "target_prompt": item.full_text,
-            "removed_text": item.hint,
-            "removed_span": list(find_span(item.full_text, item.hint)),
+            "removed_text": removed,
+            "removed_span": list(find_span(item.full_text, removed)),
+            "replacement": config.replacement,
+            "answered_by": config.answers,
             "full_output": full.output.strip(),
             "ablated_output": ablated.output.strip(),
             "changed": full.output != ablated.output,
@@ -63,6 +73,24 @@ def candidates(
             "option_log_probs_ablated": list(ablated.option_log_probs),
         })  # fmt: skip
     return rows, dict(counts)
+
+
+def _asked(config: AblationConfig, item: HintedQuestion, seed: int) -> Question:
+    if config.replacement:
+        return input_ablation.replaced_hint_question(item.full_text, config.replacement)
+    template = random.Random(f"{seed} {item.full_text}").randrange(len(input_ablation.HINT_TEMPLATES))
+    return input_ablation.question(item.full_text, template=template)
+
+
+def _removed(config: AblationConfig, item: HintedQuestion) -> str:
+    """What is taken out; where something takes its place, the line breaks around the hint stay."""
+    return item.hint.strip() if config.replacement else item.hint
+
+
+def _ablated_text(config: AblationConfig, item: HintedQuestion) -> str:
+    if not config.replacement:
+        return item.ablated_text
+    return without_spans(item.full_text, [find_span(item.full_text, _removed(config, item))], config.replacement)
 
 
 def draw(config: AblationConfig, rows: Sequence[Mapping], seed: int) -> tuple[list[int], dict]:

@@ -2,50 +2,87 @@
 
 Rows are those of feature description, found, described and scored by the same machinery, so that an explainer of
 features can be tested on vectors unlike those it was trained on. As in Li et al., "Training Language Models to Explain
-Their Own Computations" (arXiv 2511.08579), where the two sets are called ACT and dACT.
+Their Own Computations" (arXiv 2511.08579), where the two sets are called ACT and dACT. As there, nothing is left out
+because it is hard to describe, and what counts is how well a description foretells the projections on the vector.
 """
 
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from selfexplain.errors import SelfExplainError
-from selfexplain.features.dictionary import of_directions
+from selfexplain.features.dictionary import Dictionary, of_directions
+from selfexplain.features.exemplars import ExemplarState
 from selfexplain.features.residuals import residual_batches
 from selfexplain.features.saes import sample_activations
 from selfexplain.groundtruth.config import FeatureConfig
-from selfexplain.groundtruth.features import check_settings, choose_layers, describe_features, rows_of, tokenize
+from selfexplain.groundtruth.features import describe_features, rows_of
 from selfexplain.groundtruth.sources import Pair
 from selfexplain.target.capture import capture
 from selfexplain.target.load import Target
 
-Classes = Mapping[str, set[str]]
+CENTER_TOKENS = 20_000  # that the mean residual is taken over
+COUNTED = ("dead", "skipped", "poorly_described", "mean_simulator_score")
 
 
-def activation_rows(
-    config: FeatureConfig,
-    target: Target,
-    corpus: Sequence[str],
-    n: int,
-    work_dir: Path,
-    classes: Classes,
-    seed: int,
-) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """Rows about the activations at `n` random tokens of the corpus, at each layer of the settings.
+@dataclass(frozen=True)
+class Vectors:
+    """Vectors of the residual stream to ask about.
 
-    Special tokens and attention sinks are not drawn. The text that a token is from is the row's group.
-
-    Raises:
-        SelfExplainError: settings that do not go together, or no text.
+    Attributes:
+        source: what they are, for the rows.
+        layers: where they were read.
+        groups: what each of the n is from: the same at every layer.
+        vectors: `(n_layers, n, d)` float32, on the CPU.
+        centers: `(n_layers, d)`, the mean residual of each layer.
     """
-    check_settings(config)
-    token_ids, layers = _texts(config, target, corpus), choose_layers(config.layers, target.n_layers)
-    rng = np.random.default_rng(seed)
+
+    source: str
+    layers: list[int]
+    groups: list[str]
+    vectors: Tensor
+    centers: Tensor
+
+    def dictionaries(self, target: Target) -> list[Dictionary]:
+        """Their directions, one dictionary a layer."""
+        return [
+            of_directions(vectors, layer, self.source, f"layer_{layer}", center.to(target.model.device))
+            for layer, vectors, center in zip(self.layers, self.vectors, self.centers, strict=True)
+        ]
+
+    def save(self, path: Path) -> None:
+        """Write a safetensors file."""
+        from safetensors.torch import save_file
+
+        told = {"source": self.source, "layers": self.layers, "groups": self.groups}
+        tensors = {"vectors": self.vectors.contiguous(), "centers": self.centers.contiguous()}
+        save_file(tensors, path, metadata={"told": json.dumps(told)})
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read back what `save` wrote."""
+        from safetensors import safe_open
+
+        with safe_open(path, "pt") as file:
+            told = json.loads(file.metadata()["told"])
+            return cls(**told, vectors=file.get_tensor("vectors"), centers=file.get_tensor("centers"))
+
+
+def activation_vectors(
+    config: FeatureConfig, target: Target, token_ids: Sequence[Sequence[int]], layers: Sequence[int], seed: int
+) -> Vectors:
+    """The activations at `config.n_activations` random tokens of the corpus, at each layer.
+
+    Special tokens and attention sinks are not drawn. The text that a token is from is its group.
+    """
+    n, rng = config.n_activations, np.random.default_rng(seed)
     drawn = [token_ids[i] for i in rng.choice(len(token_ids), min(n, len(token_ids)), replace=False).tolist()]
     vectors, texts = [], []
     for batch in residual_batches(target, drawn, layers, "sampling activations"):
@@ -55,32 +92,25 @@ def activation_rows(
             vectors.append(batch.hidden[:, row, positions].cpu())
             texts += [drawn[sequence]] * len(positions)
     groups = [f"activations-{hashlib.sha256(np.asarray(ids).tobytes()).hexdigest()[:12]}" for ids in texts][:n]
-    of_layer = dict(zip(layers, torch.cat(vectors, dim=1)[:, :n], strict=True))
-    release = f"activations of {target.name}"
-    return _rows(config, target, token_ids, of_layer, groups, release, work_dir, classes, seed)
+    centers = _centers(config, target, token_ids, layers, seed)
+    return Vectors(f"activations of {target.name}", list(layers), groups, torch.cat(vectors, dim=1)[:, :n], centers)
 
 
-def difference_rows(
+def difference_vectors(
     config: FeatureConfig,
     target: Target,
     pairs: Sequence[Pair],
-    corpus: Sequence[str],
-    work_dir: Path,
-    classes: Classes,
+    token_ids: Sequence[Sequence[int]],
+    layers: Sequence[int],
     seed: int,
-) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """Rows about how the activation at the last token differs between the two prompts of each pair, at each layer.
-
-    Args:
-        corpus: texts that the directions are described from.
+) -> Vectors:
+    """How the activation at the last token differs between the two prompts of each pair, at each layer.
 
     Raises:
-        SelfExplainError: settings that do not go together, no pair, no text, or a prompt that does not fit the context.
+        SelfExplainError: no pair, or a prompt that does not fit the context.
     """
-    check_settings(config)
     if not pairs:
         raise SelfExplainError("no counterfactual pairs given: at least one is needed.")
-    layers = choose_layers(config.layers, target.n_layers)
 
     def last(text: str) -> Tensor:
         ids = torch.tensor([target.encode(text)], device=target.model.device)
@@ -88,36 +118,43 @@ def difference_rows(
 
     differences = torch.stack([last(pair.clean.text) - last(pair.source.text) for pair in pairs], dim=1)
     groups = [f"differences-{pair.clean.group}" for pair in pairs]
-    of_layer = dict(zip(layers, differences, strict=True))
-    release, token_ids = f"activation differences of {target.name}", _texts(config, target, corpus)
-    return _rows(config, target, token_ids, of_layer, groups, release, work_dir, classes, seed)
+    centers = _centers(config, target, token_ids, layers, seed)
+    return Vectors(f"activation differences of {target.name}", list(layers), groups, differences, centers)
 
 
-def _texts(config: FeatureConfig, target: Target, corpus: Sequence[str]) -> list[list[int]]:
-    if not corpus:
-        raise SelfExplainError("the corpus is empty: give at least some hundred texts.")
-    return tokenize(target, corpus, config.max_text_tokens)
+def _centers(
+    config: FeatureConfig, target: Target, token_ids: Sequence[Sequence[int]], layers: Sequence[int], seed: int
+) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return sample_activations(target, token_ids, layers, min(config.n_tokens, CENTER_TOKENS), generator).mean(1)
 
 
-def _rows(
+def vector_rows(
     config: FeatureConfig,
     target: Target,
     token_ids: Sequence[Sequence[int]],
-    vectors: Mapping[int, Tensor],
-    groups: Sequence[str],
-    release: str,
+    vectors: Vectors,
     work_dir: Path,
-    classes: Classes,
+    classes: Mapping[str, set[str]],
     seed: int,
+    passed: ExemplarState | None = None,
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """`vectors`: layer -> `(n, d)`; `groups`: one of each of the n, at every layer."""
-    generator = torch.Generator().manual_seed(seed)
-    means = sample_activations(target, token_ids, list(vectors), config.n_tokens, generator).mean(1)
-    dictionaries = [
-        of_directions(of_layer, layer, release, f"layer_{layer}", mean.to(target.model.device))
-        for (layer, of_layer), mean in zip(vectors.items(), means, strict=True)
-    ]
-    described, statistics = describe_features(config, target, token_ids, dictionaries, work_dir, classes, seed)
-    of_row = [groups[one.feature.feature] for one in described]
-    rows = rows_of(config, target, dictionaries, described, of_row, seed)
-    return rows, statistics | {"groups": len(set(of_row)), "layers": list(vectors)}
+    """A row about each vector that fires often enough to be scored, at unit norm as features are, and what was counted.
+
+    Args:
+        work_dir, classes, passed: as `features.build_rows` takes them.
+
+    Raises:
+        SelfExplainError: no vector fires often enough.
+    """
+    dictionaries = vectors.dictionaries(target)
+    # Neuronpedia knows nothing of these; and what the grammar cannot say well is part of the test
+    writers = tuple(name for name in config.descriptions if name != "neuronpedia") or ("offline",)
+    config = replace(config, descriptions=writers, min_correlation=-1.0, rows_per_feature=1)
+    described, counted = describe_features(config, target, token_ids, dictionaries, work_dir, classes, seed, passed)
+    groups = [vectors.groups[one.feature.feature] for one in described]
+    rows = rows_of(config, target, dictionaries, described, groups, seed)
+    told = {"vectors": counted["trained"], "rows": len(rows), "groups": len(set(groups))}
+    if not rows:
+        raise SelfExplainError(f"{vectors.source}: none of {told['vectors']} fires often enough: take more text.")
+    return rows, told | {name: counted[name] for name in COUNTED}

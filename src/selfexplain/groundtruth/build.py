@@ -24,7 +24,8 @@ from selfexplain import __version__
 from selfexplain.errors import SelfExplainError
 from selfexplain.features.exemplars import ExemplarState
 from selfexplain.groundtruth import ablation, balance, features, formats, patching, schema, shards
-from selfexplain.groundtruth.config import what_counts
+from selfexplain.groundtruth.activations import Vectors, activation_vectors, difference_vectors, vector_rows
+from selfexplain.groundtruth.config import PairSource, what_counts
 from selfexplain.groundtruth.sources import (
     TINY_WORLD,
     Corpus,
@@ -39,7 +40,7 @@ from selfexplain.groundtruth.sources import (
     world_questions,
 )
 from selfexplain.groundtruth.sources.tables import read_table
-from selfexplain.groundtruth.splits import SPLITS, by_split
+from selfexplain.groundtruth.splits import SPLITS, by_split, split_of
 from selfexplain.target.load import Target
 from selfexplain.tasks import activation_patching, input_ablation
 
@@ -50,6 +51,8 @@ logger = logging.getLogger(__name__)
 
 ITEMS_PER_SHARD = {"activation_patching": 128, "input_ablation": 1024}  # what a kill loses at most, in each process
 TEXTS_PER_SHARD = 8192  # of a pass for exemplars
+PAIRS = "counterfactual pairs"
+PAIRS_FOR_ONE = 8  # drawn for each that is wanted of the test split
 NOT_FINITE = "activations that are not finite"  # a count
 MAX_SAMPLE = 8  # items that are run to tell what all will take; one in fifty of few
 ROW_GROUP_BYTES = 64 * 2**20
@@ -68,6 +71,8 @@ Draw = Callable[[Rows, list[dict[str, Any]]], tuple[Parts, dict[str, Any]]]
 def build(task: str, config: Any, target: Target, corpus: Corpus, out_dir: Path, seed: int) -> None:
     """Write `train`, `validation`, `test` `.parquet`, `statistics.json` and a `README.md` that names the splits.
 
+    Feature description has up to two test sets out of distribution beside them, `activations` and `differences`.
+
     Nothing is done where the same dataset is there in full; what a killed build left is taken up. `manifest.json` comes
     last, with the SHA-256 of every file.
 
@@ -83,6 +88,7 @@ def build(task: str, config: Any, target: Target, corpus: Corpus, out_dir: Path,
         "config": json.loads(json.dumps(what_counts(config))),
         "target": [target.name, target.revision, _weights(target)],
         "corpus": shards.fingerprint([corpus.name, corpus.texts]),
+        "source": shards.fingerprint_table(config),
         "seed": seed,
         "version": __version__,
     }
@@ -91,15 +97,16 @@ def build(task: str, config: Any, target: Target, corpus: Corpus, out_dir: Path,
         return
     out_dir.mkdir(parents=True, exist_ok=True)
     work = out_dir / ".work"
+    beside: dict[str, Path] = {}
     with shards.disk_full_told(out_dir):
         if task == "feature_description":
-            paths, draw = _feature_shards(config, target, corpus, out_dir, work, inputs, seed)
+            paths, draw, beside = _feature_shards(config, target, corpus, out_dir, work, inputs, seed)
         elif config.source.kind == "transluce":
             paths, draw = _transluce_shards(task, config, target, work, inputs, seed)
         else:
             paths, draw = _intervention_shards(task, config, target, corpus, work, inputs, seed)
         if state.process_index == 0:
-            _gather(task, config, target, paths, draw, out_dir, seed)
+            _gather(task, config, target, paths, draw, beside, out_dir, seed)
             shards.write_json(out_dir / "manifest.json", {"inputs": key, "files": _hashes(out_dir)})
             shutil.rmtree(work)
             return
@@ -132,17 +139,16 @@ def _intervention_shards(
     """Shards of the rows of all interventions, and how rows are drawn from them."""
     builder: ModuleType = patching if task == "activation_patching" else ablation
     item_type: TypeAdapter[Any] = TypeAdapter(list[Pair] if task == "activation_patching" else list[HintedQuestion])
-    source = {"inputs": inputs, "file": _source_hash(config.source.path)}
 
     def find(index: int, path: Path) -> None:
         found = _find(task, config, target, corpus, seed)
         path.write_bytes(json.dumps(found.skipped).encode() + b"\n" + item_type.dump_json(found.items))
 
-    items_path = shards.run_shards(work / "items", 1, find, source, f"{task}: items")[0]
+    items_path = shards.run_shards(work / "items", 1, find, inputs, f"{task}: items")[0]
     first_line, rest = items_path.read_bytes().split(b"\n", 1)
     skipped, items = Counter(json.loads(first_line)), item_type.validate_json(rest)
     asked = config.n_pairs if task == "activation_patching" else config.n_questions
-    _tell_items(task, len(items), asked, skipped)
+    _tell_items(task, PAIRS if task == "activation_patching" else "questions", len(items), asked, skipped)
 
     size = ITEMS_PER_SHARD[task]
     n_shards = -(-len(items) // size)
@@ -152,7 +158,7 @@ def _intervention_shards(
         rows, counts = builder.candidates(config, target, part, seed)
         _write_shard(task, target, rows, counts, path)
 
-    candidates = {"items": shards.file_sha256(items_path), "source": source}
+    candidates = {"items": shards.file_sha256(items_path), "inputs": inputs}
     if shards.process_state().process_index == 0 and not any((work / "candidates").glob("shard-*")):
         _estimate(task, target, items, make, work)
     paths = shards.run_shards(work / "candidates", n_shards, make, candidates, f"{task}: interventions")
@@ -174,29 +180,69 @@ def _intervention_shards(
 
 def _feature_shards(
     config: Any, target: Target, corpus: Corpus, out_dir: Path, work: Path, inputs: Mapping[str, Any], seed: int
-) -> tuple[list[Path], Draw]:
-    """One shard of rows, from exemplars that are searched for in as many shards of the corpus as it has."""
+) -> tuple[list[Path], Draw, dict[str, Path]]:
+    """One shard of rows, from exemplars that are searched for in as many shards of the corpus as it has.
+
+    Beside it, by name, one shard of rows of each test set out of distribution; the search is the same for all.
+    """
+    import pyarrow.parquet as parquet
+
     layers, token_ids = features.read_corpus(config, target, corpus.texts)
     n_shards = -(-len(token_ids) // TEXTS_PER_SHARD)
+    names = [name for name, n in (("activations", config.n_activations), ("differences", config.n_differences)) if n]
 
     def train(index: int, path: Path) -> None:
         features.train_dictionaries(config, target, token_ids, layers, out_dir, seed)
         path.write_text("trained")
 
+    def choose(index: int, path: Path) -> None:
+        if names[index] == "activations":
+            activation_vectors(config, target, token_ids, layers, seed).save(path)
+        else:
+            pairs = _held_out_pairs(config, target, corpus, seed)
+            difference_vectors(config, target, pairs, token_ids, layers, seed).save(path)
+
     def search(index: int, path: Path) -> None:
-        features.pass_over(config, target, token_ids, dictionaries, index, n_shards).save(path)
+        together = [dictionary for own in dictionaries for dictionary in own]
+        features.pass_over(config, target, token_ids, together, index, n_shards).save(path)
 
     def make(index: int, path: Path) -> None:
         state = reduce(ExemplarState.merge, map(ExemplarState.load, states)).to(target.model.device)
-        classes = corpus.world.classes if corpus.world else {}
-        rows, statistics = features.build_rows(config, target, corpus.texts, out_dir, classes, seed, state)
+        passed = state.divided([[one.n_features for one in own] for own in dictionaries])[index]
+        settled = (corpus.classes, seed, passed)
+        if index == 0:
+            rows, statistics = features.build_rows(config, target, corpus.texts, out_dir, *settled)
+        else:
+            rows, statistics = vector_rows(config, target, token_ids, vectors[index - 1], out_dir, *settled)
         _write_shard("feature_description", target, rows, statistics, path)
 
-    shards.run_shards(work / "dictionaries", 1, train, inputs, "feature_description: dictionaries")
-    dictionaries = features.find_dictionaries(config, target, token_ids, layers, out_dir, seed)
-    states = shards.run_shards(work / "exemplars", n_shards, search, inputs, "feature_description: exemplars")
-    paths = shards.run_shards(work / "candidates", 1, make, inputs, "feature_description: rows")
-    return paths, lambda rows, counts: (_by_group(rows, range(len(rows)), seed), counts[0])
+    def draw(rows: Rows, counts: list[dict[str, Any]]) -> tuple[Parts, dict[str, Any]]:
+        told = {name: json.loads(parquet.read_metadata(path).metadata[b"counts"]) for name, path in beside.items()}
+        return _by_group(rows, range(len(rows)), seed), counts[0] | ({"out_of_distribution": told} if told else {})
+
+    title = "feature_description"
+    shards.run_shards(work / "dictionaries", 1, train, inputs, f"{title}: dictionaries")
+    vectors = [
+        Vectors.load(path)
+        for path in shards.run_shards(work / "vectors", len(names), choose, inputs, f"{title}: vectors")
+    ]
+    dictionaries = [
+        features.find_dictionaries(config, target, token_ids, layers, out_dir, seed),
+        *(own.dictionaries(target) for own in vectors),
+    ]
+    states = shards.run_shards(work / "exemplars", n_shards, search, inputs, f"{title}: exemplars")
+    paths = shards.run_shards(work / "candidates", len(dictionaries), make, inputs, f"{title}: rows")
+    beside = dict(zip(names, paths[1:], strict=True))
+    return paths[:1], draw, beside
+
+
+def _held_out_pairs(config: Any, target: Target, corpus: Corpus, seed: int) -> list[Pair]:
+    """Pairs whose facts lie in the test split, of activation patching too: no explainer was trained on them."""
+    found = _pairs(config.pairs, target, corpus, PAIRS_FOR_ONE * config.n_differences, seed)
+    held_out = [pair for pair in dict.fromkeys(found.items) if split_of(pair.clean.group, seed) == "test"]
+    held_out = held_out[: config.n_differences]
+    _tell_items("feature_description, differences", PAIRS, len(held_out), config.n_differences, found.skipped)
+    return held_out
 
 
 def _transluce_shards(
@@ -235,13 +281,7 @@ def _find(task: str, config: Any, target: Target, corpus: Corpus, seed: int) -> 
     """The pairs or questions that interventions are run on."""
     source = config.source
     if task == "activation_patching":
-        if source.kind in ("counterfact", "relations"):
-            return fact_pairs(source, target, config.n_pairs, seed)
-        if source.kind == "pairs":
-            return table_pairs(source, target, config.n_pairs, seed)
-        if corpus.world:
-            return Found(list(world_pairs(corpus.world, config.n_pairs, seed)))
-        return Found(list(story_pairs(target, corpus.texts, config.n_pairs, seed, config.max_text_tokens)))
+        return _pairs(source, target, corpus, config.n_pairs, seed, config.max_text_tokens)
     if source.kind == "multiple_choice":
         return table_questions(source, target, config.n_questions, seed)
     if corpus.world is None:
@@ -253,24 +293,28 @@ def _find(task: str, config: Any, target: Target, corpus: Corpus, seed: int) -> 
     return Found(list(world_questions(corpus.world, config.n_questions, seed)))
 
 
-def _source_hash(path: str | None) -> str | None:
-    """Content of a local source; what lies on the Hub is known by its name and revision."""
-    local = Path(path or "").expanduser()
-    if not path or not local.exists():
-        return None
-    files = [local] if local.is_file() else sorted(file for file in local.rglob("*") if file.is_file())
-    return shards.fingerprint([[file.name, shards.file_sha256(file)] for file in files])
+def _pairs(
+    source: PairSource, target: Target, corpus: Corpus, n: int, seed: int, max_text_tokens: int = 64
+) -> Found[Pair]:
+    if source.kind in ("counterfact", "relations"):
+        return fact_pairs(source, target, n, seed)
+    if source.kind == "pairs":
+        return table_pairs(source, target, n, seed)
+    if source.kind == "transluce":
+        raise SelfExplainError("pairs.kind is transluce, whose rows are finished: give a source of pairs of prompts.")
+    if corpus.world:
+        return Found(list(world_pairs(corpus.world, n, seed)))
+    return Found(list(story_pairs(target, corpus.texts, n, seed, max_text_tokens)))
 
 
-def _tell_items(task: str, found: int, asked: int, skipped: Mapping[str, int]) -> None:
+def _tell_items(title: str, noun: str, found: int, asked: int, skipped: Mapping[str, int]) -> None:
     reasons = "; ".join(f"{count:,} skipped: {reason}" for reason, count in skipped.items() if count)
-    noun = "counterfactual pairs" if task == "activation_patching" else "questions"
     if not found:
         raise SelfExplainError(
             f"no {noun}: the source gave none that this target can be asked about. {reasons or 'It is empty.'}"
         )
     if found < asked or reasons:
-        logger.warning("%s: %d of %d %s wanted were found. %s", task, found, asked, noun, reasons)
+        logger.warning("%s: %d of %d %s wanted were found. %s", title, found, asked, noun, reasons)
 
 
 def _estimate(task: str, target: Target, items: Sequence, make: Callable, work: Path) -> None:
@@ -342,9 +386,16 @@ def _write_shard(task: str, target: Target, rows: Rows, counts: Mapping[str, Any
 
 
 def _gather(
-    task: str, config: Any, target: Target, paths: Sequence[Path], draw: Draw, out_dir: Path, seed: int
+    task: str,
+    config: Any,
+    target: Target,
+    paths: Sequence[Path],
+    draw: Draw,
+    beside: Mapping[str, Path],
+    out_dir: Path,
+    seed: int,
 ) -> None:
-    """Draw rows by their light columns, fetch them whole, and write the splits."""
+    """Draw rows by their light columns, fetch them whole, and write the splits; what lies beside them as it is."""
     import pyarrow as pa
     import pyarrow.parquet as parquet
 
@@ -379,6 +430,11 @@ def _gather(
     for split, part in parts.items():
         _write_parquet(table.take([bisect_left(indices, index) for index in part]), out_dir / f"{split}.parquet")
 
+    for name, path in beside.items():
+        own_table = parquet.read_table(path)
+        metadata = {key: value for key, value in own_table.schema.metadata.items() if key != b"counts"}
+        _write_parquet(own_table.replace_schema_metadata(metadata), out_dir / f"{name}.parquet")
+
     if task in CELLS:
         train, test = ([light[index] for index in parts[split]] for split in ("train", "test"))
         text = (lambda row: row["target_prompt"]) if task == "activation_patching" else None
@@ -392,7 +448,7 @@ def _gather(
         "splits": {split: {"rows": len(part), "groups": groups[split]} for split, part in parts.items()},
     }
     shards.write_json(out_dir / "statistics.json", statistics)
-    (out_dir / "README.md").write_text(_readme(task, target, shared), encoding="utf-8")
+    (out_dir / "README.md").write_text(_readme(task, target, shared, beside), encoding="utf-8")
     logger.info("%s: %s", task, ", ".join(f"{len(part):,} {split} rows" for split, part in parts.items()))
 
 
@@ -410,11 +466,12 @@ def _by_group(rows: Rows, indices: Iterable[int], seed: int) -> Parts:
     return {split: [place["index"] for place in part] for split, part in parts.items()}
 
 
-def _readme(task: str, target: Target, shared_vectors: bool) -> str:
+def _readme(task: str, target: Target, shared_vectors: bool, beside: Iterable[str]) -> str:
     """Tells `load_dataset` which files are data; the card stage writes the card in its place."""
     files = {"default": {split: f"{split}.parquet" for split in SPLITS}}
     if shared_vectors:
         files["vectors"] = {"train": "vectors.parquet"}
+    files |= {name: {"test": f"{name}.parquet"} for name in beside}
     configs = [
         {"config_name": name, "data_files": [{"split": split, "path": path} for split, path in own.items()]}
         for name, own in files.items()

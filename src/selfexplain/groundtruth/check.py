@@ -15,6 +15,7 @@ from selfexplain.errors import SelfExplainError
 from selfexplain.groundtruth.build import is_whole
 from selfexplain.groundtruth.formats import read_rows
 from selfexplain.groundtruth.splits import SPLITS
+from selfexplain.target.ablation import answers
 from selfexplain.target.blocks import decoder_blocks
 from selfexplain.target.load import Target, load_target
 
@@ -96,10 +97,13 @@ def _patched(target: Target, row: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def _ablated(target: Target, row: Mapping[str, Any]) -> tuple[str, str]:
-    """Stored and found output of an ablation row, with and without the removed span."""
+    """Stored and found output of an ablation row, with the removed span and without it."""
     begin, end = row["removed_span"]
-    texts = row["target_prompt"], row["target_prompt"][:begin] + row["target_prompt"][end:]
-    found = [target.tokenizer.decode([_next_token(target, target.encode(text))]).strip() for text in texts]
+    texts = row["target_prompt"], row["target_prompt"][:begin] + row["replacement"] + row["target_prompt"][end:]
+    if row["answered_by"] == "likelihood":
+        found = [answer.output for text in texts for answer in answers(target, [text], [row["choices"]], "likelihood")]
+    else:
+        found = [target.tokenizer.decode([_next_token(target, target.encode(text))]).strip() for text in texts]
     return f"{row['full_output']!r} -> {row['ablated_output']!r}", f"{found[0]!r} -> {found[1]!r}"
 
 

@@ -10,6 +10,11 @@ def what_counts(config: Any) -> dict[str, Any]:
     return {name: value for name, value in asdict(config).items() if name not in how_fast}
 
 
+def table_of(config: Any) -> "TableConfig":
+    """The table that the pairs or questions of a task come from."""
+    return config.pairs if isinstance(config, FeatureConfig) else config.source
+
+
 @dataclass(frozen=True, kw_only=True)
 class TableConfig:
     """A table of rows.
@@ -141,6 +146,11 @@ class FeatureConfig:
         endpoint_concurrency: requests in flight.
         endpoint_timeout: seconds that a reply may take.
         share_vectors: keep each vector once, in a configuration of its own (`vectors`), where many rows have it.
+        n_activations: tokens of the corpus whose whole activations are asked about, at every layer: a test set out of
+            distribution, in a configuration of its own (`activations`).
+        n_differences: counterfactual pairs whose difference of activations at the last token is asked about, at every
+            layer: another one (`differences`).
+        pairs: where these pairs come from.
     """
 
     layers: tuple[int | float | str, ...] | None = None
@@ -171,6 +181,9 @@ class FeatureConfig:
     endpoint_concurrency: int = 8
     endpoint_timeout: float = 120.0
     share_vectors: bool = False
+    n_activations: int = 0
+    n_differences: int = 0
+    pairs: PairSource = field(default_factory=PairSource)
 
 
 @dataclass(frozen=True)
@@ -199,9 +212,14 @@ class AblationConfig:
     Attributes:
         n_questions: hinted questions asked, with and without their hint.
         n_rows: rows kept, half of them changed.
+        answers: what counts as the target's answer: its "next_token", whatever that is, or the option of the highest
+            "likelihood" as a whole continuation.
+        replacement: a neutral text that takes the hint's place; empty to leave the hint out.
         source: where the questions come from.
     """
 
     n_questions: int = 8000
     n_rows: int = 4000
+    answers: Literal["next_token", "likelihood"] = "next_token"
+    replacement: str = ""
     source: QuestionSource = field(default_factory=QuestionSource)

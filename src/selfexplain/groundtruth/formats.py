@@ -170,6 +170,8 @@ def _ablation_from_transluce(record: Row, tokenizer: "PreTrainedTokenizerBase") 
         "target_prompt": text,
         "removed_text": hint,
         "removed_span": [begin, begin + removed],
+        "replacement": "",
+        "answered_by": "next_token",
         "full_output": record["random_hint_prediction"].strip(),
         "ablated_output": record["zeroshot_prediction"].strip(),
         "changed": record["changed_pred_bc_hint"],

@@ -71,6 +71,8 @@ def features(task: str, d_model: int, dtype: Dtype = "float16") -> "Features":
             "target_prompt": text,
             "removed_text": text,
             "removed_span": List(number),
+            "replacement": text,
+            "answered_by": text,
             "full_output": text,
             "ablated_output": text,
             "changed": flag,

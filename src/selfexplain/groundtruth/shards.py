@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from tqdm import tqdm
 
 from selfexplain.errors import SelfExplainError
+from selfexplain.groundtruth.config import table_of
 
 if TYPE_CHECKING:
     from accelerate import PartialState
@@ -122,11 +123,31 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write a JSON file that is seen whole or not at all."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+def fingerprint_files(path: Path) -> str:
+    """SHA-256 of a file, or of all files of a directory with their names."""
+    digest = hashlib.sha256()
+    for file in [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file()):
+        digest.update(f"{file.relative_to(path)} {file_sha256(file)}\n".encode())
+    return digest.hexdigest()
+
+
+def fingerprint_table(config: Any) -> str | None:
+    """Content of the local table that a task's items come from; what lies on the Hub is known by its revision."""
+    name = table_of(config).path
+    path = Path(name or "").expanduser()
+    return fingerprint_files(path) if name and path.exists() else None
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a file that is seen whole or not at all."""
+    partial = path.with_name(path.name + ".tmp")
+    partial.write_text(text, encoding="utf-8")
     os.replace(partial, path)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """The same for a JSON value."""
+    write_atomically(path, json.dumps(value, indent=2) + "\n")
 
 
 def _record(shard: Path) -> Path:

@@ -8,6 +8,7 @@ import torch
 
 from selfexplain.errors import SelfExplainError
 from selfexplain.features.describe import Description
+from selfexplain.features.residuals import SINK_RATIO
 from selfexplain.features.simulate import score, simulate
 from selfexplain.modeling.explanation import (
     AblationQuery,
@@ -23,7 +24,6 @@ from selfexplain.target.load import Target
 from selfexplain.target.patching import Patch, run_patches
 
 AGREES_FROM = 0.3  # correlation of a description's predictions with the activations
-SINK_RATIO = 10.0  # a position whose norm is this many times the text's median is an attention sink, and says nothing
 _HINT = re.compile(r"^Hint:.*$", re.MULTILINE)
 
 

@@ -47,6 +47,11 @@ class Configuration:
     vectors_apart: bool = False
 
     @property
+    def beside(self) -> Mapping[str, Mapping[str, Any]]:
+        """Counts of the test sets out of distribution, by name."""
+        return self.statistics.get("out_of_distribution", {})
+
+    @property
     def prefix(self) -> str:
         return f"{self.name}/" if self.name else ""
 
@@ -59,7 +64,7 @@ class Configuration:
         """The statistics that are tables: rows of named columns, or of one number without a name."""
         found = {}
         for name, value in self.statistics.items():
-            if not isinstance(value, Mapping) or not value:
+            if not isinstance(value, Mapping) or not value or name == "out_of_distribution":
                 continue
             rows = list(value.values())
             if all(isinstance(row, Mapping) for row in rows) and len({tuple(row) for row in rows}) == 1:
@@ -71,7 +76,8 @@ class Configuration:
     @property
     def numbers(self) -> dict[str, Any]:
         """The other statistics, by dotted name; long lists are left to statistics.json."""
-        rest = {name: value for name, value in self.statistics.items() if name not in self.tables}
+        elsewhere = {*self.tables, "out_of_distribution"}
+        rest = {name: value for name, value in self.statistics.items() if name not in elsewhere}
         return {name: value for name, value in _flat(rest) if not (isinstance(value, list) and len(value) > 8)}
 
 
@@ -287,12 +293,23 @@ def _dataset_front_matter(task: str, configurations: Sequence[Configuration]) ->
 
 
 def _configs(found: Configuration, only: bool) -> Iterator[dict[str, Any]]:
-    """The entries of a configuration in the metadata: its splits and, where they lie apart, its vectors."""
+    """The entries of a configuration in the metadata: its splits, its vectors where they lie apart, its other tests."""
     splits = [{"split": split, "path": f"{found.prefix}{split}.parquet"} for split in SPLITS]
     yield {"config_name": found.name or "default", **({"default": True} if only else {}), "data_files": splits}
     if found.vectors_apart:
         name = f"{found.name}-vectors" if found.name else "vectors"
         yield {"config_name": name, "data_files": [{"split": "train", "path": f"{found.prefix}vectors.parquet"}]}
+    for beside in found.beside:
+        name = f"{found.name}-{beside}" if found.name else beside
+        yield {"config_name": name, "data_files": [{"split": "test", "path": f"{found.prefix}{beside}.parquet"}]}
+
+
+def sections(tasks: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """The scores of each task by its name, those of its test sets out of distribution by `<task>/<name>`."""
+    for task, result in tasks.items():
+        yield task, result
+        for name, beside in result.get("out_of_distribution", {}).items():
+            yield f"{task}/{name}", beside
 
 
 def _examples(run_dir: Path, task: str, n: int = 2) -> list[dict[str, Any]]:
@@ -328,7 +345,7 @@ def _templates() -> "Environment":
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    for filter in (_readable, _flat, _cell, _shown, _yaml, _fenced):
+    for filter in (_readable, _flat, _cell, _shown, _yaml, _fenced, sections):
         environment.filters[filter.__name__.removeprefix("_")] = filter
     return environment
 
@@ -353,7 +370,7 @@ def _fenced(text: str) -> str:
 
 
 def _readable(name: str) -> str:
-    return name.replace("_", " ").replace("f1", "F1")
+    return name.replace("_", " ").replace("f1", "F1").replace("/", ", ")
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

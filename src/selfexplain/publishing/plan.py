@@ -26,6 +26,8 @@ _HUB_NAME = re.compile(r"[A-Za-z0-9](?:[\w.-]{0,94}[A-Za-z0-9])?")
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _CONTENT = ("tokenizer.json", "tokenizer_config.json", "card.json", "statistics.json")
 """What a model reads or wrote may look like a path and be none."""
+_NOT_PUBLISHED = ("manifest.json", "replies.sqlite*", "neuronpedia-*")
+"""Of a dataset's directory: how its build stands, what an endpoint said, and exports that lie elsewhere anyway."""
 _TEXT = {".json", ".jsonl", ".yaml", ".yml", ".md", ".txt", ".py", ".jinja", ".css", ".js", ".html", ".toml", ".cfg"}
 _LOCAL_PATH = re.compile(r"(?:(?:/[\w.@+-]+){2,}/?|~[\w.-]*/\S*|\.{1,2}/\S*|[A-Za-z]:[\\/]\S*)")
 _SECRETS = {
@@ -268,7 +270,7 @@ def _dataset(public: Path, task: str, names: Names, staging: Path, earlier: Path
     files += [
         File(f"{own.name}/{path}", file)
         for path, file in _tree(directory)
-        if path != "README.md" and not path.startswith("replies.sqlite")  # what an endpoint said is its users' own
+        if path != "README.md" and not any(fnmatch.fnmatchcase(path, pattern) for pattern in _NOT_PUBLISHED)
     ]
     files.append(File(f"{own.name}/recipe.yaml", public / "recipe.yaml"))
     if own.has_figure:
@@ -301,7 +303,7 @@ def _results(public: Path, recipe: Mapping[str, Any], names: Names, staging: Pat
 
 def _scores(results: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """One row a score, for tables over many runs."""
-    for task, result in results["tasks"].items():
+    for task, result in cards.sections(results["tasks"]):
         for system, scores in result["scores"].items():
             for metric, score in scores.items():
                 yield {

@@ -42,9 +42,8 @@ def pin(recipe: Recipe, run_dir: Path) -> tuple[Recipe, dict[str, str]]:
             found[key] = commit
         return commit or revision
 
-    def with_source(config: Any) -> Any:
-        source = config.source
-        return replace(config, source=replace(source, revision=resolve("dataset", source.path, source.revision)))
+    def pinned(table: Any) -> Any:
+        return replace(table, revision=resolve("dataset", table.path, table.revision))
 
     texts = recipe.corpus_options
     return replace(
@@ -52,8 +51,9 @@ def pin(recipe: Recipe, run_dir: Path) -> tuple[Recipe, dict[str, str]]:
         target_revision=resolve("model", recipe.target, recipe.target_revision),
         explainer_revision=resolve("model", recipe.explainer, recipe.explainer_revision),
         corpus_options=replace(texts, revision=resolve("dataset", recipe.corpus, texts.revision)),
-        activation_patching=with_source(recipe.activation_patching),
-        input_ablation=with_source(recipe.input_ablation),
+        feature_description=replace(recipe.feature_description, pairs=pinned(recipe.feature_description.pairs)),
+        activation_patching=replace(recipe.activation_patching, source=pinned(recipe.activation_patching.source)),
+        input_ablation=replace(recipe.input_ablation, source=pinned(recipe.input_ablation.source)),
     ), found
 
 

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 from selfexplain import tiny
 from selfexplain.errors import SelfExplainError
 from selfexplain.groundtruth.config import CorpusConfig, what_counts
-from selfexplain.groundtruth.shards import process_state
+from selfexplain.groundtruth.shards import fingerprint_files, fingerprint_table, process_state, write_atomically
 from selfexplain.recipes.recipe import AnyRecipe, Recipe, TinyTargetRecipe, dump_recipe
 from selfexplain.recipes.revisions import pin
-from selfexplain.recipes.stages import Step, execute, fingerprint_files, library_versions, open_run, write_atomically
+from selfexplain.recipes.stages import Step, execute, library_versions, open_run
 
 if TYPE_CHECKING:
     from selfexplain.groundtruth.sources import Corpus
@@ -163,9 +163,7 @@ class _Road:
 
     def _source(self, task: str) -> str | None:
         """Content of the local file or directory that a task's items come from."""
-        source = getattr(getattr(self.recipe, task), "source", None)
-        path = Path((source and source.path) or "").expanduser()
-        return fingerprint_files(path) if source and source.path and path.exists() else None
+        return fingerprint_table(getattr(self.recipe, task))
 
     @cached_property
     def is_trained(self) -> bool:

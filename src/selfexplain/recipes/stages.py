@@ -5,8 +5,6 @@ atomically around every step.
 """
 
 import errno
-import hashlib
-import json
 import logging
 import os
 import platform
@@ -24,7 +22,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from selfexplain import __version__
 from selfexplain.errors import SelfExplainError
-from selfexplain.groundtruth.shards import disk_full, fingerprint, process_state
+from selfexplain.groundtruth.shards import disk_full, fingerprint, process_state, write_json
 
 logger = logging.getLogger(__name__)
 
@@ -80,14 +78,7 @@ class Manifest:
     stages: dict[str, Record] = field(default_factory=dict)
 
     def write(self, run_dir: Path) -> None:
-        write_atomically(run_dir / "manifest.json", json.dumps(asdict(self), indent=2) + "\n")
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write a file that is seen whole or not at all."""
-    partial = path.with_name(path.name + ".tmp")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
+        write_json(run_dir / "manifest.json", asdict(self))
 
 
 def open_run(run_dir: Path, identity: dict[str, str], seed: int) -> Manifest:
@@ -184,16 +175,6 @@ def _announce(step: Step, decision: str) -> str:
     from accelerate.utils import broadcast_object_list
 
     return broadcast_object_list([decision])[0] if step.shared else decision
-
-
-def fingerprint_files(path: Path) -> str:
-    """SHA-256 of a file, or of all files of a directory with their names."""
-    digest = hashlib.sha256()
-    for file in [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file()):
-        with file.open("rb") as stream:
-            content = hashlib.file_digest(stream, "sha256").hexdigest()
-        digest.update(f"{file.relative_to(path)} {content}\n".encode())
-    return digest.hexdigest()
 
 
 def library_versions() -> dict[str, str]:

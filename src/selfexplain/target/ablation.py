@@ -269,12 +269,9 @@ def answers(
         SelfExplainError: a text or option that is empty or over the context.
     """
     prompts = [target.encode(text) for text in texts]
-    continuations = [
-        [_continuation(target, text, ids, option) for option in own]
-        for text, ids, own in zip(texts, prompts, options, strict=True)
-    ]
+    tokens = [_options(target, *asked) for asked in zip(texts, prompts, options, strict=True)]
     if by == "likelihood":
-        flat = [(n, ids) for n, own in enumerate(continuations) for ids in own]
+        flat = [(n, ids) for n, own in enumerate(tokens) for ids in own]
         scores = iter(_sequence_log_probs(target, [prompts[n] for n, _ in flat], [ids for _, ids in flat]))
         scored = [tuple(next(scores) for _ in own) for own in options]
         return [
@@ -292,7 +289,7 @@ def answers(
             close = near_ties(logits, target.model.dtype).tolist()
             for row, n in enumerate(part):
                 index, output = which[n], int(log_probs[row].argmax())
-                first = [ids[0] for ids in continuations[index]]
+                first = [ids[0] for ids in tokens[index]]
                 found[index] = Answer(
                     target.tokenizer.decode([output]),
                     log_probs[row, output].item(),
@@ -308,14 +305,28 @@ def answers(
     return [found[index] for index in range(len(prompts))]
 
 
-def _continuation(target: Target, text: str, ids: Sequence[int], option: str) -> list[int]:
-    """Tokens of an option after a text, as they come out where both are tokenised together."""
-    together = target.encode(f"{text} {option}")
-    if not option.strip() or together[: len(ids)] != list(ids):
-        raise SelfExplainError(
-            f"option {option!r} cannot follow the text: it is empty, or its first token merges with the text's last."
-        )
-    return together[len(ids) :]
+def continuations(target: Target, text: str, options: Sequence[str]) -> list[list[int] | None]:
+    """Tokens of each option after a text and a space, as they come out where both are tokenised together.
+
+    None for an option that is empty, or whose first token merges with the text's last.
+    """
+    ids, *together = target.tokenizer([text, *(f"{text} {option}" for option in options)])["input_ids"]
+    return [
+        own[len(ids) :] if option.strip() and own[: len(ids)] == ids else None
+        for option, own in zip(options, together, strict=True)
+    ]
+
+
+def _options(target: Target, text: str, ids: Sequence[int], options: Sequence[str]) -> list[list[int]]:
+    found = []
+    for option, own in zip(options, continuations(target, text, options), strict=True):
+        if own is None or len(ids) + len(own) > target.context_length:
+            raise SelfExplainError(
+                f"option {option!r} cannot follow the text: it is empty, its first token merges with the text's last, "
+                f"or it is over the context ({target.context_length} tokens)."
+            )
+        found.append(own)
+    return found
 
 
 def _sequence_log_probs(

@@ -1,4 +1,4 @@
-"""Input ablation: if this part of the input is removed, does the answer change, and to what?
+"""Input ablation: if this part of the input is removed or replaced, does the answer change, and to what?
 
 The answer is an `Outcome`. No vector is involved: the explainer reads what the target read.
 """
@@ -12,6 +12,7 @@ HINT_TEMPLATES = (
     "\nIf the hint were removed, how would the answer change?\n",
     "\nWhat would the answer be without the hint?\n",
 )
+HINT_REPLACED_TEMPLATE = "\nIf the hint were replaced by <<<{replacement}>>>, how would the answer change?\n"
 SPAN_TEMPLATE = "\nIf <<<{removed}>>> were removed, how would the answer change?\n"
 
 
@@ -20,6 +21,11 @@ def question(text: str, removed: str | None = None, template: int = 0) -> Questi
     if removed is None:
         return Question(text + HINT_TEMPLATES[template])
     return Question(text + SPAN_TEMPLATE.replace("{removed}", removed))
+
+
+def replaced_hint_question(text: str, replacement: str) -> Question:
+    """Ask about putting `replacement` in the place of the hint."""
+    return Question(text + HINT_REPLACED_TEMPLATE.replace("{replacement}", replacement))
 
 
 def cell(row: Mapping[str, Any]) -> tuple[str, str]:

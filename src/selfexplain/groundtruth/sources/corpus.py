@@ -23,6 +23,11 @@ class Corpus:
     texts: list[str]
     world: World | None = None
 
+    @property
+    def classes(self) -> dict[str, set[str]]:
+        """Classes of tokens that descriptions may name; those of the world."""
+        return self.world.classes if self.world else {}
+
 
 def read_corpus(name: str, seed: int, config: CorpusConfig | None = None) -> Corpus:
     """Texts of a corpus, each once.
