@@ -353,7 +353,7 @@ def _fenced(text: str) -> str:
 
 
 def _readable(name: str) -> str:
-    return name.replace("_", " ").replace("f1", "F1")
+    return name.replace("_", " ").replace("f1", "F1").replace("selfie", "SelfIE")
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

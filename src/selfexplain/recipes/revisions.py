@@ -46,12 +46,15 @@ def pin(recipe: Recipe, run_dir: Path) -> tuple[Recipe, dict[str, str]]:
         source = config.source
         return replace(config, source=replace(source, revision=resolve("dataset", source.path, source.revision)))
 
-    texts = recipe.corpus_options
+    texts, compared = recipe.corpus_options, recipe.comparison
+    named = zip(compared.models, compared.revisions or [None] * len(compared.models), strict=True)
+    commits = tuple(resolve("model", *model) for model in named)
     return replace(
         recipe,
         target_revision=resolve("model", recipe.target, recipe.target_revision),
         explainer_revision=resolve("model", recipe.explainer, recipe.explainer_revision),
         corpus_options=replace(texts, revision=resolve("dataset", recipe.corpus, texts.revision)),
+        comparison=replace(compared, revisions=commits if any(commits) else ()),
         activation_patching=with_source(recipe.activation_patching),
         input_ablation=with_source(recipe.input_ablation),
     ), found
