@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 SPLITS = ("train", "validation", "test")
 TAG = "selfexplain"
+EXPLAINED_BY = {"self": "itself", "other": "another model", "nearest_neighbour": "nearest neighbour"}
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -126,6 +127,8 @@ def model_card(run_dir: Path, figures: str, names: Names | None = None, licence:
         environment=results["environment"],
         config=config,
         tasks=results["tasks"],
+        comparison=results.get("comparison"),
+        explained_by=EXPLAINED_BY,
         examples={task: _examples(run_dir, task) for task in results["tasks"]},
         front_matter=_model_front_matter(recipe, config, results, names, licence, merged),
         changed_settings=_changed_settings(recipe["training"]),

@@ -82,10 +82,11 @@ def golden_rows(
 def _read(datasets_dir: Path, task: str, cache_dir: Path, share: float, seed: int) -> "Dataset":
     from selfexplain.groundtruth.formats import read_dataset
 
-    rows = read_dataset(datasets_dir / task / "train.parquet", [*COLUMNS, "group"], cache_dir)
-    if share < 1:
-        rows = rows.select(share_of(rows["group"], share, seed))
-    return rows.remove_columns("group")
+    path = datasets_dir / task / "train.parquet"
+    if share == 1:
+        return read_dataset(path, COLUMNS, cache_dir)
+    rows = read_dataset(path, [*COLUMNS, "group"], cache_dir)
+    return rows.select(share_of(rows["group"], share, seed)).remove_columns("group")
 
 
 def paired_activations(
