@@ -104,6 +104,24 @@ def test_groups_do_not_depend_on_how_the_work_is_cut(monkeypatch):
     assert all(whole[i] == whole[j] for i, j in (cosines > 0.9).nonzero().tolist())
 
 
+def test_families_about_the_same_share_a_group_and_odd_members_chain_nothing():
+    families = [0, 0, 0, 1, 2, 2, 3]
+    concepts = ["Paris", "Paris", "comma", "paris", "comma", "comma", "eel"]
+    groups = groundtruth.join_concepts(families, concepts)
+    assert groups[0] == groups[1] == groups[2] == groups[3] and groups[4] == groups[5]
+    assert len({groups[0], groups[4], groups[6]}) == 3
+    assert groundtruth.join_concepts([], []) == []
+
+
+def test_a_concept_is_what_an_offline_description_names_first():
+    def concept(text, source=groundtruth.OFFLINE):
+        return groundtruth.concept(groundtruth.Candidate(text, source), ANIMALS)
+
+    assert concept("the words cat, of") == concept("words after the word cat") == concept("the word cat") == "cat"
+    assert concept("words after animals") == "animals"
+    assert concept("the word cat", "some model") == "the word cat"
+
+
 @pytest.mark.parametrize(
     ("layers", "chosen"),
     [
@@ -153,16 +171,19 @@ def test_the_best_of_several_candidates_is_chosen_apart_from_where_it_is_scored(
     features, _ = collect_exemplars(target, token_ids, dictionaries, window=10, n_splits=3, seed=0)
     found, _ = groundtruth.write_candidates(config, dictionaries, features, None, tmp_path, ANIMALS, 0)
     by_index = {(row["feature_index"]): row for row in rows}
-    several = 0
+    dropped = 0
     for feature, candidates in zip(features, found, strict=True):
-        if not candidates:
+        assert len(candidates) == 4
+        choosing = {c.text: score(Description.parse(c.text, ANIMALS), feature.sets[1]) for c in candidates}
+        best = max(candidates, key=lambda c: choosing[c.text] - c.cost)
+        if choosing[best.text] < config.min_correlation:
+            assert feature.feature not in by_index
+            dropped += 1
             continue
         row = by_index[feature.feature]
-        choosing = {c.text: score(Description.parse(c.text, ANIMALS), feature.sets[1]) for c in candidates}
-        assert choosing[row["description"]] == max(choosing.values())
+        assert row["description"] == best.text
         assert row["simulator_score"] == score(Description.parse(row["description"], ANIMALS), feature.sets[2])
-        several += len(candidates) > 1
-    assert several > 3
+    assert dropped == statistics["poorly_described"] > 0
 
 
 def test_a_chat_model_describes_and_simulates_and_the_best_writer_is_kept(target, corpus, trained, tmp_path):

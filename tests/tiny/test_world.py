@@ -54,7 +54,7 @@ def test_each_word_of_texts_questions_and_answers_is_one_token(world, world_toke
 
 
 def test_descriptions_are_made_of_known_words(world, world_tokenizer):
-    description, _ = describe(
+    [(description, _)] = describe(
         [{"tokens": [" Paris", ",", " Rome", "."], "activations": [1.0, 0.0, 1.0, 0.0]}], world.classes
     )
     tokens = world_tokenizer.convert_ids_to_tokens(

@@ -137,14 +137,17 @@ class Description:
         return np.r_[False, named[:-1]] if self.after and len(named) else named
 
 
-def describe(exemplars: Sequence[Exemplar], classes: Classes | None = None) -> tuple[Description, float]:
-    """The description that correlates best with the activations over the concatenated exemplars, simpler on near-ties.
+def describe(
+    exemplars: Sequence[Exemplar], classes: Classes | None = None, n: int = 1
+) -> list[tuple[Description, float]]:
+    """The `n` descriptions that correlate best with the activations over the concatenated exemplars, best first.
 
-    Token lists are grown greedily by the token that adds most. Every form is judged from sums per token: a prediction
-    of 0 and 1 only enters the correlation through how many tokens it selects and what they add up to.
+    Of near-ties the simpler one is better. Token lists are grown greedily by the token that adds most. Every form is
+    judged from sums per token: a prediction of 0 and 1 only enters the correlation through how many tokens it selects
+    and what they add up to.
 
     Returns:
-        The description and its Pearson correlation on these exemplars (0 where the activations are constant).
+        Descriptions with their Pearson correlations on these exemplars (0 where the activations are constant).
     """
     classes = classes or {}
     activations = np.concatenate([exemplar["activations"] for exemplar in exemplars]).astype(np.float64)
@@ -155,7 +158,7 @@ def describe(exemplars: Sequence[Exemplar], classes: Classes | None = None) -> t
         for after, texts in ((False, here), (True, before))
         for description, n_selected, total in _candidates(texts, activations, classes, after)
     ]
-    return max(candidates, key=lambda candidate: candidate[1] - PENALTY * candidate[0].complexity)
+    return sorted(candidates, key=lambda candidate: candidate[1] - PENALTY * candidate[0].complexity, reverse=True)[:n]
 
 
 def _candidates(

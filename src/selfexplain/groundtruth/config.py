@@ -125,11 +125,14 @@ class FeatureConfig:
         n_random: windows drawn blindly, mostly inactive, in each set.
         window: tokens of a window.
         min_active: a feature that fires in fewer sequences of any set is left out.
-        min_correlation: an offline description that fits the exemplars it was written from less than this is dropped.
-        group_cosine: features at least this similar share a group, so that they never cross splits.
+        min_correlation: an offline description that fits less than this is dropped; of several candidates the one
+            chosen, by the exemplars it was chosen on, and else by those it was written from.
+        group_cosine: features at least this similar make a family; families that are mostly about the same share a
+            group, so that they never cross splits.
         rows_per_feature: rows of each feature, each asked with another template.
         descriptions: who writes them. Of several candidates the one with the best simulator score is kept.
-        n_candidates: descriptions asked of each writer, the first from all exemplars, the others from half of them.
+        n_candidates: descriptions asked of each writer: the offline one gives those that fit best, the others write
+            their first from all exemplars and the rest from half of them.
         simulator: who foretells activations from a description. The offline one reads the offline describer only.
         scores: what is measured of descriptions; the mean of each goes into the statistics.
         neuronpedia: folder or URL of an export of Neuronpedia, with `{layer}`; None for the one the SAE names.

@@ -1,6 +1,7 @@
 """Ground truth for feature description: SAE directions, descriptions of where they fire, and scores of those."""
 
 import re
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
@@ -15,7 +16,7 @@ from tqdm import tqdm
 
 from selfexplain.errors import SelfExplainError
 from selfexplain.features import language
-from selfexplain.features.describe import Description, describe
+from selfexplain.features.describe import PENALTY, Description, describe
 from selfexplain.features.dictionary import Dictionary, load_dictionaries
 from selfexplain.features.endpoint import Endpoint
 from selfexplain.features.exemplars import ExemplarState, collect
@@ -24,6 +25,7 @@ from selfexplain.features.saes import sample_activations, train_saes
 from selfexplain.features.simulate import Score, detect, fuzzing, simulated
 from selfexplain.features.windows import Exemplar, FeatureExemplars, collect_exemplars
 from selfexplain.groundtruth.config import FeatureConfig
+from selfexplain.groundtruth.splits import SAME_NAME, near_duplicate_groups
 from selfexplain.target.capture import check_layers
 from selfexplain.target.load import Target
 from selfexplain.tasks.feature_description import TEMPLATES, question
@@ -40,10 +42,11 @@ Classes = Mapping[str, set[str]]
 
 @dataclass(frozen=True)
 class Candidate:
-    """A description that might be kept, and who wrote it."""
+    """A description that might be kept, who wrote it, and the simulator score that its length has to be worth."""
 
     text: str
     source: str
+    cost: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -96,8 +99,8 @@ def build_rows(
     described, statistics = describe_features(config, target, token_ids, dictionaries, work_dir, classes, seed, passed)
     chosen = [dictionaries[one.feature.dictionary].directions[one.feature.feature] for one in described]
     vectors = torch.stack(chosen) if chosen else torch.empty(0, target.d_model)
-    similar = group_similar(vectors.to(target.model.device), config.group_cosine) if described else []
-    groups = [f"features-{group}" for group in similar]
+    families = group_similar(vectors.to(target.model.device), config.group_cosine) if described else []
+    groups = join_concepts(families, [concept(one.description, classes) for one in described])
     return rows_of(config, target, dictionaries, described, groups, seed), statistics | {
         "groups": len(set(groups)),
         "layers": layers,
@@ -262,7 +265,12 @@ def describe_features(
         pairs = [(candidate.text, feature.sets[1]) for feature, texts in described for candidate in texts]
         scores, statistics["choosing"] = simulator_scores(config, endpoint, pairs, classes)
         values = iter([score.value if score else 0.0 for score in scores])
-        described = [(feature, [max(texts, key=lambda _: next(values))]) for feature, texts in described]
+        chosen = []
+        for feature, texts in described:
+            value, candidate = max(((next(values), text) for text in texts), key=lambda pair: pair[0] - pair[1].cost)
+            if candidate.source != OFFLINE or value >= config.min_correlation:
+                chosen.append((feature, [candidate]))
+        described = chosen
     best = [(feature, candidate) for feature, (candidate, *_) in described]
     pairs = [(candidate.text, feature.sets[-1]) for feature, candidate in best]
     scores, statistics["scoring"] = simulator_scores(config, endpoint, pairs, classes)
@@ -294,14 +302,14 @@ def write_candidates(
     """Every writer's descriptions of each feature, from the first set of exemplars; equal ones once."""
     found: list[dict[str, Candidate]] = [{} for _ in features]
     report: dict[str, Any] = {}
-    drawn = [samples(feature.sets[0], config.n_candidates, seed + number) for number, feature in enumerate(features)]
     for source in config.descriptions:
         if source == "offline":
-            for texts, of_feature in zip(found, tqdm(drawn, desc="describing features", unit="feature"), strict=True):
-                for sample in of_feature:
-                    description, fit = describe(sample, classes)
-                    if fit >= config.min_correlation:
-                        texts.setdefault(str(description), Candidate(str(description), OFFLINE))
+            least = -1.0 if _is_search(config) else config.min_correlation  # a search measures it on other exemplars
+            for texts, feature in zip(found, tqdm(features, desc="describing features", unit="feature"), strict=True):
+                for description, fit in describe(feature.sets[0], classes, config.n_candidates):
+                    if fit >= least:
+                        cost = PENALTY * description.complexity
+                        texts.setdefault(str(description), Candidate(str(description), OFFLINE, cost))
         elif source == "neuronpedia":
             exports = [read_descriptions(d, config.neuronpedia, work_dir) for d in dictionaries]
             report["neuronpedia"] = {
@@ -313,8 +321,8 @@ def write_candidates(
         elif endpoint is not None:
             asked = [
                 (texts, n, sample)
-                for texts, of_feature in zip(found, drawn, strict=True)
-                for n, sample in enumerate(of_feature)
+                for number, (texts, feature) in enumerate(zip(found, features, strict=True))
+                for n, sample in enumerate(samples(feature.sets[0], config.n_candidates, seed + number))
             ]
             replies = language.describe_all(endpoint, [language.describe_request(s, n) for _, n, s in asked])
             for (texts, _, _), said in zip(asked, replies, strict=True):
@@ -459,6 +467,29 @@ def group_similar(vectors: Tensor, cosine: float) -> list[int]:
     for number, members in enumerate(components(np.arange(len(vectors)), cosine)):
         groups[members] = number
     return groups.tolist()
+
+
+def concept(description: Candidate, classes: Classes) -> str:
+    """What a feature is about: the word or class that an offline description names first; the text of any other."""
+    parsed = Description.parse(description.text, classes) if description.source == OFFLINE else None
+    return (parsed.name or parsed.tokens[0]) if parsed else description.text
+
+
+def join_concepts(families: Sequence[int], concepts: Sequence[str]) -> list[str]:
+    """A group for each feature: families of similar features that are mostly about the same share one.
+
+    SAEs of other layers and seeds find a feature again at cosines that others have too; their descriptions tell.
+    Each family counts for one concept, the one most of its members are about, lest a few odd descriptions chain all
+    families together. Concepts whose names are near-duplicates are one.
+    """
+    if not concepts:
+        return []
+    names = near_duplicate_groups(concepts, SAME_NAME)
+    members: dict[int, Counter[str]] = defaultdict(Counter)
+    for family, name in zip(families, names, strict=True):
+        members[family][name] += 1
+    named = {family: min(names, key=lambda name: (-names[name], name)) for family, names in members.items()}
+    return [f"features-{named[family]}" for family in families]
 
 
 def _connected(vectors: Tensor, threshold: float) -> NDArray[np.int64]:
