@@ -91,7 +91,7 @@ def test_report(rows, tmp_path):
     console = Console(width=200, file=io.StringIO())
     console.print(tables(found))
     for shown in (markdown(found), console.file.getvalue()):
-        assert "who explains whom" in shown.lower() and "itself (0.25 of them) - another model (all rows)" in shown
+        assert "who explains whom" in shown.lower() and "itself (0.25 of the rows) - another model (all rows)" in shown
         assert "+0.000 [+0.000, +0.000], p = 1" in shown
     write_figures(found, tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {"privileged_access.png", "data_efficiency.png"}

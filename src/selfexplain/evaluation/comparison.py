@@ -77,58 +77,108 @@ def compare(
     """
     if not given or any(len(one.answers) != len(rows[one.target]) for one in given):
         raise SelfExplainError("a comparison needs answers, one to each test row of their target.")
-    targets = list(rows)
-    groups = [row["group"] for target in targets for row in rows[target]]
-    result: dict[str, Any] = {"headline": HEADLINE[task], "n_test": {target: len(rows[target]) for target in targets}}
-    result |= {"scores": {}, "means": {}, "differences": {}}
+    result: dict[str, Any] = {
+        "headline": HEADLINE[task],
+        "n_test": {target: len(of_target) for target, of_target in rows.items()},
+        "scores": {},
+        "means": {},
+        "differences": {},
+    }
     for name in TASK_METRICS[task]:
-        by_target = {target: metrics(classes.get(target))[name] for target in targets}
-        metric = by_target[targets[0]]
-        counts = [_counts(by_target[one.target], one, rows[one.target]) for one in given]
-        cells: dict[tuple[str, str, float], list[int]] = defaultdict(list)
-        roles: dict[tuple[str, float], list[int]] = defaultdict(list)
-        for index, one in enumerate(given):
-            cells[one.target, one.explainer, one.share].append(index)
-            roles[one.role, one.share].append(index)
+        by_target = {target: metrics(classes.get(target))[name] for target in rows}
+        metric = by_target[given[0].target]
+        counts = [
+            by_target[one.target].count(one.answers, [row[metric.reference] for row in rows[one.target]])
+            for one in given
+        ]
+        result["scores"][name] = _cells(metric, rows, given, counts, n_resamples, seed)
+        result["means"][name], result["differences"][name] = _roles(metric, rows, given, counts, n_resamples, seed)
+    return result
 
-        result["scores"][name] = [
+
+def _cells(
+    metric: Metric,
+    rows: Mapping[str, Sequence[Row]],
+    given: Sequence[Given],
+    counts: Sequence[np.ndarray],
+    n_resamples: int,
+    seed: int,
+) -> list[dict[str, Any]]:
+    """The score of each (target, explainer, share) over all its seeds."""
+    members: dict[tuple[str, str, float], list[int]] = defaultdict(list)
+    for index, one in enumerate(given):
+        members[one.target, one.explainer, one.share].append(index)
+    entries = []
+    for (target, explainer, share), own in members.items():
+        mean, groups = np.mean([counts[index] for index in own], axis=0), [row["group"] for row in rows[target]]
+        entries.append(
             {
                 "target": target,
                 "explainer": explainer,
                 "share": share,
-                "n_train": _mean_rows([given[index] for index in members]),
-                **_score([counts[index] for index in members], rows[target], metric, n_resamples, seed),
+                "n_train": _rows_learned([given[index] for index in own]),
+                "value": float(metric.value(mean.sum(axis=0))),
+                "ci95": list(bootstrap_interval(mean, groups, metric.value, n_resamples, seed)),
+                "seeds": [float(metric.value(counts[index].sum(axis=0))) for index in own],
             }
-            for (target, explainer, share), members in cells.items()
-        ]
-        # Row statistics of a role, averaged over its trainings, each target in columns of its own.
-        order = sorted(roles, key=lambda key: (key[1], ROLES.index(key[0])))
-        stacked = {key: _stacked(targets, rows, given, counts, roles[key]) for key in order}
+        )
+    return entries
 
-        def mean(sums: np.ndarray, metric: Metric = metric) -> np.ndarray:
-            return np.mean([metric.value(part) for part in np.split(sums, len(targets), axis=-1)], axis=0)
 
-        result["means"][name] = [
-            {
-                "role": role,
-                "share": share,
-                "n_train": _mean_rows([given[index] for index in roles[role, share]]),
-                "value": float(mean(statistics.sum(axis=0))),
-                "ci95": list(bootstrap_interval(statistics, groups, mean, n_resamples, seed)),
-            }
-            for (role, share), statistics in stacked.items()
-        ]
-        result["differences"][name] = [
-            {
-                "first": list(first),
-                "second": list(second),
-                "difference": float(mean(stacked[first].sum(axis=0)) - mean(stacked[second].sum(axis=0))),
-                "ci95": list(bootstrap_difference(stacked[first], stacked[second], groups, mean, n_resamples, seed)),
-                "p_value": permutation_test(stacked[first], stacked[second], groups, mean, n_resamples, seed),
-            }
-            for first, second in _pairs(list(stacked))
-        ]
-    return result
+def _roles(
+    metric: Metric,
+    rows: Mapping[str, Sequence[Row]],
+    given: Sequence[Given],
+    counts: Sequence[np.ndarray],
+    n_resamples: int,
+    seed: int,
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The mean over targets of each (role, share), and the differences between these."""
+    groups = [row["group"] for of_target in rows.values() for row in of_target]
+    members: dict[tuple[str, float], list[int]] = defaultdict(list)
+    for index, one in enumerate(given):
+        members[one.role, one.share].append(index)
+    order = sorted(members, key=lambda key: (key[1], ROLES.index(key[0])))
+    stacked = {key: _stacked(rows, given, counts, members[key]) for key in order}
+
+    def mean(sums: np.ndarray) -> np.ndarray:
+        return np.mean([metric.value(part) for part in np.split(sums, len(rows), axis=-1)], axis=0)
+
+    means = [
+        {
+            "role": role,
+            "share": share,
+            "n_train": _rows_learned([given[index] for index in members[role, share]]),
+            "value": float(mean(statistics.sum(axis=0))),
+            "ci95": list(bootstrap_interval(statistics, groups, mean, n_resamples, seed)),
+        }
+        for (role, share), statistics in stacked.items()
+    ]
+    differences = [
+        {
+            "first": list(first),
+            "second": list(second),
+            "difference": float(mean(stacked[first].sum(axis=0)) - mean(stacked[second].sum(axis=0))),
+            "ci95": list(bootstrap_difference(stacked[first], stacked[second], groups, mean, n_resamples, seed)),
+            "p_value": permutation_test(stacked[first], stacked[second], groups, mean, n_resamples, seed),
+        }
+        for first, second in _pairs(order)
+    ]
+    return means, differences
+
+
+def _stacked(
+    rows: Mapping[str, Sequence[Row]], given: Sequence[Given], counts: Sequence[np.ndarray], members: Sequence[int]
+) -> np.ndarray:
+    """Row statistics averaged over trainings, `(rows of all targets, n_targets * k)`: a target has its own columns."""
+    k = counts[members[0]].shape[1]
+    blocks = []
+    for number, target in enumerate(rows):
+        own = [counts[index] for index in members if given[index].target == target]
+        block = np.zeros((len(rows[target]), len(rows) * k))
+        block[:, number * k : (number + 1) * k] = np.mean(own, axis=0)
+        blocks.append(block)
+    return np.concatenate(blocks)
 
 
 def _pairs(keys: Sequence[tuple[str, float]]) -> list[tuple[tuple[str, float], tuple[str, float]]]:
@@ -143,38 +193,5 @@ def _pairs(keys: Sequence[tuple[str, float]]) -> list[tuple[tuple[str, float], t
     return pairs
 
 
-def _counts(metric: Metric, one: Given, rows: Sequence[Row]) -> np.ndarray:
-    return metric.count(one.answers, [row[metric.reference] for row in rows])
-
-
-def _score(
-    counts: Sequence[np.ndarray], rows: Sequence[Row], metric: Metric, n_resamples: int, seed: int
-) -> dict[str, Any]:
-    groups, mean = [row["group"] for row in rows], np.mean(counts, axis=0)
-    return {
-        "value": float(metric.value(mean.sum(axis=0))),
-        "ci95": list(bootstrap_interval(mean, groups, metric.value, n_resamples, seed)),
-        "seeds": [float(metric.value(of_seed.sum(axis=0))) for of_seed in counts],
-    }
-
-
-def _stacked(
-    targets: Sequence[str],
-    rows: Mapping[str, Sequence[Row]],
-    given: Sequence[Given],
-    counts: Sequence[np.ndarray],
-    members: Sequence[int],
-) -> np.ndarray:
-    """`(rows of all targets, n_targets * k)`, zero outside each target's own columns."""
-    k = counts[members[0]].shape[1]
-    blocks = []
-    for number, target in enumerate(targets):
-        block = np.zeros((len(rows[target]), len(targets) * k))
-        own = [counts[index] for index in members if given[index].target == target]
-        block[:, number * k : (number + 1) * k] = np.mean(own, axis=0)
-        blocks.append(block)
-    return np.concatenate(blocks)
-
-
-def _mean_rows(given: Sequence[Given]) -> int:
+def _rows_learned(given: Sequence[Given]) -> int:
     return round(float(np.mean([one.n_train for one in given])))

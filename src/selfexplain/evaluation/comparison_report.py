@@ -190,7 +190,7 @@ def _finish(figure: "Figure", first: "Axes", path: Path) -> None:
 
 
 def _with(role: str, share: float) -> str:
-    return NAMES[role] + (" (all rows)" if share == 1 else f" ({share:.3g} of them)")
+    return NAMES[role] + (" (all rows)" if share == 1 else f" ({share:.3g} of the rows)")
 
 
 def _value(entry: Mapping[str, Any]) -> str:
