@@ -127,7 +127,7 @@ def write_figures(found: Mapping[str, Any], out_dir: Path) -> None:
 
 
 def _who(axes: "Axes", result: Mapping[str, Any], metric: str) -> None:
-    """One column a target, and one for the mean; an interval an explainer, a dot a training."""
+    """One column a target, and one for the mean; an interval an explainer, a dash a training of several."""
     targets = list(result["n_test"])
     scores = [entry for entry in result["scores"][metric] if entry["share"] == 1 and entry["explainer"] != NEIGHBOUR]
     labelled: set[str] = set()
@@ -139,6 +139,7 @@ def _who(axes: "Axes", result: Mapping[str, Any], metric: str) -> None:
         axes.plot([place, place], [low, high], color=COLOURS[role], linewidth=2.5, label=label, zorder=2)
         axes.plot(place, entry["value"], "o", color=COLOURS[role], markersize=7, zorder=3)
         seeds = entry.get("seeds", [])
+        seeds = seeds if len(seeds) > 1 else []
         axes.plot([place + 0.07] * len(seeds), seeds, "_", color=COLOURS[role], markersize=7, zorder=3)
 
     for column, target in enumerate(targets):
@@ -153,12 +154,12 @@ def _who(axes: "Axes", result: Mapping[str, Any], metric: str) -> None:
     axes.axvline(len(targets) - 0.5, color="#bbb", linewidth=0.8, linestyle=":")
     axes.set_xticks(range(len(targets) + 1), [*targets, "mean"])
     axes.set_xlim(-0.5, len(targets) + 0.5)
-    axes.set_xlabel("target")
-    for entry in result["differences"][metric]:
-        if entry["first"] == ["self", 1.0] and entry["second"] == ["other", 1.0]:
-            axes.annotate(
-                f"itself - another:\n{_difference(entry)}", (0.98, 0.02), xycoords="axes fraction", ha="right", size=8
-            )
+    shown = [
+        f"mean of itself - another model:\n{_difference(entry)}"
+        for entry in result["differences"][metric]
+        if entry["first"] == ["self", 1.0] and entry["second"] == ["other", 1.0]
+    ]
+    axes.set_xlabel("\n".join(["target", *shown]))
 
 
 def _curves(axes: "Axes", result: Mapping[str, Any], metric: str) -> None:
