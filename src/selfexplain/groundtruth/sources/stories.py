@@ -11,6 +11,7 @@ from selfexplain.groundtruth.splits import near_duplicate_groups
 from selfexplain.target.load import Target
 from selfexplain.target.nexttoken import next_tokens
 
+PREFIXES_PER_TEXT = SWAPS_PER_PREFIX = 4
 _WORD = re.compile(r"[A-Za-z]+")
 
 
@@ -19,7 +20,8 @@ def story_pairs(target: Target, texts: Sequence[str], n: int, seed: int, max_tok
 
     A name (capitalised inside a sentence) is swapped for another name, an object (said after "a", "an" or "the") for
     another object, of the same number of tokens, wherever it stands in the prefix. Kept are prefixes after which that
-    word is the target's own next one.
+    word is the target's own next one; each is paired with up to `SWAPS_PER_PREFIX` others, at most
+    `PREFIXES_PER_TEXT` of a text.
     """
     rng = random.Random(seed)
     kinds = _kinds(texts)
@@ -43,26 +45,23 @@ def story_pairs(target: Target, texts: Sequence[str], n: int, seed: int, max_tok
     made = 0
     used: Counter[int] = Counter()
     for start in range(0, len(candidates), 64):
-        part = [c for c in candidates[start : start + 64] if used[c[0]] < 4]
+        part = [c for c in candidates[start : start + 64] if used[c[0]] < PREFIXES_PER_TEXT]
         part = [c for c in part if 8 <= len(target.tokenizer(texts[c[0]][: c[3]])["input_ids"]) <= max_tokens]
         said = next_tokens(target, [texts[index][:end] for index, _, _, end in part])
         for (index, word, begin, end), token in zip(part, said, strict=True):
             others = [w for w in swaps[kinds[word], length[word]] if w != word and w not in texts[index]]
             if token != ids[word][0] or not others:
                 continue
-            other = rng.choice(others)
-            prefix = texts[index][:end]
-            swapped = re.sub(rf"\b{word}\b", other, prefix)
-            shift = len(re.sub(rf"\b{word}\b", other, prefix[:begin])) - begin
-            group = f"text {groups[index]}"
+            prefix, group = texts[index][:end], f"text {groups[index]}"
+            clean = Prompt(prefix, group, (begin, begin + len(word)), len(prefix))
             used[index] += 1
-            made += 1
-            yield Pair(
-                Prompt(prefix, group, (begin, begin + len(word)), len(prefix)),
-                Prompt(swapped, group, (begin + shift, begin + shift + len(other)), len(swapped)),
-            )
-            if made == n:
-                return
+            for other in rng.sample(others, min(len(others), SWAPS_PER_PREFIX)):
+                swapped = re.sub(rf"\b{word}\b", other, prefix)
+                shift = len(re.sub(rf"\b{word}\b", other, prefix[:begin])) - begin
+                yield Pair(clean, Prompt(swapped, group, (begin + shift, begin + shift + len(other)), len(swapped)))
+                made += 1
+                if made == n:
+                    return
 
 
 def _kinds(texts: Sequence[str]) -> dict[str, str]:
