@@ -41,6 +41,8 @@ NAMES = {
         "selfexplain.training.train.train",
         "selfexplain.evaluation.config.EvaluationConfig",
         "selfexplain.evaluation.evaluate.evaluate",
+        "selfexplain.evaluation.config.ComparisonConfig",
+        "selfexplain.evaluation.comparison.compare",
     ],
     "Recipes": ["selfexplain.load_recipe", "selfexplain.run"],
     "Errors": ["selfexplain.SelfExplainError"],

@@ -15,6 +15,7 @@ SYSTEMS = {
     "zero_vector": "control: a vector of zeros",
     "text_only": "control: no vector",
     "untrained": "the same model, untrained",
+    "selfie": "the target itself, untrained (SelfIE)",
     "nearest_neighbour": "answer of the nearest training row",
     "lookup_rule": "a table of token types and layers",
     "majority": "always the more common answer",
@@ -366,14 +367,12 @@ def feature(feature: Feature, trial: Trial, python: str) -> str:
 
 
 def results(found: Mapping[str, Any] | None) -> str:
-    """Leaderboards with intervals and controls; privileged access and scaling where the results have them."""
+    """Leaderboards with intervals and controls, and the comparison of explainers where the results have one."""
     if not found:
         return '<p class="waiting">This explainer came without results.json, so there is nothing to show here.</p>'
     parts = [_leaderboard(task, result) for task, result in found["tasks"].items()]
-    if "privileged_access" in found:
-        parts.append(_matrix(found["privileged_access"]))
-    if "scaling" in found:
-        parts.append(_curves(found["scaling"]))
+    compared = found.get("comparison", {"tasks": {}})
+    parts += [_comparison(task, result) for task, result in compared["tasks"].items()]
     return "".join(parts)
 
 
@@ -419,37 +418,67 @@ def _lift(result: Mapping[str, Any], metric: str) -> str:
     return ""
 
 
-def _matrix(found: Mapping[str, Any]) -> str:
-    """Explainers (columns) by the targets that they explain (rows); the diagonal is privileged access."""
-    heads = "".join(f"<th scope='col'>{e(name)}</th>" for name in found["explainers"])
-    rows = []
-    for target, scores in zip(found["targets"], found["scores"], strict=True):
-        cells = "".join(
-            f'<td style="--shade:{max(score["value"], 0):.2f}" class="{"own" if target == explainer else ""}">'
-            f"{_signed(score['value'])}<small>[{_signed(score['ci95'][0])}, {_signed(score['ci95'][1])}]</small></td>"
-            if score
-            else "<td></td>"
-            for explainer, score in zip(found["explainers"], scores, strict=True)
-        )
-        rows.append(f"<tr><th scope='row'>{e(target)}</th>{cells}</tr>")
-    metric = METRICS.get(found["metric"], (found["metric"], ""))[0]
-    return f"""<section class="results"><h3>Who explains whom best?</h3>
-<p class="from">{e(metric)}. A model explained by itself stands in an outlined cell; where that beats the rest of its
-row, the model knows something of itself that others cannot see.</p><div class="mapbox"><table class="matrix">
-<thead><tr><td></td>{heads}</tr></thead><tbody>{"".join(rows)}</tbody></table></div></section>"""
+def _comparison(task: str, result: Mapping[str, Any]) -> str:
+    """Who explains whom, and from how many training rows."""
+    metric = result["headline"]
+    title = METRICS[metric][0]
+    return f"""<section class="results"><h3>{TASKS[task]} Asked of other explainers too</h3>
+{_matrix(result["scores"][metric], title, _differences(result["differences"][metric]))}
+{_curves(result["means"][metric], title)}</section>"""
 
 
-def _curves(found: Mapping[str, Any]) -> str:
-    """A score against the amount of training, a line a system, with intervals."""
-    title = METRICS.get(found["metric"], (found["metric"], ""))[0]
-    lines = {
-        SYSTEMS.get(system, system): [(log10(p["x"]), p["value"], *p["ci95"]) for p in points]
-        for system, points in found["series"].items()
+def _matrix(scores: Sequence[Mapping[str, Any]], title: str, differences: str) -> str:
+    """Explainers (columns) by the targets that they explain (rows), trained on all rows."""
+    found = {
+        (score["target"], score["explainer"]): score
+        for score in scores
+        if score["share"] == 1 and score["explainer"] != "nearest_neighbour"
     }
-    amounts = sorted({point["x"] for points in found["series"].values() for point in points})
-    return f"""<section class="results"><h3>Does more training help?</h3>
-<p class="from">{e(title)} against {e(found["x"])}, with 95 % intervals.</p>
-{_chart(lines, {log10(x): f"{x:,}" for x in amounts}, f"{title} against {found['x']}")}</section>"""
+    models = list(dict.fromkeys(target for target, _ in found))
+    heads = "".join(f"<th scope='col'>{e(name)}</th>" for name in models)
+    rows = []
+    for target in models:
+        cells = ""
+        for explainer in models:
+            score = found[target, explainer]
+            low, high = score["ci95"]
+            cells += (
+                f'<td style="--shade:{max(score["value"], 0):.2f}" class="{"own" if target == explainer else ""}">'
+                f"{_signed(score['value'])}<small>[{_signed(low)}, {_signed(high)}]</small></td>"
+            )
+        rows.append(f"<tr><th scope='row'>{e(target)}</th>{cells}</tr>")
+    return f"""<p class="from"><strong>Who explains whom best?</strong> {e(title)}, the model explained by row, the
+explainer by column; a model explained by itself stands in an outlined cell. {differences}</p>
+<div class="mapbox"><table class="matrix"><thead><tr><td></td>{heads}</tr></thead><tbody>{"".join(rows)}</tbody></table>
+</div>"""
+
+
+def _differences(differences: Sequence[Mapping[str, Any]]) -> str:
+    """What explaining oneself is worth with all rows, over all models, in words."""
+    names = {"other": "another model", "nearest_neighbour": "the nearest training row"}
+    sentences = []
+    for found in differences:
+        role, share = found["second"]
+        if found["first"] == ["self", 1.0] and share == 1:
+            low, high = found["ci95"]
+            sentences.append(
+                f"Itself less {names[role]}, the mean over all models: {_signed(found['difference'])} "
+                f"[{_signed(low)}, {_signed(high)}], p = {found['p_value']:.2g}."
+            )
+    return " ".join(sentences)
+
+
+def _curves(means: Sequence[Mapping[str, Any]], title: str) -> str:
+    """A score against the number of training rows, the mean over targets, a line a kind of explainer."""
+    names = {"self": "the model itself", "other": "another model", "nearest_neighbour": SYSTEMS["nearest_neighbour"]}
+    lines = {
+        names[role]: [(log10(p["n_train"]), p["value"], *p["ci95"]) for p in means if p["role"] == role]
+        for role in dict.fromkeys(p["role"] for p in means)
+    }
+    amounts = sorted({p["n_train"] for p in means})
+    return f"""<p class="from"><strong>From how many training rows?</strong> {e(title)} against the number of training
+rows, with 95 % intervals.</p>
+{_chart(lines, {log10(n): f"{n:,}" for n in amounts}, f"{title} against training rows")}"""
 
 
 def _risk_coverage(said: Mapping[str, Any]) -> str:

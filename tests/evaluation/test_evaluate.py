@@ -2,6 +2,8 @@
 
 import io
 import json
+import logging
+import shutil
 from types import SimpleNamespace
 
 import numpy as np
@@ -140,6 +142,36 @@ def test_sets_out_of_distribution_are_scored_beside_their_task(datasets_dir, fea
 
     nested = {"tasks": {"feature_description": {**plain, "out_of_distribution": {"activations": beside}}}}
     assert "**Feature description, activations**: 4 held-out rows in 4 groups" in markdown(nested)
+
+
+@pytest.mark.parametrize("validation", [True, False])
+def test_the_scale_of_selfie_is_chosen_on_the_validation_split(datasets_dir, feature_rows, validation, caplog):
+    folder = datasets_dir / "feature_description"
+    if validation:
+        shutil.copy(folder / "train.parquet", folder / "validation.parquet")
+    asked = []
+
+    def at_scale(scale):
+        asked.append(scale)
+        return Oracle(feature_rows if scale == 10 else [])
+
+    with caplog.at_level(logging.WARNING, logger="selfexplain"):
+        result = evaluate(
+            Oracle([]), Oracle([]), TARGET, datasets_dir, ("feature_description",), CONFIG, 0, selfie=at_scale
+        )["feature_description"]
+    if validation:
+        assert result["selfie_scale"] == 10 and asked == [1, 5, 10, 25, 50, 10]
+        assert result["scores"]["selfie"] == result["scores"]["gold"]
+        assert "explainer - selfie" in result["comparisons"]
+    else:
+        assert "selfie" not in result["scores"] and "SelfIE is left out" in caplog.text and not asked
+
+
+def test_selfie_is_for_features_alone(datasets_dir, patching_rows):
+    scores = evaluate(
+        Oracle([]), Oracle([]), TARGET, datasets_dir, ("activation_patching",), CONFIG, 0, selfie=lambda _: Oracle([])
+    )
+    assert "selfie" not in scores["activation_patching"]["scores"]
 
 
 def test_a_killed_evaluation_continues(datasets_dir, patching_rows, tmp_path):

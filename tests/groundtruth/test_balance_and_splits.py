@@ -2,7 +2,7 @@ import random
 from collections import Counter
 
 from selfexplain.groundtruth.balance import MAX_SHARE, balanced
-from selfexplain.groundtruth.splits import SPLITS, by_split, split_of
+from selfexplain.groundtruth.splits import SPLITS, by_split, share_of, split_of
 
 
 def rows(sizes):
@@ -43,3 +43,12 @@ def test_a_group_stands_on_one_side_and_stays_there():
     assert [abs(len(s) / 2000 - share) < 0.03 for s, share in zip(sets, (0.72, 0.08, 0.2), strict=True)] == [True] * 3
     assert split_of("fact 7", 0) == split_of("fact 7", 0)
     assert any(split_of(group, 0) != split_of(group, 1) for group in groups)
+
+
+def test_shares_are_of_groups_and_lie_within_each_other():
+    groups = [f"fact {n // 3}" for n in range(300)]
+    few, more, every = (share_of(groups, share, seed=0) for share in (0.1, 0.5, 1.0))
+    assert len(few) == 30 and len(more) == 150 and every == list(range(300))
+    assert set(few) < set(more) and len({groups[index] for index in few}) == 10
+    assert share_of(groups, 0.1, seed=1) != few
+    assert len(share_of(groups, 1e-9, seed=0)) == 3

@@ -63,7 +63,7 @@ def test_the_whole_road_once(recipe, calls, tmp_path):
 def test_stage_is_the_last_one_run(recipe, calls, tmp_path):
     run(recipe, tmp_path / "run", stage="train")
     assert calls == ALL[:4]
-    with pytest.raises(SelfExplainError, match=r"stage 'trian'.*dataset, train, evaluate, card"):
+    with pytest.raises(SelfExplainError, match=r"stage 'trian'.*dataset, train, evaluate, compare, card"):
         run(recipe, tmp_path / "run", stage="trian")
 
 

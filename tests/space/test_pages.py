@@ -56,33 +56,44 @@ def test_results_show_every_system_with_its_interval(show):
             assert f'<tr class="{system}">' in html
     score = show.results["tasks"]["activation_patching"]["scores"]["explainer"]["content_match"]
     assert f"{score['value']:.2f} <small>[{score['ci95'][0]:.2f}, {score['ci95'][1]:.2f}]" in html
-    assert "Who explains whom" not in html and "more training" not in html
+    assert "Who explains whom" not in html and "how many training rows" not in html
 
 
-def test_privileged_access_scaling_and_calibration_are_drawn_where_the_results_have_them(show):
+def test_calibration_is_drawn_where_the_results_have_it(show):
     task = next(iter(show.results["tasks"].values()))
     calibration = {"curve": [[0.1, 0.0], [1.0, 0.4]], "risk": 0.4, "correct": "exact match", "ece": 0.02,
                    "ece_uncalibrated": 0.2}  # fmt: skip
-    more = {
-        "tasks": {"feature_description": task | {"calibration": calibration}},
-        "privileged_access": {
-            "metric": "content_match",
-            "targets": ["one", "two"],
-            "explainers": ["one", "two"],
-            "scores": [[SCORE, None], [SCORE, SCORE]],
+    html = pages.results({"tasks": {"feature_description": task | {"calibration": calibration}}})
+    assert html.count("<polyline") == 2 and "Calibration error 0.020" in html
+
+
+def test_who_explains_whom_and_from_how_many_rows(show):
+    def means(role):
+        return [{"role": role, "share": share, "n_train": int(4000 * share)} | SCORE for share in (0.25, 1.0)]
+
+    difference = {"difference": 0.12, "ci95": [0.05, 0.2], "p_value": 0.01}
+    compared = {
+        "headline": "content_match",
+        "scores": {
+            "content_match": [
+                {"target": target, "explainer": explainer, "share": share} | SCORE | {"value": value}
+                for target, explainer, value in (("a", "a", 0.9), ("a", "b", 0.6), ("b", "a", 0.5), ("b", "b", 0.8))
+                for share in (0.25, 1.0)
+            ]
         },
-        "scaling": {
-            "metric": "content_match",
-            "x": "training rows",
-            "series": {
-                "explainer": [{"x": 100} | SCORE, {"x": 1000} | SCORE],
-                "nearest_neighbour": [{"x": 100} | SCORE],
-            },
+        "means": {"content_match": means("self") + means("other") + means("nearest_neighbour")},
+        "differences": {
+            "content_match": [
+                {"first": ["self", 0.25], "second": ["other", 1.0]} | difference | {"difference": 0.77},
+                {"first": ["self", 1.0], "second": ["other", 1.0]} | difference,
+            ]
         },
     }
-    html = pages.results(more)
-    assert html.count('class="own"') == 2 and html.count("<polyline") == 4
-    assert "1,000" in html and "Calibration error 0.020" in html
+    html = pages.results(show.results | {"comparison": {"tasks": {"activation_patching": compared}}})
+    assert re.findall(r'class="own">([\d.]+)', html) == ["0.90", "0.80"]
+    assert "Itself less another model, the mean over all models: 0.12 [0.05, 0.20], p = 0.01" in html
+    assert html.count("Itself less another model") == 1
+    assert html.count("<polyline") - pages.results(show.results).count("<polyline") == 3 and "4,000" in html
 
 
 def test_python_of_every_answer_runs(show, capsys):

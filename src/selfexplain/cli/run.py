@@ -18,10 +18,10 @@ def run_command(
             metavar="KEY=VALUE", help="Values of the recipe to change; output_dir=DIR is the run directory."
         ),
     ] = None,
-    stage: Annotated[str | None, typer.Option(help="Stop after dataset, train, evaluate or card.")] = None,
+    stage: Annotated[str | None, typer.Option(help="Stop after dataset, train, evaluate, compare or card.")] = None,
     debug: Debug = False,
 ) -> None:
-    """Run a recipe: ground truth, training, evaluation, cards. What is done already is not run again."""
+    """Run a recipe: ground truth, training, evaluation, comparison, cards. What is done already is not run again."""
     with errors_told(debug):
         from selfexplain.recipes.recipe import load_recipe
         from selfexplain.recipes.run import run, where_to_look
@@ -62,10 +62,15 @@ def recipes(debug: Debug = False) -> None:
 def show_results(run_dir: Path, markdown: bool) -> None:
     from rich import print as rich_print
 
-    from selfexplain.evaluation import report
+    from selfexplain.evaluation import comparison_report, report
 
     found = json.loads((run_dir / "results.json").read_text(encoding="utf-8"))
+    compared = found.get("comparison")
     if markdown:
         typer.echo(report.markdown(found))
+        if compared:
+            typer.echo(comparison_report.markdown(compared))
     else:
         rich_print(report.tables(found))
+        if compared:
+            rich_print(comparison_report.tables(compared))

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from selfexplain.errors import SelfExplainError
+
 
 @dataclass(frozen=True)
 class EvaluationConfig:
@@ -12,9 +14,43 @@ class EvaluationConfig:
         batch_size: rows answered at a time.
         n_resamples: resamples of the groups behind each interval and each p-value.
         abstain_below: explanations of less confidence do not count as answers; kept in the explainer's config.
+        selfie_rows: validation rows on which the scale of the SelfIE baseline is chosen; 0 leaves the baseline out.
     """
 
     rows_limit: int | None = None
     batch_size: int = 64
     n_resamples: int = 2000
     abstain_below: float = 0.5
+    selfie_rows: int = 100
+
+
+@dataclass(frozen=True)
+class ComparisonConfig:
+    """Explainers that are trained beside the recipe's own. Off where neither models nor shares are given.
+
+    Attributes:
+        models: other models than the target. All of them, target included, are explained by each.
+        revisions: of `models`, in their order; a run stays with the commits that it finds when it first starts.
+        shares: of the training rows, by group, smaller ones within larger ones. All rows are always among them.
+        n_seeds: trainings of every explainer; each draws its own shares.
+    """
+
+    models: tuple[str, ...] = ()
+    revisions: tuple[str | None, ...] = ()
+    shares: tuple[float, ...] = ()
+    n_seeds: int = 1
+
+    def __post_init__(self) -> None:
+        if self.revisions and len(self.revisions) != len(self.models):
+            raise SelfExplainError(
+                f"comparison.revisions names {len(self.revisions)} revisions of {len(self.models)} models: one each."
+            )
+        if not all(0 < share <= 1 for share in self.shares) or self.n_seeds < 1:
+            raise SelfExplainError(
+                f"comparison has shares {list(self.shares)} and n_seeds {self.n_seeds}: expected shares above 0 and up "
+                "to 1, and at least one seed."
+            )
+
+    @property
+    def is_on(self) -> bool:
+        return bool(self.models or self.shares)

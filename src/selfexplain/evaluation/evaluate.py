@@ -4,7 +4,7 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -17,6 +17,7 @@ from selfexplain.evaluation import baselines, controls
 from selfexplain.evaluation.calibration import calibration_scores
 from selfexplain.evaluation.config import EvaluationConfig
 from selfexplain.evaluation.metrics import TASK_METRICS, confusion, is_parsable, metrics
+from selfexplain.evaluation.selfie import SCALES
 from selfexplain.evaluation.statistics import bootstrap_difference, bootstrap_interval, permutation_test
 from selfexplain.features.describe import Classes
 from selfexplain.groundtruth.formats import read_rows
@@ -58,6 +59,7 @@ def evaluate(
     cache_dir: Path | None = None,
     predictions_dir: Path | None = None,
     calibration: Calibration | None = None,
+    selfie: Callable[[float], Explainer] | None = None,
 ) -> dict[str, dict]:
     """Score `explainer` on the test split of each task; returns the `tasks` part of results.json.
 
@@ -74,17 +76,17 @@ def evaluate(
         predictions_dir: `<task>.jsonl` is written here, and `<task>/<name>.jsonl` of a test set out of distribution:
             each test row (by its index) with all answers to it.
         calibration: task -> how the explainer's confidence was calibrated, on other rows than these (`calibrate`).
+        selfie: the SelfIE baseline at a scale (`selfie.selfie`), for feature descriptions; None leaves it out.
 
     Raises:
         SelfExplainError: a file is missing, a split is empty, or its vectors are not as wide as the target.
     """
     results = {}
+    scales: dict[str, float | None] = {}
     for task, section, path in _sections(Path(datasets_dir), tasks):
         train = read_rows(Path(datasets_dir) / task / "train.parquet")
-        test = read_rows(path)
+        chosen, test = held_out(path, config.rows_limit, seed)
         _check_width(test, target, task)
-        chosen = np.sort(np.random.default_rng(seed).permutation(len(test))[: config.rows_limit]).tolist()
-        test = [test[index] for index in chosen]
 
         questions = {"explainer": (explainer, test)}
         if any(row["placeholder_offsets"] for row in test):
@@ -92,6 +94,13 @@ def evaluate(
             questions["zero_vector"] = (explainer, controls.zero_vector(test))
             questions["text_only"] = (explainer, controls.text_only(test))
         questions["untrained"] = (untrained, test)
+        if task not in scales and selfie and task == "feature_description" and config.selfie_rows:
+            scales[task] = _best_scale(
+                selfie, Path(datasets_dir) / task, config, seed, cache_dir and Path(cache_dir) / task
+            )
+        scale = scales.get(task)
+        if selfie and scale is not None:
+            questions["selfie"] = (selfie(scale), test)
         logger.info("%s: %d systems answer %d test rows each", section, len(questions), len(test))
         answered = {
             system: answer_all(
@@ -117,6 +126,8 @@ def evaluate(
         raw, calibrated = (
             _confidences(task, answered["explainer"], fitted) for fitted in (None, (calibration or {}).get(task))
         )
+        if scale is not None:
+            results[section]["selfie_scale"] = scale
         correct = _correct(task, answers["explainer"], test, classes)
         results[section]["calibration"] = {
             "correct": CORRECT[task],
@@ -155,6 +166,33 @@ def _nested(results: Mapping[str, dict]) -> dict[str, dict]:
         else:
             nested[task] = result
     return nested
+
+
+def held_out(path: Path, limit: int | None, seed: int) -> tuple[list[int], list[dict]]:
+    """The rows of a test split that are asked: their indices and themselves, at most `limit`, drawn at random."""
+    rows = read_rows(path)
+    chosen = np.sort(np.random.default_rng(seed).permutation(len(rows))[:limit]).tolist()
+    return chosen, [rows[index] for index in chosen]
+
+
+def _best_scale(
+    selfie: Callable[[float], Explainer], folder: Path, config: EvaluationConfig, seed: int, cache_dir: Path | None
+) -> float | None:
+    """The scale whose answers correlate best on validation rows; None, with a warning, where there are none."""
+    try:
+        rows = read_rows(folder / "validation.parquet")
+    except SelfExplainError as error:
+        logger.warning("feature_description: SelfIE is left out, its scale cannot be chosen: %s", error)
+        return None
+    rows = [rows[index] for index in np.random.default_rng(seed).permutation(len(rows))[: config.selfie_rows]]
+    metric = metrics(_read_classes(folder / "statistics.json"))["simulator_correlation"]
+    scores = {}
+    for scale in SCALES:
+        name = f"selfie at scale {scale:g}"
+        cache = cache_dir and cache_dir / f"{name}.jsonl"
+        answers = answer_all(selfie(scale), rows, config.batch_size, f"feature_description: {name}", cache)
+        scores[scale] = metric([answer.text for answer in answers], [row[metric.reference] for row in rows])
+    return max(SCALES, key=scores.__getitem__)
 
 
 def calibrate(
@@ -327,6 +365,11 @@ def _key(row: Row) -> str:
 
 def _cache_line(key: str, answer: Answer) -> str:
     return json.dumps({"row": key, **asdict(answer)}) + "\n"
+
+
+def read_answers(path: Path, rows: Sequence[Row]) -> list[Answer]:
+    """The answers to leading rows that `answer_all` kept in a file."""
+    return _read_cache(path, [_key(row) for row in rows])
 
 
 def _read_cache(path: Path, keys: Sequence[str]) -> list[Answer]:

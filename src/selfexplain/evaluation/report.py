@@ -19,6 +19,7 @@ SYSTEMS = {
     "zero_vector": "#b29dcc",
     "text_only": "#d5cae4",
     "untrained": "#c9713d",
+    "selfie": "#e0a878",
     "nearest_neighbour": "#5d8f5a",
     "lookup_rule": "#93b68f",
     "majority": "#c9dcc5",
@@ -35,7 +36,7 @@ HEADLINE = {
 
 def readable(name: str) -> str:
     """`has_changed_macro_f1` -> `has changed macro F1`."""
-    return name.replace("_", " ").replace("f1", "F1")
+    return name.replace("_", " ").replace("f1", "F1").replace("selfie", "SelfIE")
 
 
 def write_results(results: Mapping[str, Any], path: Path) -> None:

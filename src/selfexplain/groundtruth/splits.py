@@ -26,6 +26,13 @@ def by_split(rows: Iterable[dict], seed: int) -> dict[str, list[dict]]:
     return result
 
 
+def share_of(groups: Sequence[str], share: float, seed: int) -> list[int]:
+    """Indices of the rows in a share of the groups, at least one; every share holds the smaller ones of its seed."""
+    order = sorted(set(groups), key=lambda group: hashlib.sha256(f"share {seed}:{group}".encode()).digest())
+    kept = set(order[: max(1, round(share * len(order)))])
+    return [index for index, group in enumerate(groups) if group in kept]
+
+
 SHINGLE = 4  # characters
 BANDS, ROWS_PER_BAND = 32, 4  # texts that share 7 of 10 shingles meet in some band with a probability above 0.999
 SAME_TEXT, SAME_NAME = 0.8, 0.7  # shared shingles of two texts that count as one; of two names, which are short

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 SPLITS = ("train", "validation", "test")
 TAG = "selfexplain"
+EXPLAINED_BY = {"self": "itself", "other": "another model", "nearest_neighbour": "nearest neighbour"}
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -132,6 +133,8 @@ def model_card(run_dir: Path, figures: str, names: Names | None = None, licence:
         environment=results["environment"],
         config=config,
         tasks=results["tasks"],
+        comparison=results.get("comparison"),
+        explained_by=EXPLAINED_BY,
         examples={task: _examples(run_dir, task) for task in results["tasks"]},
         front_matter=_model_front_matter(recipe, config, results, names, licence, merged),
         changed_settings=_changed_settings(recipe["training"]),
@@ -370,7 +373,7 @@ def _fenced(text: str) -> str:
 
 
 def _readable(name: str) -> str:
-    return name.replace("_", " ").replace("f1", "F1").replace("/", ", ")
+    return name.replace("_", " ").replace("f1", "F1").replace("selfie", "SelfIE").replace("/", ", ")
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -13,7 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from selfexplain.errors import SelfExplainError
-from selfexplain.evaluation.config import EvaluationConfig
+from selfexplain.evaluation.config import ComparisonConfig, EvaluationConfig
 from selfexplain.groundtruth.config import AblationConfig, CorpusConfig, FeatureConfig, PatchingConfig
 from selfexplain.modeling.contract import InjectionConfig
 from selfexplain.resources import resource
@@ -85,10 +85,16 @@ class Recipe:
     adapter: AdapterConfig = field(default_factory=AdapterConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    comparison: ComparisonConfig = field(default_factory=ComparisonConfig)
 
     def __post_init__(self) -> None:
         if not self.tasks or len(set(self.tasks)) < len(self.tasks):
             raise SelfExplainError(f"tasks is {list(self.tasks)}, expected at least one, each once.")
+        if self.comparison.is_on and self.explainer is not None:
+            raise SelfExplainError(
+                "a comparison trains every model to explain every model: leave explainer out, and name "
+                f"{self.explainer!r} in comparison.models."
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -45,12 +45,15 @@ def pin(recipe: Recipe, run_dir: Path) -> tuple[Recipe, dict[str, str]]:
     def pinned(table: Any) -> Any:
         return replace(table, revision=resolve("dataset", table.path, table.revision))
 
-    texts = recipe.corpus_options
+    texts, compared = recipe.corpus_options, recipe.comparison
+    named = zip(compared.models, compared.revisions or [None] * len(compared.models), strict=True)
+    commits = tuple(resolve("model", *model) for model in named)
     return replace(
         recipe,
         target_revision=resolve("model", recipe.target, recipe.target_revision),
         explainer_revision=resolve("model", recipe.explainer, recipe.explainer_revision),
         corpus_options=replace(texts, revision=resolve("dataset", recipe.corpus, texts.revision)),
+        comparison=replace(compared, revisions=commits if any(commits) else ()),
         feature_description=replace(recipe.feature_description, pairs=pinned(recipe.feature_description.pairs)),
         activation_patching=replace(recipe.activation_patching, source=pinned(recipe.activation_patching.source)),
         input_ablation=replace(recipe.input_ablation, source=pinned(recipe.input_ablation.source)),

@@ -4,15 +4,18 @@ import json
 import logging
 import shutil
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from selfexplain import tiny
 from selfexplain.errors import SelfExplainError
+from selfexplain.evaluation.config import ComparisonConfig
 from selfexplain.groundtruth.config import CorpusConfig, what_counts
 from selfexplain.groundtruth.shards import fingerprint_files, fingerprint_table, process_state, write_atomically
+from selfexplain.recipes.comparison import DIRECTORY, Comparison, models_of
+from selfexplain.recipes.explainers import load_explainer, load_options, train_explainer
 from selfexplain.recipes.recipe import AnyRecipe, Recipe, TinyTargetRecipe, dump_recipe
 from selfexplain.recipes.revisions import pin
 from selfexplain.recipes.stages import Step, execute, library_versions, open_run
@@ -23,11 +26,14 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-STAGES = ("dataset", "train", "evaluate", "card")
+STAGES = ("dataset", "train", "evaluate", "compare", "card")
 
 _WHERE_TO_LOOK = {
     "results.json": "every score with its interval, its controls and its baselines",
     "figures/summary.png": "the same as a picture",
+    "figures/privileged_access.png": "who explains whom how well",
+    "figures/data_efficiency.png": "scores against the number of training rows",
+    "comparison": "explainers and answers of the comparison",
     "predictions": "each test row with the answers to it",
     "cards": "the model card and the dataset cards",
     "datasets": "the ground truth; load_dataset reads each directory",
@@ -121,22 +127,7 @@ class _Road:
     def steps(self) -> list[Step]:
         """Raises SelfExplainError where the corpus or a model directory that the recipe names is missing."""
         recipe = self.recipe
-        source = {
-            "target": _fingerprint_model(recipe.target, recipe.target_revision),
-            "dtype": recipe.dtype,
-            "corpus": _fingerprint_corpus(recipe.corpus, recipe.corpus_options),
-            "seed": recipe.seed,
-        }
-        datasets = [
-            Step(
-                f"dataset/{task}",
-                {**source, "config": what_counts(getattr(recipe, task)), "source": self._source(task)},
-                (f"datasets/{task}",),
-                partial(self._build, task),
-                shared=True,
-            )
-            for task in recipe.tasks
-        ]
+        datasets = self.dataset_steps()
         names = tuple(step.name for step in datasets)
         base_revision = recipe.explainer_revision if recipe.explainer else recipe.target_revision
         explainer = _fingerprint_model(recipe.explainer or recipe.target, base_revision)
@@ -152,14 +143,72 @@ class _Road:
             after=names if self.is_trained else ("train",),
             amends=("explainer/config.json",),  # how sure it is, calibrated
         )
+        of_others, comparison = self._comparison_steps(names)
         card = Step(
             "card",
             {"name": recipe.name, "description": recipe.description},
             ("cards",),
             self._write_cards,
-            after=("evaluate",),
+            after=(comparison[-1].name if comparison else "evaluate",),
         )
-        return [*datasets, *([] if self.is_trained else [train]), evaluate, card]
+        train_here = [] if self.is_trained else [train]
+        return [*datasets, *of_others, *train_here, evaluate, *comparison, card]
+
+    def dataset_steps(self) -> list[Step]:
+        recipe = self.recipe
+        source = {
+            "target": _fingerprint_model(recipe.target, recipe.target_revision),
+            "dtype": recipe.dtype,
+            "corpus": _fingerprint_corpus(recipe.corpus, recipe.corpus_options),
+            "seed": recipe.seed,
+        }
+        return [
+            Step(
+                f"dataset/{task}",
+                {**source, "config": what_counts(getattr(recipe, task)), "source": self._source(task)},
+                (f"datasets/{task}",),
+                partial(self._build, task),
+                shared=True,
+            )
+            for task in recipe.tasks
+        ]
+
+    @cached_property
+    def others(self) -> dict[str, "_Road"]:
+        """The models that are compared with the target, by short name; of their roads only the ground truth is made."""
+        recipe = self.recipe
+        if not recipe.comparison.is_on:
+            return {}
+        return {
+            name: _Road(
+                replace(recipe, target=model, target_revision=revision, comparison=ComparisonConfig()),
+                self.run_dir / DIRECTORY / name,
+            )
+            for name, (model, revision) in list(models_of(recipe).items())[1:]
+        }
+
+    def _comparison_steps(self, own_datasets: tuple[str, ...]) -> tuple[list[Step], list[Step]]:
+        """Steps that make ground truth about the other models, and steps that compare; none where it is off."""
+        recipe = self.recipe
+        if not recipe.comparison.is_on:
+            return [], []
+        models = models_of(recipe)
+        main = next(iter(models))
+        made, directories, steps = {main: own_datasets}, {main: self.run_dir / "datasets"}, []
+        for name, road in self.others.items():
+            own = [
+                replace(
+                    step,
+                    name=step.name.replace("dataset/", f"dataset/{name}/"),
+                    outputs=tuple(f"{DIRECTORY}/{name}/{output}" for output in step.outputs),
+                )
+                for step in road.dataset_steps()
+            ]
+            made[name], directories[name] = tuple(step.name for step in own), road.run_dir / "datasets"
+            steps += own
+        weights = {name: _fingerprint_model(*model) for name, model in models.items()}
+        comparison = Comparison(recipe, self.run_dir, directories, lambda: self.corpus, self._free)
+        return steps, comparison.steps(made, weights)
 
     def _source(self, task: str) -> str | None:
         """Content of the local file or directory that a task's items come from."""
@@ -201,41 +250,25 @@ class _Road:
         build(task, config, self.target, self.corpus, self.run_dir / "datasets" / task, self.recipe.seed)
 
     def _train(self) -> None:
-        from selfexplain.target.load import load_target
-        from selfexplain.training.train import base_options, train
+        self._free()
+        train_explainer(self.recipe, self.run_dir / "datasets", self.run_dir / "explainer", corpus=lambda: self.corpus)
 
-        recipe, options = self.recipe, base_options(self.recipe.training)
-        if recipe.explainer is None:
-            self.__dict__.pop("target", None)  # the base is the target: one copy of the weights is enough
-            base, target = load_target(recipe.target, recipe.target_revision, **options), None
-        else:
-            base, target = load_target(recipe.explainer, recipe.explainer_revision, **options), self.target
-        train(
-            recipe.training,
-            recipe.injection,
-            recipe.adapter,
-            base,
-            target,
-            self.run_dir / "datasets",
-            recipe.tasks,
-            self.run_dir / "explainer",
-            recipe.seed,
-            texts=() if target is None else self.corpus.texts,
-        )
+    def _free(self) -> None:
+        """Drop the targets; they are loaded again where they are needed."""
+        for road in (self, *self.others.values()):
+            road.__dict__.pop("target", None)
 
     def _evaluate(self) -> None:
         from selfexplain.evaluation import evaluate, report
+        from selfexplain.evaluation.selfie import selfie
         from selfexplain.modeling.confidence import store
         from selfexplain.modeling.contract import InjectionConfig
         from selfexplain.modeling.modeling_selfexplainer import SelfExplainerForCausalLM
-        from selfexplain.training.train import base_options
 
         recipe, run_dir, started = self.recipe, self.run_dir, time.monotonic()
         trained = str(recipe.explainer if self.is_trained else run_dir / "explainer")
         revision = recipe.explainer_revision if self.is_trained else None
-        quantized = recipe.training.quantization is not None
-        options = base_options(recipe.training) if quantized else {"dtype": recipe.dtype}
-        explainer = SelfExplainerForCausalLM.from_pretrained(trained, revision=revision, **options)
+        explainer = load_explainer(recipe, trained, revision)
         config = explainer.config
         untrained = SelfExplainerForCausalLM.from_base(
             config.base_model_name_or_path,
@@ -244,10 +277,9 @@ class _Road:
             target=config.target,
             revision=config.base_model_revision,
             seed=recipe.seed,
-            **options,
+            **load_options(recipe),
         )
-        if not quantized:
-            explainer.to(process_state().device)
+        if not recipe.training.quantization:
             untrained.to(process_state().device)
         cache_dir = run_dir / "predictions" / "cache"
         if not self.is_trained:
@@ -271,6 +303,7 @@ class _Road:
             cache_dir=cache_dir,
             predictions_dir=run_dir / "predictions",
             calibration=config.calibration,
+            selfie=partial(selfie, self.target),
         )
         stages = json.loads((run_dir / "manifest.json").read_text())["stages"]
         seconds = {name: record["seconds"] for name, record in stages.items() if record["status"] == "done"}
@@ -364,7 +397,11 @@ def _check_disk(run_dir: Path, needed_gb: float) -> None:
 def _announce(recipe: AnyRecipe, run_dir: Path, steps: list[Step]) -> None:
     expected = recipe.expected
     logger.info("%s: %s", recipe.name, recipe.description)
-    logger.info("steps: %s", ", ".join(step.name for step in steps))
+    compared = sum(step.name.startswith("compare/train/") for step in steps)
+    named = [step.name for step in steps if not step.name.startswith("compare/")]
+    logger.info("steps: %s", ", ".join(named))
+    if compared:
+        logger.info("and a comparison: %d more explainers are trained, and answer the same test rows", compared)
     logger.info(
         "expected%s: %g minutes and %g GB of memory on %s; results go to %s",
         "" if expected.measured else " (an estimate)",

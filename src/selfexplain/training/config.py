@@ -48,6 +48,7 @@ class TrainingConfig:
 
     Attributes:
         lora: the trained weights.
+        share: of the training rows, by group; each share holds the smaller ones of the same seed.
         epochs: passes over the training rows of all tasks together.
         batch_size: rows a step.
         gradient_accumulation: steps whose gradients are added up; rows an update = batch_size x this.
@@ -64,6 +65,7 @@ class TrainingConfig:
     """
 
     lora: LoraConfig = field(default_factory=LoraConfig)
+    share: float = 1.0
     epochs: float = 10
     batch_size: int = 64
     gradient_accumulation: int = 1

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from selfexplain.errors import SelfExplainError
+from selfexplain.groundtruth.splits import share_of
 from selfexplain.modeling.contract import InjectionConfig
 from selfexplain.target.load import Target
 from selfexplain.training.config import AdapterConfig, TrainingConfig
@@ -42,16 +43,26 @@ def base_options(config: TrainingConfig) -> dict[str, Any]:
 
 
 def training_rows(
-    datasets_dir: Path, tasks: Sequence[str], processor: "SelfExplainerProcessor", limit: int, cache_dir: Path
+    datasets_dir: Path,
+    tasks: Sequence[str],
+    processor: "SelfExplainerProcessor",
+    limit: int,
+    cache_dir: Path,
+    share: float = 1.0,
+    seed: int = 0,
 ) -> "Dataset":
-    """Training rows of all tasks together, tokenised to at most `limit` tokens; vectors as float16 lists."""
+    """Training rows of all tasks together, tokenised to at most `limit` tokens; vectors as float16 lists.
+
+    Args:
+        share: of each task's rows, by group, drawn by `seed`.
+    """
     from datasets import concatenate_datasets
 
     from selfexplain.training.collator import tokenize
 
     parts = []
     for task in tasks:
-        rows = _read(datasets_dir, task, cache_dir)
+        rows = _read(datasets_dir, task, cache_dir, share, seed)
         parts.append(rows.map(lambda row: tokenize(row, processor, limit), desc=f"tokenising {task}"))
     features = next((part.features for part in parts if len(part) and part[0]["activations"]), parts[0].features)
     return concatenate_datasets([part.cast(features) for part in parts]).remove_columns(
@@ -59,16 +70,23 @@ def training_rows(
     )
 
 
-def golden_rows(datasets_dir: Path, tasks: Sequence[str], cache_dir: Path) -> list[dict]:
+def golden_rows(
+    datasets_dir: Path, tasks: Sequence[str], cache_dir: Path, share: float = 1.0, seed: int = 0
+) -> list[dict]:
     """A few training rows, of the tasks that take vectors where there are any, for the check on loading."""
-    rows = [row for task in tasks for row in _read(datasets_dir, task, cache_dir).take(2)]
+    tables = [_read(datasets_dir, task, cache_dir, share, seed) for task in tasks]
+    rows = [row for table in tables for row in table.take(min(2, len(table)))]
     return [row for row in rows if row["activations"]] or rows
 
 
-def _read(datasets_dir: Path, task: str, cache_dir: Path) -> "Dataset":
+def _read(datasets_dir: Path, task: str, cache_dir: Path, share: float, seed: int) -> "Dataset":
     from selfexplain.groundtruth.formats import read_dataset
 
-    return read_dataset(datasets_dir / task / "train.parquet", COLUMNS, cache_dir)
+    path = datasets_dir / task / "train.parquet"
+    if share == 1:
+        return read_dataset(path, COLUMNS, cache_dir)
+    rows = read_dataset(path, [*COLUMNS, "group"], cache_dir)
+    return rows.select(share_of(rows["group"], share, seed)).remove_columns("group")
 
 
 def paired_activations(
@@ -174,7 +192,7 @@ def train(
 
     checkpoints = out_dir / "checkpoints"
     processor = SelfExplainerProcessor.for_contract(base.tokenizer, injection)
-    rows = training_rows(datasets_dir, tasks, processor, base.context_length, checkpoints / "rows")
+    rows = training_rows(datasets_dir, tasks, processor, base.context_length, checkpoints / "rows", config.share, seed)
     explained = target or base
     kind = adapter.kind or ("identity" if explained.name == base.name else "linear")
     layers = list(adapter.layers or sorted({layer for row in rows["activation_layers"] for layer in row}) or [0])
@@ -193,7 +211,7 @@ def train(
         seed=seed,
     )
     explainer.config.base_model_name_or_path, explainer.config.base_model_revision = _located(base.name), base.revision
-    explainer.golden_rows = golden_rows(datasets_dir, tasks, checkpoints / "rows")
+    explainer.golden_rows = golden_rows(datasets_dir, tasks, checkpoints / "rows", config.share, seed)
     if kind != "identity" and adapter.fit_tokens:
         pairs = paired_activations(explained, base, texts, layers, adapter.fit_tokens)
         explainer.model.activation_adapter.cpu().fit(*pairs, ridge=adapter.ridge)

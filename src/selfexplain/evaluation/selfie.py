@@ -1,0 +1,71 @@
+"""SelfIE as a baseline: the target, untrained, says what a vector means (Chen et al. 2024, arXiv 2403.10949).
+
+The vector is written where a placeholder word stood, at one of five scales; the best is chosen on the validation split.
+Only feature description has this baseline: the other questions are about a text and an intervention, for which its
+prompt ("What is the meaning of the word 'X'?") has no place.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from selfexplain.features.describe import MAX_TOKENS, Description
+from selfexplain.modeling.explanation import Answer
+from selfexplain.tasks import free_question
+
+if TYPE_CHECKING:
+    from selfexplain.modeling.modeling_selfexplainer import SelfExplainerForCausalLM
+    from selfexplain.target.load import Target
+
+SCALES = (1.0, 5.0, 10.0, 25.0, 50.0)
+MAX_NEW_TOKENS = 16
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class SelfIE:
+    """A model as SelfIE asks it; `selfie` makes one."""
+
+    asked: "SelfExplainerForCausalLM"
+
+    def answer(self, rows: Sequence[Row], batch_size: int = 64, progress: str | None = None) -> list[Answer]:
+        """What it says of each row's vector, as a description."""
+        template = self.asked.config.injection["template"]
+        questions = []
+        for row in rows:
+            layers, vectors = row["activation_layers"], np.asarray(row["activations"])
+            put = free_question.question(None, layers, template)
+            places = list(put.vectors or ())  # the template names the vector twice
+            questions.append(
+                {
+                    "prompt": put.prompt,
+                    "placeholder_offsets": put.placeholder_offsets,
+                    "activations": vectors[places],
+                    "activation_layers": [layers[place] for place in places],
+                }
+            )
+        answers = self.asked.answer(questions, batch_size, progress, MAX_NEW_TOKENS)
+        return [replace(answer, text=as_description(answer.text)) for answer in answers]
+
+
+def selfie(target: "Target", scale: float) -> SelfIE:
+    """The target itself, with vectors written at `scale`."""
+    from selfexplain.modeling.foreign import FAMILIES
+    from selfexplain.modeling.modeling_selfexplainer import SelfExplainerForCausalLM
+
+    contract = replace(FAMILIES["selfie"], scale=scale)
+    return SelfIE(SelfExplainerForCausalLM.from_base(target.model, target.tokenizer, injection=contract))
+
+
+def as_description(said: str) -> str:
+    """Free words as a description that lists the first few of them.
+
+    The simulator reads a small grammar, which a model that was not trained on it cannot write. Read literally all its
+    answers would count for nothing; read as a list of words, it gets the benefit of the doubt.
+    """
+    words = list(dict.fromkeys(re.findall(r"\w+", said)))[:MAX_TOKENS]
+    return str(Description(tuple(words))) if words else ""

@@ -1,0 +1,55 @@
+"""Train and load explainers as a recipe says."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from selfexplain.groundtruth.shards import process_state
+from selfexplain.recipes.recipe import Recipe
+
+if TYPE_CHECKING:
+    from selfexplain.groundtruth.sources import Corpus
+    from selfexplain.modeling.modeling_selfexplainer import SelfExplainerForCausalLM
+
+
+def train_explainer(recipe: Recipe, datasets_dir: Path, out_dir: Path, corpus: Callable[[], "Corpus"]) -> None:
+    """Train what a recipe calls its explainer on ground truth that lies in `datasets_dir`."""
+    from selfexplain.target.load import load_target
+    from selfexplain.training.train import base_options, train
+
+    options = base_options(recipe.training)
+    if recipe.explainer is None:  # the base is the target: one copy of the weights is enough
+        base, target = load_target(recipe.target, recipe.target_revision, **options), None
+    else:
+        base = load_target(recipe.explainer, recipe.explainer_revision, **options)
+        target = load_target(recipe.target, recipe.target_revision, recipe.dtype)
+        target.model.to(process_state().device)
+    train(
+        recipe.training,
+        recipe.injection,
+        recipe.adapter,
+        base,
+        target,
+        datasets_dir,
+        recipe.tasks,
+        out_dir,
+        recipe.seed,
+        texts=() if target is None else corpus().texts,
+    )
+
+
+def load_options(recipe: Recipe) -> dict[str, Any]:
+    """How an explainer is loaded to be evaluated: as it was trained where that is quantised, else as the target is."""
+    from selfexplain.training.train import base_options
+
+    return base_options(recipe.training) if recipe.training.quantization else {"dtype": recipe.dtype}
+
+
+def load_explainer(recipe: Recipe, name: str, revision: str | None = None) -> "SelfExplainerForCausalLM":
+    """A trained explainer, on the device."""
+    from selfexplain.modeling.modeling_selfexplainer import SelfExplainerForCausalLM
+
+    explainer = SelfExplainerForCausalLM.from_pretrained(name, revision=revision, **load_options(recipe))
+    if not recipe.training.quantization:
+        explainer.to(process_state().device)
+    return explainer
