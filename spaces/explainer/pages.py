@@ -52,14 +52,16 @@ def e(text: object) -> str:
 
 
 def header(show: Showcase) -> str:
-    target = show.target
+    target, other = show.target, show.foreign is not None
     facts = [
         f"explainer <b>{e(show.name)}</b>",
+        *([f"made of <b>{e(show.explainer.config.base_model_name_or_path)}</b>"] if other else []),
         f"target <b>{e(target.name)}</b>",
         f"{target.n_layers} layers of width {target.d_model}",
     ]
-    return f"""<header class="top"><h1>Ask a model about itself</h1>
-<p>A language model was trained to say what its own computations do. Here every answer stands beside a control, the same
+    title, whose = ("one model about another", "another one's computations") if other else ("a model about itself", "its own computations")
+    return f"""<header class="top"><h1>Ask {title}</h1>
+<p>A language model was trained to say what {whose} do. Here every answer stands beside a control, the same
 question without its evidence, and beside what really happens when the experiment is run.</p>
 <p class="facts">{" · ".join(facts)}</p></header>"""
 
@@ -132,35 +134,48 @@ def heat(exemplar: Exemplar, around: int = 9) -> str:
 
 @dataclass(frozen=True)
 class Code:
-    """Python that asks what the page asked; `explainer` is what is loaded."""
+    """Python that asks what the page asked.
+
+    Attributes:
+        explainer: what is loaded.
+        target: the model explained, where it is not the explainer's own base.
+    """
 
     explainer: str
+    target: str | None = None
 
+    @property
     def _load(self) -> str:
-        return f"""from selfexplain import SelfExplainerForCausalLM
+        names = "SelfExplainerForCausalLM, load_target" if self.target else "SelfExplainerForCausalLM"
+        target = f"target = load_target({self.target!r})\n" if self.target else ""
+        return f"""from selfexplain import {names}
 
 explainer = SelfExplainerForCausalLM.from_pretrained({self.explainer!r})
-"""
+{target}"""
+
+    @property
+    def _of(self) -> str:
+        return ", target=target" if self.target else ""
 
     def feature(self, text: str, layer: int, token: int) -> str:
-        return f"""{self._load()}vector = explainer.capture({text!r}, layers=[{layer}])[0, {token}]
+        return f"""{self._load}vector = explainer.capture({text!r}, layers=[{layer}]{self._of})[0, {token}]
 print(explainer.explain_feature(vector, layer={layer}))"""
 
     def direction(self, feature: Feature) -> str:
         return f"""import torch
 
-{self._load()}vector = torch.tensor([{", ".join(f"{x:.4g}" for x in feature.vector)}])
+{self._load}vector = torch.tensor([{", ".join(f"{x:.4g}" for x in feature.vector)}])
 print(explainer.explain_feature(vector, layer={feature.layer}))"""
 
     def patch(self, text: str, source: str, layers: Sequence[int], token: int, source_token: int) -> str:
-        return f"""{self._load()}layers = {list(layers)}
-vector = explainer.capture({source!r}, layers)[:, {source_token}].mean(0)
-explanation = explainer.explain_patch({text!r}, vector, layers, position={token})
-print(explanation, explainer.verify(explanation), sep="\\n")"""
+        return f"""{self._load}layers = {list(layers)}
+vector = explainer.capture({source!r}, layers{self._of})[:, {source_token}].mean(0)
+explanation = explainer.explain_patch({text!r}, vector, layers, position={token}{self._of})
+print(explanation, explainer.verify(explanation{self._of}), sep="\\n")"""
 
     def ablation(self, text: str, remove: str) -> str:
-        return f"""{self._load()}explanation = explainer.explain_ablation({text!r}, remove={remove!r})
-print(explanation, explainer.verify(explanation), sep="\\n")"""
+        return f"""{self._load}explanation = explainer.explain_ablation({text!r}, remove={remove!r}{self._of})
+print(explanation, explainer.verify(explanation{self._of}), sep="\\n")"""
 
 
 # ---------------------------------------------------------------- an answer beside its control and reality
@@ -255,7 +270,7 @@ def _verdict(trial: Trial) -> str:
         return "Another vector gets other words, so this answer was read from the vector."
     if trial.task == "input_ablation":
         if not right:
-            return "The explainer is wrong about its own model here."
+            return "The explainer is wrong about the target here."
         if trial.before != trial.after and control_right:
             return "The explainer foretold what the target does, and claims no change where the line is gone already."
         return "The explainer foretold what the target does."

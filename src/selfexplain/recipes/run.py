@@ -158,6 +158,7 @@ class _Road:
             ("cards",),
             self._write_cards,
             after=("evaluate",),
+            amends=tuple(f"datasets/{task}/README.md" for task in recipe.tasks),  # the card, below its configurations
         )
         return [*datasets, *([] if self.is_trained else [train]), evaluate, card]
 
