@@ -293,7 +293,7 @@ def features_tab(demo: gr.Blocks) -> None:
          "says of each, beside the true description and the texts that decide.")  # fmt: skip
     with gr.Row(elem_id="browser"):
         with gr.Column(scale=2, min_width=240):
-            words = gr.Textbox(label="Search descriptions", placeholder="words, comes, layer 4", max_length=80)
+            words = gr.Textbox(label="Search descriptions", placeholder="Greece, or: layer 4", max_length=80)
             found = pick(search("", 0), elem_id="feature-list")
         with gr.Column(scale=5, min_width=300):
             view = pick(pages.waiting(), elem_id="feature-view")
