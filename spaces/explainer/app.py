@@ -18,6 +18,7 @@ from typing import Any
 import gradio as gr
 
 import pages
+from limits import MAX_SESSIONS
 from selfexplain import SelfExplainError
 
 THEME = gr.themes.Base(
@@ -35,6 +36,7 @@ LAUNCH: dict[str, Any] = {
     "ssr_mode": False,
     "run_history": False,
     "enable_monitoring": False,
+    "state_session_capacity": MAX_SESSIONS,
     "max_file_size": "1kb",  # nothing here takes files
 }
 
@@ -51,11 +53,14 @@ def build() -> gr.Blocks:
     with gr.Blocks(title="Ask a model about itself", analytics_enabled=False) as demo:
         gr.HTML(pages.header(service.SHOW), apply_default_css=False)
         with gr.Tabs() as all_tabs:
-            with gr.Tab("Read", id="read"):
-                tabs.read_tab(demo)
-            tabs.patch_tabs(demo, all_tabs)
-            with gr.Tab("Remove", id="ablate"):
-                tabs.ablation_tab(demo)
+            if "feature_description" in service.TASKS:
+                with gr.Tab("Read", id="read"):
+                    tabs.read_tab(demo)
+            if "activation_patching" in service.TASKS:
+                tabs.patch_tabs(demo, all_tabs)
+            if "input_ablation" in service.TASKS:
+                with gr.Tab("Remove", id="ablate"):
+                    tabs.ablation_tab(demo)
             if service.SHOW.features:
                 with gr.Tab("Features", id="features"):
                     tabs.features_tab(demo)

@@ -1,9 +1,12 @@
-"""How much one visitor may ask."""
+"""How much one visitor may ask, and how many visitors are remembered."""
 
 import time
 from collections import OrderedDict, deque
 
 MAX_VISITORS = 10_000
+MAX_SESSIONS = 512
+"""Gradio copies the whole page for each session, 100 kB, and every call of an endpoint is a session that it never ends:
+its own limit of 10,000 is a gigabyte. A visitor who was pushed out starts from the first example's picks again."""
 
 
 class RateLimit:

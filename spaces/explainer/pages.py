@@ -53,15 +53,17 @@ def e(text: object) -> str:
 
 
 def header(show: Showcase) -> str:
-    target = show.target
+    target, other = show.target, show.foreign is not None
     facts = [
         f"explainer <b>{e(show.name)}</b>",
+        *([f"made of <b>{e(show.explainer.config.base_model_name_or_path)}</b>"] if other else []),
         f"target <b>{e(target.name)}</b>",
         f"{target.n_layers} layers of width {target.d_model}",
     ]
-    return f"""<header class="top"><h1>Ask a model about itself</h1>
-<p>A language model was trained to say what its own computations do. Here every answer stands beside a control, the same
-question without its evidence, and beside what really happens when the experiment is run.</p>
+    title, whose = ("one model about another", "another's") if other else ("a model about itself", "its own")
+    return f"""<header class="top"><h1>Ask {title}</h1>
+<p>A language model was trained to say what {whose} computations do. Here every answer stands beside a control, the
+same question without its evidence, and beside what really happens when the experiment is run.</p>
 <p class="facts">{" · ".join(facts)}</p></header>"""
 
 
@@ -133,35 +135,48 @@ def heat(exemplar: Exemplar, around: int = 9) -> str:
 
 @dataclass(frozen=True)
 class Code:
-    """Python that asks what the page asked; `explainer` is what is loaded."""
+    """Python that asks what the page asked.
+
+    Attributes:
+        explainer: what is loaded.
+        target: the model explained, where it is not the explainer's own base.
+    """
 
     explainer: str
+    target: str | None = None
 
+    @property
     def _load(self) -> str:
-        return f"""from selfexplain import SelfExplainerForCausalLM
+        names = "SelfExplainerForCausalLM, load_target" if self.target else "SelfExplainerForCausalLM"
+        target = f"target = load_target({self.target!r})\n" if self.target else ""
+        return f"""from selfexplain import {names}
 
 explainer = SelfExplainerForCausalLM.from_pretrained({self.explainer!r})
-"""
+{target}"""
+
+    @property
+    def _of(self) -> str:
+        return ", target=target" if self.target else ""
 
     def feature(self, text: str, layer: int, token: int) -> str:
-        return f"""{self._load()}vector = explainer.capture({text!r}, layers=[{layer}])[0, {token}]
+        return f"""{self._load}vector = explainer.capture({text!r}, layers=[{layer}]{self._of})[0, {token}]
 print(explainer.explain_feature(vector, layer={layer}))"""
 
     def direction(self, feature: Feature) -> str:
         return f"""import torch
 
-{self._load()}vector = torch.tensor([{", ".join(f"{x:.4g}" for x in feature.vector)}])
+{self._load}vector = torch.tensor([{", ".join(f"{x:.4g}" for x in feature.vector)}])
 print(explainer.explain_feature(vector, layer={feature.layer}))"""
 
     def patch(self, text: str, source: str, layers: Sequence[int], token: int, source_token: int) -> str:
-        return f"""{self._load()}layers = {list(layers)}
-vector = explainer.capture({source!r}, layers)[:, {source_token}].mean(0)
-explanation = explainer.explain_patch({text!r}, vector, layers, position={token})
-print(explanation, explainer.verify(explanation), sep="\\n")"""
+        return f"""{self._load}layers = {list(layers)}
+vector = explainer.capture({source!r}, layers{self._of})[:, {source_token}].mean(0)
+explanation = explainer.explain_patch({text!r}, vector, layers, position={token}{self._of})
+print(explanation, explainer.verify(explanation{self._of}), sep="\\n")"""
 
     def ablation(self, text: str, remove: str) -> str:
-        return f"""{self._load()}explanation = explainer.explain_ablation({text!r}, remove={remove!r})
-print(explanation, explainer.verify(explanation), sep="\\n")"""
+        return f"""{self._load}explanation = explainer.explain_ablation({text!r}, remove={remove!r}{self._of})
+print(explanation, explainer.verify(explanation{self._of}), sep="\\n")"""
 
 
 # ---------------------------------------------------------------- an answer beside its control and reality
@@ -206,8 +221,10 @@ def code(python: str, prompt: str | None = None) -> str:
 
 
 def _said(said: Said, task: str) -> str:
-    words = f'<p class="said">{e(said.text) or "(nothing)"}</p>'
+    words = f'<p class="said">{e(said.text) or "<span>says nothing</span>"}</p>'
     if task == "feature_description":
+        if not said.text:
+            return words
         if said.score is None:
             return f'{words}<p class="mark"><span>these words do not occur in the texts looked through</span></p>'
         meaning = "correlation of these words with where it is active"
@@ -256,7 +273,7 @@ def _verdict(trial: Trial) -> str:
         return "Another vector gets other words, so this answer was read from the vector."
     if trial.task == "input_ablation":
         if not right:
-            return "The explainer is wrong about its own model here."
+            return "The explainer is wrong about the target here."
         if trial.before != trial.after and control_right:
             return "The explainer foretold what the target does, and claims no change where the line is gone already."
         return "The explainer foretold what the target does."
@@ -276,7 +293,7 @@ def _percent(share: float) -> str:
 
 
 def _signed(value: float) -> str:
-    return f"{value:.2f}".replace("-", "−")
+    return f"{value:z.2f}".replace("-", "−")
 
 
 # ---------------------------------------------------------------- the map
@@ -285,17 +302,20 @@ def _signed(value: float) -> str:
 def patch_map(found: PatchMap) -> str:
     """Two grids, tokens by blocks of layers: how likely the explainer finds a change, and where there is one."""
     n_blocks = len(found.blocks)
+    likely = [p for row in found.predicted for p in row]
     heads = "".join(f'<th scope="col">{block[0]}–{block[-1]}</th>' for block in found.blocks)
     rows = []
     for place, token in enumerate(found.tokens):
         foretold, real = (
-            "".join(_cell(found, place, b, kind) for b in range(n_blocks)) for kind in ("foretold", "real")
+            "".join(_cell(found, place, b, kind, (min(likely), max(likely))) for b in range(n_blocks))
+            for kind in ("foretold", "real")
         )
         name = e(visible(token))
         rows.append(f'<tr><th scope="row">{name}</th>{foretold}<td class="gap"></td>{real}</tr>')
     return f"""<p class="verdict">{_agreement(found)}</p>
-<div class="mapbox"><table class="map"><caption>Left, the stronger the colour the likelier; right, filled where the
-output really changes. Pick a cell to see it in <em>Patch</em>.</caption>
+<div class="mapbox"><table class="map"><caption>Left, a change is {_percent(min(likely))} (palest) to
+{_percent(max(likely))} (strongest) likely; right, filled where the output really changes. Pick a cell to see it in
+<em>Patch</em>.</caption>
 <thead><tr><td></td><th scope="colgroup" colspan="{n_blocks}">Foretold</th><td class="gap"></td>
 <th scope="colgroup" colspan="{n_blocks}">Real</th></tr>
 <tr><th scope="col">layers</th>{heads}<td class="gap"></td>{heads}</tr></thead>
@@ -317,15 +337,16 @@ def _agreement(found: PatchMap) -> str:
     )
 
 
-def _cell(found: PatchMap, place: int, block: int, kind: str) -> str:
+def _cell(found: PatchMap, place: int, block: int, kind: str, span: tuple[float, float]) -> str:
     likely, real = found.predicted[place][block], found.actual[place][block]
+    shade = (likely - span[0]) / (span[1] - span[0] or 1) if kind == "foretold" else float(real)
     first, last = found.blocks[block][0], found.blocks[block][-1]
     outcome = f"change {_percent(likely)} likely" if kind == "foretold" else "changes" if real else "stays"
     label = f"{visible(found.tokens[place])}, layers {first} to {last}: {outcome}"
     index = place * len(found.blocks) + block
     return (
-        f'<td><button type="button" data-pick="{index}" class="{kind}" style="--shade:'
-        f'{likely if kind == "foretold" else float(real):.2f}" title="{e(label)}" aria-label="{e(label)}" '
+        f'<td><button type="button" data-pick="{index}" class="{kind}" style="--shade:{shade:.2f}" '
+        f'title="{e(label)}" aria-label="{e(label)}" '
         f'tabindex="{-1 if index or kind == "real" else 0}"></button></td>'
     )
 
@@ -338,7 +359,7 @@ def feature_list(features: Sequence[tuple[int, Feature]], picked: int | None, to
         return '<p class="waiting">No description has these words. Try fewer of them.</p>'
     buttons = "".join(
         f'<button type="button" data-pick="{index}" aria-pressed="{str(index == picked).lower()}">'
-        f"<span>{e(feature.description)}</span><small>layer {feature.layer} · {feature.index}</small></button>"
+        f"<span>{e(feature.description)}</span><small>layer {feature.layer} · feature {feature.index}</small></button>"
         for index, feature in features
     )
     count = f'<p class="count">{len(features)} of {total} held-out features, the clearest first</p>'
@@ -382,7 +403,8 @@ def _leaderboard(task: str, result: Mapping[str, Any]) -> str:
     sure = _risk_coverage(result["calibration"]) if "calibration" in result else ""
     return f"""<section class="results"><h3>{TASKS.get(task, e(task))}</h3>
 <p class="from">{result["n_test"]:,} held-out questions in {result["n_groups"]} groups that share no fact with the
-training data. Bars are 95 % intervals over groups.</p>{boards}{sure}</section>"""
+training data. Bars are 95 % intervals over groups, on an axis from 0 (the upright line) to 1 (the right
+end).</p>{boards}{sure}</section>"""
 
 
 def _board(result: Mapping[str, Any], metric: str) -> str:
@@ -484,12 +506,14 @@ rows, with 95 % intervals.</p>
 def _risk_coverage(said: Mapping[str, Any]) -> str:
     """What confidence is worth: the share of wrong answers if only the surest are given."""
     lines = {
-        "the surest answers only": [(coverage, risk, risk, risk) for coverage, risk in said["curve"]],
+        "the surest answers only": [
+            (coverage, risk, risk, risk) for coverage, risk in said["curve"] if coverage > 0.02
+        ],
         "answers taken at random": [(0.0, said["risk"], said["risk"], said["risk"]), (1.0, *[said["risk"]] * 3)],
     }
-    return f"""<p class="from"><strong>Does confidence mean anything?</strong> Share of wrong answers (upright) if only
-the surest are given (across). Right is: {e(said["correct"])}. Calibration error {said["ece"]:.3f}, before calibration
-{said["ece_uncalibrated"]:.3f}.</p>
+    return f"""<p class="from"><strong>Does confidence mean anything?</strong> Share of wrong answers (vertical) if only
+the surest are given (horizontal). Right is: {e(said["correct"])}. Calibration error {said["ece"]:.3f}, before
+calibration {said["ece_uncalibrated"]:.3f}.</p>
 {_chart(lines, {0.0: "none", 0.5: "half", 1.0: "all"}, "Share of wrong answers against share of answers given")}"""
 
 

@@ -68,7 +68,7 @@ class Trial:
             what it says right after that token.
         exemplars: texts in which the target holds something most alike to the vector.
         shades: the same for each token of the visitor's text.
-        by_layer: what the explainer says of the same token at every layer.
+        by_layer: what the explainer says of the same token at every layer that it reads.
     """
 
     task: str
@@ -116,8 +116,9 @@ def check_text(showcase: Showcase, text: str, limit: int = MAX_TOKENS) -> list[s
 
 
 def blocks(showcase: Showcase) -> list[tuple[int, ...]]:
-    """The blocks of layers that a patch replaces at once."""
-    return blocks_of_layers(showcase.target.n_layers, min(N_BLOCKS, showcase.target.n_layers))
+    """The blocks of layers that a patch replaces at once, of those that the explainer can be asked about."""
+    found = blocks_of_layers(showcase.target.n_layers, min(N_BLOCKS, showcase.target.n_layers))
+    return [layers for layers in found if layers[0] in showcase.explainer.config.layers]
 
 
 # ---------------------------------------------------------------- what does this token hold?
@@ -130,18 +131,19 @@ def ask_feature(showcase: Showcase, text: str, layer: int, token: int) -> Trial:
         SelfExplainError: a text, token or layer that cannot be.
     """
     token = _index(token, len(check_text(showcase, text)), "token")
-    n_layers = showcase.target.n_layers
-    layer = _index(layer, n_layers, "layer")
-    held = showcase.explainer.capture(text, range(n_layers), showcase.foreign).float().cpu()  # (n_layers, T, d)
+    layer, layers = _index(layer, showcase.target.n_layers, "layer"), showcase.explainer.config.layers
+    if layer not in layers:
+        raise SelfExplainError(f"The explainer cannot read layer {layer}; it reads {', '.join(map(str, layers))}.")
+    held = showcase.explainer.capture(text, layers, showcase.foreign).float().cpu()  # (n_layers, T, d)
     control, control_from = _other_vector(showcase, layer, f"{text}{token}")
-    queries = [FeatureQuery(held[each, token], each) for each in range(n_layers)]
+    queries = [FeatureQuery(vectors[token], each) for vectors, each in zip(held, layers, strict=True)]
     *said, control_said = showcase.explainer.explain([*queries, FeatureQuery(control, layer)])
-    bank = _bank(showcase, layer)
-    direction = held[layer, token] - bank.mean
+    at, bank = layers.index(layer), _bank(showcase, layer)
+    direction = held[at, token] - bank.mean
     return replace(
-        _described(bank, direction, said[layer], control_said, control_from),
+        _described(bank, direction, said[at], control_said, control_from),
         after=_next_token(showcase, text, token),
-        shades=tuple(bank.alike(held[layer], direction).tolist()),
+        shades=tuple(bank.alike(held[at], direction).tolist()),
         by_layer=tuple(each.text for each in said),
     )
 

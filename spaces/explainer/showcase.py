@@ -32,7 +32,7 @@ FALLBACK = {
         {
             "text": "The capital of France is",
             "source": "The capital of Japan is",
-            "block": 0,
+            "layers": [0],
             "token": -2,
             "source_token": -2,
             "note": "Another country in its place.",
@@ -115,8 +115,9 @@ def load(source: str | None = None) -> Showcase:
         SelfExplainError: nothing there that could be loaded.
     """
     source = source or listed_model() or EMBEDDED
+    found = explainer_of(source)
     try:
-        explainer = SelfExplainerForCausalLM.from_pretrained(explainer_of(source), device_map=_device())
+        explainer = SelfExplainerForCausalLM.from_pretrained(found, device_map=_device())
     except OSError as error:
         raise SelfExplainError(f"{source} could not be loaded: {str(error).splitlines()[0]}") from error
     run = HERE / "embedded" if source == EMBEDDED else Path(source)
@@ -125,12 +126,12 @@ def load(source: str | None = None) -> Showcase:
     features.sort(key=lambda feature: -feature.simulator_score)
     curated = run / "examples.json"
     return Showcase(
-        name=source,
+        name=found if (run / "manifest.json").is_file() else source,
         explainer=explainer,
         target=_target(explainer),
         results=_results(source, run),
         features=features,
-        texts=_texts(features),
+        texts=_texts(features) or _prompts(rows),
         examples=FALLBACK | (json.loads(curated.read_text(encoding="utf-8")) if curated.is_file() else examples(rows)),
     )
 
@@ -194,6 +195,12 @@ def _texts(features: Sequence[Feature]) -> list[str]:
     exemplars = [exemplar for feature in features for exemplar in feature.exemplars]
     texts = list(dict.fromkeys("".join(exemplar["tokens"]).strip() for exemplar in exemplars))
     return texts[:: max(1, len(texts) // MAX_TEXTS)][:MAX_TEXTS]
+
+
+def _prompts(rows: dict[str, list[dict]]) -> list[str]:
+    """What the target read in the other tasks, where there are no features."""
+    prompts = [row["target_prompt"] for task in rows.values() for row in task if "target_prompt" in row]
+    return list(dict.fromkeys(prompts))[:MAX_TEXTS]
 
 
 def _feature(row: dict) -> Feature:

@@ -11,6 +11,7 @@ from pages import Code
 from selfexplain import SelfExplainError
 from service import (
     BLOCKS,
+    LAYERS,
     MAP_COST,
     ONE_AT_A_TIME,
     SHOW,
@@ -26,7 +27,7 @@ from service import (
 PICK = (Path(__file__).parent / "pick.js").read_text(encoding="utf-8")
 ASKING: dict[str, Any] = ONE_AT_A_TIME | {"api_visibility": "private", "show_progress": "minimal"}
 BOX: dict[str, Any] = {"max_length": questions.MAX_CHARACTERS, "lines": 1, "max_lines": 6, "submit_btn": "Ask"}
-CODE = Code(SHOW.name)
+CODE = Code(SHOW.name, SHOW.foreign and SHOW.foreign.name)
 
 
 def pick(value: str = "", **kwargs: Any) -> gr.HTML:
@@ -47,13 +48,18 @@ def examples(task: str) -> gr.HTML:
 # ---------------------------------------------------------------- read a token
 
 
+def in_range(token: int, tokens: list[str]) -> int:
+    """The index of a token, counted from the end where negative; the last one where the text has become shorter."""
+    return min(token, len(tokens) - 1) % len(tokens)
+
+
 def read(text: str, layer: int, token: int, request: gr.Request = None) -> tuple[int, str, str, str]:  # type: ignore
     """Token picked, and HTML of the tokens, of the layers and of the answer."""
     try:
         tokens = questions.check_text(SHOW, text)
     except SelfExplainError as error:
         return token, "", "", pages.error(str(error))
-    token = len(tokens) - 1 if token < 0 else min(token, len(tokens) - 1)
+    token = in_range(token, tokens)
     shades: tuple[float, ...] = ()
     by_layer: tuple[str, ...] = ()
 
@@ -65,13 +71,17 @@ def read(text: str, layer: int, token: int, request: gr.Request = None) -> tuple
         return pages.trial(found, CODE.feature(text, layer, token))
 
     html = shown(answer)
-    numbers = [str(each) for each in range(SHOW.target.n_layers)]
     return (
         token,
         pages.tokens(tokens, token, "Text", shades),
-        pages.picker(numbers, layer, "Layer: pick one", "layers", notes=by_layer),
+        pages.picker([str(each) for each in LAYERS], LAYERS.index(layer), "Layer: pick one", "layers", notes=by_layer),
         html,
     )
+
+
+def nearest(layer: int) -> int:
+    """The layer that the explainer reads, and that is nearest to this one."""
+    return min(LAYERS, key=lambda each: abs(each - layer))
 
 
 def read_tab(demo: gr.Blocks) -> None:
@@ -80,7 +90,7 @@ def read_tab(demo: gr.Blocks) -> None:
     first = SHOW.examples["feature"][0]
     chosen = examples("feature")
     text = gr.Textbox(first["text"], label="Text that the target reads", **BOX)
-    layer, token = gr.State(first["layer"]), gr.State(first["token"])
+    layer, token = gr.State(nearest(first["layer"])), gr.State(first["token"])
     tokens = pick(elem_id="read-tokens")
     gr.HTML('<p class="legend">Shade: how much of the picked vector the target holds at each token. Below, what the '
             "explainer says of the picked token at every layer.</p>", apply_default_css=False)  # fmt: skip
@@ -90,8 +100,8 @@ def read_tab(demo: gr.Blocks) -> None:
 
     def on_example(event: gr.EventData, request: gr.Request):
         example = SHOW.examples["feature"][event.index]
-        found = read(example["text"], example["layer"], example["token"], request)
-        return example["text"], example["layer"], *found
+        layer = nearest(example["layer"])
+        return example["text"], layer, *read(example["text"], layer, example["token"], request)
 
     def on_text(text: str, layer: int, request: gr.Request):
         return read(text, layer, -1, request)
@@ -100,7 +110,7 @@ def read_tab(demo: gr.Blocks) -> None:
         return read(text, layer, event.index, request)
 
     def on_layer(text: str, token: int, event: gr.EventData, request: gr.Request):
-        return event.index, *read(text, event.index, token, request)
+        return LAYERS[event.index], *read(text, LAYERS[event.index], token, request)
 
     chosen.select(on_example, None, [text, layer, *outputs], **ASKING)
     text.submit(on_text, [text, layer], outputs, **ASKING)
@@ -120,7 +130,7 @@ def patch(
         tokens, source_tokens = (questions.check_text(SHOW, each) for each in (text, source))
     except SelfExplainError as error:
         return token, source_token, "", "", "", pages.error(str(error))
-    token, source_token = min(token, len(tokens) - 1), min(source_token, len(source_tokens) - 1)
+    token, source_token = in_range(token, tokens), in_range(source_token, source_tokens)
 
     def answer() -> str:
         admit(request)
@@ -148,7 +158,8 @@ def patch_map(text: str, source: str, source_token: int, request: gr.Request = N
 
 
 def block_of(layers: list[int]) -> int:
-    return next(index for index, block in enumerate(BLOCKS) if layers[0] in block)
+    """The number of the block that the first of these layers is in, of those on the page; else the first."""
+    return next((index for index, block in enumerate(BLOCKS) if layers[0] in block), 0)
 
 
 def patch_tabs(demo: gr.Blocks, tabs: gr.Tabs) -> None:
@@ -282,7 +293,7 @@ def features_tab(demo: gr.Blocks) -> None:
          "says of each, beside the true description and the texts that decide.")  # fmt: skip
     with gr.Row(elem_id="browser"):
         with gr.Column(scale=2, min_width=240):
-            words = gr.Textbox(label="Search descriptions", placeholder="words, comes, layer 4", max_length=80)
+            words = gr.Textbox(label="Search descriptions", placeholder="Greece, or: layer 4", max_length=80)
             found = pick(search("", 0), elem_id="feature-list")
         with gr.Column(scale=5, min_width=300):
             view = pick(pages.waiting(), elem_id="feature-view")

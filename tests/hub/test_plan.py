@@ -103,6 +103,11 @@ def cut_short(run_dir):
     path.write_bytes(path.read_bytes()[:-10])
 
 
+def tampered(run_dir):
+    path = run_dir / "explainer" / "config.json"
+    path.write_text(path.read_text() + " ")
+
+
 def lost(run_dir):
     (run_dir / "datasets" / "input_ablation" / "test.parquet").unlink()
 
@@ -159,6 +164,7 @@ def bad_name(run_dir):
         (unfinished, ["is unfinished: evaluate not done", "Run its recipe again"]),
         (no_manifest, ["is no run"]),
         (cut_short, ["lora/adapter_model.safetensors has", "cut short", "Run its recipe again"]),
+        (tampered, ["explainer/config.json has", "changed since; put it back, or delete it. Run its recipe again"]),
         (lost, ["input_ablation/test.parquet has 0 bytes", "lost"]),
         (results_of_other_tasks, ["results.json has no scores of input_ablation", "run the recipe again"]),
         (no_scores, ["has no scores of input_ablation"]),

@@ -1,16 +1,13 @@
 """The page as a server of its own, one for all tests, and the same explainer in this process."""
 
-import os
 import shutil
-import socket
-import subprocess
 import sys
 import tempfile
-import time
-import urllib.request
 from pathlib import Path
 
 import pytest
+
+from serving import serving
 
 PAGE = Path(__file__).parents[2] / "spaces" / "explainer"
 sys.path.insert(0, str(PAGE))
@@ -41,30 +38,8 @@ def show():
 @pytest.fixture(scope="session")
 def server(tmp_path_factory):
     """Address of a running page about the embedded explainer."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    log = tmp_path_factory.mktemp("space") / "log"
-    settings = {"GRADIO_SERVER_PORT": str(port), "GRADIO_SERVER_NAME": "127.0.0.1", "OMP_NUM_THREADS": "1"}
-    with log.open("w") as out:
-        process = subprocess.Popen(
-            [sys.executable, PAGE / "app.py"], env=os.environ | settings, stdout=out, stderr=out, cwd=log.parent
-        )
-    url = f"http://127.0.0.1:{port}"
-    try:
-        for _ in range(600):
-            try:
-                urllib.request.urlopen(url, timeout=5)
-                break
-            except OSError:
-                assert process.poll() is None, log.read_text()
-                time.sleep(0.2)
-        else:
-            raise AssertionError(f"the page did not come up: {log.read_text()}")
+    with serving(PAGE, tmp_path_factory.mktemp("space") / "log", {}) as url:
         yield url
-    finally:
-        process.terminate()
-        process.wait(20)
 
 
 @pytest.fixture(scope="session")

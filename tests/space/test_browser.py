@@ -199,7 +199,8 @@ for (const element of document.querySelectorAll(arguments[0])) {
 return poor;
 """
 WORDS = "h1, h3, .top p, .lead, .legend, .picker button, .picker small, .said, .said span, .mark, .mark span, .from, "
-WORDS += ".verdict, .heat span, .confidence, summary, .board th, .board td, .board caption, .bottom p, button[role=tab]"
+WORDS += ".verdict, .heat span, .confidence, summary, .board th, .board td, .board caption, .bottom p, "
+WORDS += "button[role=tab], #map-run"
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])

@@ -44,7 +44,7 @@ def test_a_run_directory_is_shown_with_held_out_rows_as_examples(run):
     folder.mkdir()
     pq.write_table(pa.Table.from_pylist([row, row, row | {"group": "x", "changed": False}]), folder / "test.parquet")
     found = showcase.load(str(run))
-    assert found.name == str(run) and found.results and found.features
+    assert found.name == str(run / "explainer") and found.results and found.features
     assert [(each["text"], each["layers"], each["token"]) for each in found.examples["patch"]] == [
         (text, [2, 3], 4)
     ] * 2

@@ -160,10 +160,9 @@ def check_finished(run_dir: Path) -> dict[str, Any]:
         for name, size in stage["outputs"].items():
             path = run_dir / name
             found = path.stat().st_size if path.is_file() else 0
-            if found < size:  # a later stage may add to a file: calibration to a configuration, a card to its README
-                raise SelfExplainError(
-                    f"{path} has {found:,} bytes, the run wrote {size:,}: lost or cut short. {again}."
-                )
+            if found != size:
+                what = "lost or cut short" if found < size else "changed since; put it back, or delete it"
+                raise SelfExplainError(f"{path} has {found:,} bytes, the run wrote {size:,}: {what}. {again}.")
     cards.read_results(run_dir)
     for task in recipe["tasks"]:
         statistics = cards.read_json(run_dir / "datasets" / task / "statistics.json")

@@ -150,6 +150,7 @@ class _Road:
             ("cards",),
             self._write_cards,
             after=(comparison[-1].name if comparison else "evaluate",),
+            amends=tuple(f"datasets/{task}/README.md" for task in recipe.tasks),  # the card, below its configurations
         )
         train_here = [] if self.is_trained else [train]
         return [*datasets, *of_others, *train_here, evaluate, *comparison, card]
