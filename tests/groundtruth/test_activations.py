@@ -22,10 +22,10 @@ CONFIG = FeatureConfig(layers=(1, 3), n_tokens=2000, window=12, n_random=3, n_ac
 
 
 @pytest.fixture
-def corpus():
+def corpus(target):
     rng = random.Random(0)
-    words = ["The", "capital", "of", "France", "is", "Paris", "and", "Japan", "not", "Rome", "in", "a", "house"]
-    return [" ".join(rng.choices(words, k=rng.randint(6, 15))) for _ in range(60)]
+    words = sorted(word for token in target.tokenizer.get_vocab() if (word := token.removeprefix("Ġ")).isalpha())
+    return [" ".join(rng.choices(words, k=rng.randint(6, 15))) for _ in range(80)]
 
 
 @pytest.fixture
