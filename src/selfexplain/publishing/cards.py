@@ -143,6 +143,7 @@ def model_card(run_dir: Path, figures: str, names: Names | None = None, licence:
         names=names,
         licence=licence,
         merged=merged,
+        apart=merged or config["target"].get("model") not in (None, config["base_model_name_or_path"]),
         reachable=recipe["target"] in tiny.NAMES or _HUB_ID.fullmatch(recipe["target"]) is not None,
         linked=_linked,
     )
