@@ -18,7 +18,7 @@ from selfexplain.features import language
 from selfexplain.features.endpoint import Endpoint
 
 TASK = "feature_description"
-CONFIG = EvaluationConfig(batch_size=4, n_resamples=100, selfie_rows=2)
+CONFIG = EvaluationConfig(batch_size=4, n_resamples=100, selfie_rows=6)
 TARGET = SimpleNamespace(name="tiny", d_model=8)
 FREE = {"the word red": "mentions of the colour red", "the word blue": "anything that is blue"}
 
