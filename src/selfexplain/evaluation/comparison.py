@@ -21,6 +21,7 @@ from selfexplain.evaluation.metrics import TASK_METRICS, Metric, metrics
 from selfexplain.evaluation.report import HEADLINE
 from selfexplain.evaluation.statistics import bootstrap_difference, bootstrap_interval, permutation_test
 from selfexplain.features.describe import Classes
+from selfexplain.features.endpoint import Endpoint
 
 NEIGHBOUR = "nearest_neighbour"
 ROLES = ("self", "other", NEIGHBOUR)
@@ -59,12 +60,14 @@ def compare(
     classes: Mapping[str, Classes],
     n_resamples: int,
     seed: int,
+    endpoint: Endpoint | None = None,
 ) -> dict[str, Any]:
     """Score all answers of one task, and compare them.
 
     Args:
         rows: target -> its test rows.
         classes: target -> the classes that descriptions of its features may name.
+        endpoint: whose model foretells activations from descriptions; None for the offline simulator.
 
     Returns:
         `headline`, the metric to look at first; `n_test` by target; `scores`: metric -> an entry a (target, explainer,
@@ -85,7 +88,7 @@ def compare(
         "differences": {},
     }
     for name in TASK_METRICS[task]:
-        by_target = {target: metrics(classes.get(target))[name] for target in rows}
+        by_target = {target: metrics(classes.get(target), endpoint)[name] for target in rows}
         metric = by_target[given[0].target]
         counts = [
             by_target[one.target].count(one.answers, [row[metric.reference] for row in rows[one.target]])

@@ -1,6 +1,7 @@
 """Settings of an evaluation."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from selfexplain.errors import SelfExplainError
 
@@ -15,6 +16,14 @@ class EvaluationConfig:
         n_resamples: resamples of the groups behind each interval and each p-value.
         abstain_below: explanations of less confidence do not count as answers; kept in the explainer's config.
         selfie_rows: validation rows on which the scale of the SelfIE baseline is chosen; 0 leaves the baseline out.
+        simulator: who foretells activations from the descriptions that are scored. The offline one reads the offline
+            grammar only. None for what the descriptions take: the endpoint where one is named here, where it scored
+            the ground truth or where a writer of it uses free words, and else the offline one.
+        endpoint: base URL of an OpenAI-compatible endpoint; its key is read from OPENAI_API_KEY. None for that of
+            `feature_description`.
+        endpoint_model: the name of the model there; None likewise.
+        endpoint_concurrency: requests in flight.
+        endpoint_timeout: seconds that a reply may take.
     """
 
     rows_limit: int | None = None
@@ -22,6 +31,11 @@ class EvaluationConfig:
     n_resamples: int = 2000
     abstain_below: float = 0.5
     selfie_rows: int = 100
+    simulator: Literal["offline", "endpoint"] | None = None
+    endpoint: str | None = None
+    endpoint_model: str | None = None
+    endpoint_concurrency: int = 8
+    endpoint_timeout: float = 120.0
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from selfexplain.evaluation.metrics import TASK_METRICS, confusion, is_parsable,
 from selfexplain.evaluation.selfie import SCALES
 from selfexplain.evaluation.statistics import bootstrap_difference, bootstrap_interval, permutation_test
 from selfexplain.features.describe import Classes
+from selfexplain.features.endpoint import Endpoint
 from selfexplain.groundtruth.formats import read_rows
 from selfexplain.modeling.confidence import confidence, fit
 from selfexplain.modeling.explanation import Answer
@@ -60,6 +61,7 @@ def evaluate(
     predictions_dir: Path | None = None,
     calibration: Calibration | None = None,
     selfie: Callable[[float], Explainer] | None = None,
+    endpoint: Endpoint | None = None,
 ) -> dict[str, dict]:
     """Score `explainer` on the test split of each task; returns the `tasks` part of results.json.
 
@@ -77,9 +79,11 @@ def evaluate(
             each test row (by its index) with all answers to it.
         calibration: task -> how the explainer's confidence was calibrated, on other rows than these (`calibrate`).
         selfie: the SelfIE baseline at a scale (`selfie.selfie`), for feature descriptions; None leaves it out.
+        endpoint: whose model foretells activations from descriptions; None for the offline simulator.
 
     Raises:
-        SelfExplainError: a file is missing, a split is empty, or its vectors are not as wide as the target.
+        SelfExplainError: a file is missing, a split is empty, its vectors are not as wide as the target, its
+            descriptions are none that the simulator reads, or the endpoint fails.
     """
     results = {}
     scales: dict[str, float | None] = {}
@@ -87,6 +91,11 @@ def evaluate(
         train = read_rows(Path(datasets_dir) / task / "train.parquet")
         chosen, test = held_out(path, config.rows_limit, seed)
         _check_width(test, target, task)
+        classes = None
+        if task == "feature_description":
+            classes = _read_classes(Path(datasets_dir) / task / "statistics.json")
+            if endpoint is None:
+                _check_readable(test, classes, section)
 
         questions = {"explainer": (explainer, test)}
         if any(row["placeholder_offsets"] for row in test):
@@ -96,7 +105,7 @@ def evaluate(
         questions["untrained"] = (untrained, test)
         if task not in scales and selfie and task == "feature_description" and config.selfie_rows:
             scales[task] = _best_scale(
-                selfie, Path(datasets_dir) / task, config, seed, cache_dir and Path(cache_dir) / task
+                selfie, Path(datasets_dir) / task, config, seed, cache_dir and Path(cache_dir) / task, endpoint
             )
         scale = scales.get(task)
         if selfie and scale is not None:
@@ -114,24 +123,23 @@ def evaluate(
         }
         answers = {system: [answer.text for answer in given] for system, given in answered.items()}
         answers["nearest_neighbour"] = baselines.nearest_neighbour(train, test)
-        changed, classes = {}, None
+        changed = {}
         if task == "feature_description":
-            classes = _read_classes(Path(datasets_dir) / task / "statistics.json")
             answers["gold"] = [row["completion"] for row in test]
         else:
             changed["lookup_rule"] = baselines.lookup_rule(task, train, test)
             changed["majority"] = baselines.majority(train, test)
 
-        results[section] = score_task(task, test, answers, changed, config.n_resamples, seed, classes)
+        results[section] = score_task(task, test, answers, changed, config.n_resamples, seed, classes, endpoint)
         raw, calibrated = (
             _confidences(task, answered["explainer"], fitted) for fitted in (None, (calibration or {}).get(task))
         )
         if scale is not None:
             results[section]["selfie_scale"] = scale
-        correct = _correct(task, answers["explainer"], test, classes)
+        correct, known = _correct(task, answers["explainer"], test, classes, endpoint)
         results[section]["calibration"] = {
             "correct": CORRECT[task],
-            **calibration_scores(calibrated, raw, correct, config.abstain_below),
+            **calibration_scores(calibrated[known], raw[known], correct[known], config.abstain_below),
         }
         if predictions_dir is not None:
             _write_predictions(
@@ -176,7 +184,12 @@ def held_out(path: Path, limit: int | None, seed: int) -> tuple[list[int], list[
 
 
 def _best_scale(
-    selfie: Callable[[float], Explainer], folder: Path, config: EvaluationConfig, seed: int, cache_dir: Path | None
+    selfie: Callable[[float], Explainer],
+    folder: Path,
+    config: EvaluationConfig,
+    seed: int,
+    cache_dir: Path | None,
+    endpoint: Endpoint | None,
 ) -> float | None:
     """The scale whose answers correlate best on validation rows; None, with a warning, where there are none."""
     try:
@@ -185,14 +198,16 @@ def _best_scale(
         logger.warning("feature_description: SelfIE is left out, its scale cannot be chosen: %s", error)
         return None
     rows = [rows[index] for index in np.random.default_rng(seed).permutation(len(rows))[: config.selfie_rows]]
-    metric = metrics(_read_classes(folder / "statistics.json"))["simulator_correlation"]
-    scores = {}
+    metric = metrics(_read_classes(folder / "statistics.json"), endpoint)["simulator_correlation"]
+    texts = []
     for scale in SCALES:
         name = f"selfie at scale {scale:g}"
         cache = cache_dir and cache_dir / f"{name}.jsonl"
         answers = answer_all(selfie(scale), rows, config.batch_size, f"feature_description: {name}", cache)
-        scores[scale] = metric([answer.text for answer in answers], [row[metric.reference] for row in rows])
-    return max(SCALES, key=scores.__getitem__)
+        texts += [answer.text for answer in answers]
+    counted = metric.count(texts, [row[metric.reference] for row in rows] * len(SCALES))
+    scores = metric.value(counted.reshape(len(SCALES), len(rows), -1).sum(axis=1))
+    return SCALES[np.nanargmax(scores)]
 
 
 def calibrate(
@@ -202,10 +217,11 @@ def calibrate(
     config: EvaluationConfig,
     seed: int,
     cache_dir: Path | None = None,
+    endpoint: Endpoint | None = None,
 ) -> dict[str, dict[str, float]]:
     """How sure the explainer is against how often it is right, on the validation split of each task.
 
-    A task without validation rows is left out, with a warning. `cache_dir` as in `evaluate`.
+    A task without validation rows is left out, with a warning. `cache_dir` and `endpoint` as in `evaluate`.
     """
     calibration = {}
     for task in tasks:
@@ -216,14 +232,19 @@ def calibrate(
             logger.warning("%s: its confidence is not calibrated: %s", task, error)
             continue
         rows = [rows[index] for index in np.random.default_rng(seed).permutation(len(rows))[: config.rows_limit]]
-        classes = _read_classes(folder / "statistics.json") if task == "feature_description" else None
+        classes = None
+        if task == "feature_description":
+            classes = _read_classes(folder / "statistics.json")
+            if endpoint is None:
+                _check_readable(rows, classes, task)
         cache = cache_dir and Path(cache_dir) / task / "validation.jsonl"
         answers = answer_all(explainer, rows, config.batch_size, f"{task}: calibration", cache)
         texts = [answer.text for answer in answers]
-        readable = [_readable(task, text) for text in texts]
+        correct, known = _correct(task, texts, rows, classes, endpoint)
+        known &= [_readable(task, text) for text in texts]
         log_probs = np.array([answer.log_prob for answer in answers])
-        if any(readable):
-            calibration[task] = fit(log_probs[readable], _correct(task, texts, rows, classes)[readable])
+        if known.any():
+            calibration[task] = fit(log_probs[known], correct[known])
     return calibration
 
 
@@ -246,15 +267,17 @@ def _confidences(task: str, answers: Sequence[Any], calibration: Mapping[str, fl
     return np.where([_readable(task, answer.text) for answer in answers], sure, 0.0)
 
 
-def _correct(task: str, texts: Sequence[str], rows: Sequence[Row], classes: Classes | None) -> np.ndarray:
-    """Which answers are right, `(n,)` bool, as `CORRECT` says."""
+def _correct(
+    task: str, texts: Sequence[str], rows: Sequence[Row], classes: Classes | None, endpoint: Endpoint | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Which answers are right, as `CORRECT` says, and of which that is known, `(n,)` bool each."""
     name = "simulator_correlation" if task == "feature_description" else "exact_match"
-    metric = metrics(classes)[name]
-    scores = metric.count(texts, [row[metric.reference] for row in rows])[:, 0]
+    metric = metrics(classes, endpoint)[name]
+    references = [row[metric.reference] for row in rows]
     if task != "feature_description":
-        return scores > 0
-    gold = metric.count([row["completion"] for row in rows], [row[metric.reference] for row in rows])[:, 0]
-    return (scores > 0) & (scores >= gold / 2)
+        return metric.count(texts, references)[:, 0] > 0, np.ones(len(rows), bool)
+    own, gold = np.split(metric.count([*texts, *(row["completion"] for row in rows)], references * 2), 2)
+    return (own[:, 0] > 0) & (own[:, 0] >= gold[:, 0] / 2), (own[:, 1] > 0) & (gold[:, 1] > 0)
 
 
 def score_task(
@@ -265,6 +288,7 @@ def score_task(
     n_resamples: int,
     seed: int,
     classes: Classes | None = None,
+    endpoint: Endpoint | None = None,
 ) -> dict:
     """Score the systems of one task.
 
@@ -274,18 +298,29 @@ def score_task(
 
     Returns:
         `n_test`, `n_groups`, `counts` of the true classes, `unparsable` answers by system, `scores` (system -> metric
-        -> value and ci95) and `comparisons` ("explainer - system" -> metric -> difference, ci95 and p_value).
+        -> value and ci95) and `comparisons` ("explainer - system" -> metric -> difference, ci95 and p_value). Of
+        feature descriptions also the `simulator`, and where that is a model behind an endpoint what could not be read
+        of its replies: `unread` (system -> metric -> windows, and rows that have no score because of them).
     """
     groups = [row["group"] for row in rows]
-    scored_by = {name: metrics(classes)[name] for name in TASK_METRICS[task]}
+    scored_by = {name: metrics(classes, endpoint)[name] for name in TASK_METRICS[task]}
     statistics: dict[str, dict[str, np.ndarray]] = {system: {} for system in (*answers, *changed)}
     for name, metric in scored_by.items():
-        references = [row[metric.reference] for row in rows]
-        for system, texts in answers.items():
-            statistics[system][name] = metric.count(texts, references)
+        references = [row[metric.reference] for row in rows] * len(answers)
+        counted = metric.count([text for texts in answers.values() for text in texts], references)
+        for system, own in zip(answers, np.split(counted, len(answers)), strict=True):
+            statistics[system][name] = own
     for system, predictions in changed.items():
         statistics[system]["has_changed_macro_f1"] = confusion(predictions, [row["changed"] for row in rows])
 
+    result: dict[str, Any] = {"n_test": len(rows), "n_groups": len(set(groups))}
+    if task != "feature_description":
+        n_changed = sum(row["changed"] for row in rows)
+        result["counts"] = {"changed": n_changed, "unchanged": len(rows) - n_changed}
+    elif endpoint:
+        result |= {"simulator": endpoint.model, "unread": _drop_unscored(statistics)}
+    else:
+        result["simulator"] = "offline"
     scores: dict[str, dict] = {}
     comparisons: dict[str, dict] = {}
     for system, by_metric in statistics.items():
@@ -303,14 +338,33 @@ def score_task(
                     "ci95": list(bootstrap_difference(own, rows_of, groups, value, n_resamples, seed)),
                     "p_value": permutation_test(own, rows_of, groups, value, n_resamples, seed),
                 }
-    result: dict[str, Any] = {"n_test": len(rows), "n_groups": len(set(groups))}
-    if task != "feature_description":
-        n_changed = sum(row["changed"] for row in rows)
-        result["counts"] = {"changed": n_changed, "unchanged": len(rows) - n_changed}
     result["unparsable"] = {
-        system: sum(not is_parsable(task, text, classes) for text in texts) for system, texts in answers.items()
+        system: sum(not is_parsable(task, text, classes, endpoint) for text in texts)
+        for system, texts in answers.items()
     }
     return {**result, "scores": scores, "comparisons": comparisons}
+
+
+def _drop_unscored(statistics: Mapping[str, dict[str, np.ndarray]]) -> dict[str, dict[str, dict[str, int]]]:
+    """Count what was not read of an endpoint's replies, and drop the metrics of systems that have no score at all.
+
+    Raises:
+        SelfExplainError: the explainer has none.
+    """
+    unread: dict[str, dict[str, dict[str, int]]] = {}
+    for system, by_metric in statistics.items():
+        unread[system] = {
+            name: {"windows": int(c[:, 2].sum()), "rows": int((c[:, 1] == 0).sum())} for name, c in by_metric.items()
+        }
+        for name in [name for name, c in by_metric.items() if not c[:, 1].any()]:
+            if system == "explainer":
+                raise SelfExplainError(
+                    f"no reply on the explainer's descriptions can be read, so {name} has no value: name another "
+                    "model with evaluation.endpoint_model=NAME, and run again."
+                )
+            logger.warning("%s: %s is left out, no reply on its descriptions can be read", system, name)
+            del by_metric[name]
+    return unread
 
 
 def answer_all(
@@ -344,6 +398,18 @@ def _read_classes(path: Path) -> dict[str, set[str]]:
         )
     classes = json.loads(path.read_text(encoding="utf-8"))["classes"]
     return {name: set(tokens) for name, tokens in classes.items()}
+
+
+def _check_readable(rows: Sequence[Row], classes: Classes, section: str) -> None:
+    """Refuse the offline simulator where the ground truth is in other words: everything would score 0."""
+    texts = [row["completion"] for row in rows]
+    unread = [text for text in texts if not is_parsable("feature_description", text, classes)]
+    if unread:
+        raise SelfExplainError(
+            f"{section}: {len(unread)} of {len(texts)} descriptions of the ground truth cannot be read by the offline "
+            f"simulator, such as {unread[0]!r}. Name a chat model that can: evaluation.endpoint=URL "
+            "evaluation.endpoint_model=NAME."
+        )
 
 
 def _check_width(rows: Sequence[Row], target: "Target", task: str) -> None:

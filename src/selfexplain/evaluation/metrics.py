@@ -13,7 +13,9 @@ from typing import Any
 import numpy as np
 
 from selfexplain.errors import SelfExplainError
+from selfexplain.features import language
 from selfexplain.features.describe import Classes, Description
+from selfexplain.features.endpoint import Endpoint
 from selfexplain.features.simulate import detect, score
 from selfexplain.features.windows import Exemplar
 from selfexplain.tasks.outcome import Outcome, parse
@@ -49,8 +51,9 @@ class Metric:
 
 
 def ratio(sums: np.ndarray) -> np.ndarray:
-    """Sums `(..., 2)` of (score, 1) -> means `(...)`."""
-    return sums[..., 0] / sums[..., 1]
+    """Sums `(..., k)` of (score, 1, ...) -> means `(...)`; NaN where no row has a score."""
+    total, n = sums[..., 0], sums[..., 1]
+    return np.divide(total, n, out=np.full(np.shape(n), np.nan), where=n > 0)
 
 
 def macro_f1(sums: np.ndarray) -> np.ndarray:
@@ -113,9 +116,54 @@ def _detection(answers: Sequence[str], exemplars: Sequence[Sequence[Exemplar]], 
     return _means([detect(Description.parse(answer, classes), windows) for answer, windows in pairs])
 
 
-def metrics(classes: Classes | None = None) -> dict[str, Metric]:
-    """All metrics by name; `classes` (name -> tokens) are those that descriptions may name beside the built-in ones."""
-    simulator, detection = (partial(count, classes=classes) for count in (_simulator_correlation, _detection))
+def _by_endpoint(
+    answers: Sequence[str],
+    exemplars: Sequence[Sequence[Exemplar]],
+    endpoint: Endpoint,
+    score_each: Callable[[Endpoint, Sequence[tuple[str, Sequence[Exemplar]]]], list[tuple[float | None, int]]],
+    chance: float,
+) -> np.ndarray:
+    """Row statistics `(n, 3)`: score, 1, windows without a readable reply. A row of such windows alone has no score.
+
+    A blank answer describes nothing, and windows that are all alike tell nothing: both have the score `chance`.
+    """
+    texts = [" ".join(answer.split()) for answer in answers]
+    found = iter(score_each(endpoint, [pair for pair in zip(texts, exemplars, strict=True) if pair[0]]))
+    counted = np.zeros((len(texts), 3))
+    for row, text in zip(counted, texts, strict=True):
+        value, unread = next(found) if text else (None, 0)
+        known = value is not None or not unread
+        row[:] = (chance if value is None else value) if known else 0, known, unread
+    unscored = int((counted[:, 1] == 0).sum())
+    if 2 * unscored >= len(texts):
+        raise SelfExplainError(
+            f"what {endpoint.model} replied on {unscored} of {len(texts)} descriptions cannot be read. Name a model "
+            "that keeps to the form it is asked for, with evaluation.endpoint_model=NAME, and run again."
+        )
+    return counted
+
+
+def _simulated_each(
+    endpoint: Endpoint, pairs: Sequence[tuple[str, Sequence[Exemplar]]]
+) -> list[tuple[float | None, int]]:
+    return [(score.value if score else None, unread) for score, unread in language.simulate_each(endpoint, pairs)]
+
+
+def metrics(classes: Classes | None = None, endpoint: Endpoint | None = None) -> dict[str, Metric]:
+    """All metrics by name.
+
+    Args:
+        classes: name -> tokens, the classes that descriptions may name beside the built-in ones.
+        endpoint: its model foretells activations from descriptions, whatever their words; None for the offline
+            simulator, which reads the offline grammar. Everything is asked at once, and nothing twice.
+    """
+    if endpoint:
+        simulator = partial(_by_endpoint, endpoint=endpoint, score_each=_simulated_each, chance=0.0)
+        detection = partial(
+            _by_endpoint, endpoint=endpoint, score_each=partial(language.detect_each, seed=0), chance=0.5
+        )
+    else:
+        simulator, detection = (partial(count, classes=classes) for count in (_simulator_correlation, _detection))
     return {
         metric.name: metric
         for metric in (
@@ -137,9 +185,11 @@ TASK_METRICS = {
 }
 
 
-def is_parsable(task: str, answer: str, classes: Classes | None = None) -> bool:
-    """Whether an answer can be scored at all; one that cannot counts as wrong."""
-    return (Description.parse(answer, classes) if task == "feature_description" else parse(answer)) is not None
+def is_parsable(task: str, answer: str, classes: Classes | None = None, endpoint: Endpoint | None = None) -> bool:
+    """Whether an answer can be scored at all; one that cannot counts as wrong. An endpoint reads whatever has words."""
+    if task != "feature_description":
+        return parse(answer) is not None
+    return bool(answer.strip()) if endpoint else Description.parse(answer, classes) is not None
 
 
 def metric_path(name: str) -> str:

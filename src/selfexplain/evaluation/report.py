@@ -63,7 +63,7 @@ def tables(results: Mapping[str, Any]) -> "Group":
     for task, title, result in _sections(results):
         table = Table(
             title=f"{title}: {result['n_test']} held-out rows in {result['n_groups']} groups",
-            caption="\n".join(["95 % intervals, bootstrap over groups", *_confidence(result)]),
+            caption="\n".join(["95 % intervals, bootstrap over groups", *_simulator(result), *_confidence(result)]),
             title_justify="left",
             caption_justify="left",
         )
@@ -91,7 +91,7 @@ def markdown(results: Mapping[str, Any]) -> str:
         for system in _systems(result):
             cells = [_cell(result["scores"][system].get(metric)).replace("\\", "") for metric in metrics]
             lines.append(f"| {readable(system)} | {' | '.join(cells)} |")
-        lines += ["", *(f"{line}\n" for line in _confidence(result))]
+        lines += ["", *(f"{line}\n" for line in (*_simulator(result), *_confidence(result)))]
     return "\n".join(lines)
 
 
@@ -153,6 +153,24 @@ def _sections(results: Mapping[str, Any]) -> Iterator[tuple[str, str, Mapping[st
 
 def _systems(result: Mapping[str, Any]) -> list[str]:
     return [system for system in SYSTEMS if system in result["scores"]]
+
+
+def _simulator(result: Mapping[str, Any]) -> list[str]:
+    """Who foretold activations from the descriptions, and what is left out; nothing for the offline simulator."""
+    if "unread" not in result:
+        return []
+    windows, rows = (
+        {system: sum(n[kind] for n in by_metric.values()) for system, by_metric in result["unread"].items()}
+        for kind in ("windows", "rows")
+    )
+    line = f"activations foretold by {result['simulator']}"
+    if any(windows.values()):
+        line += (
+            f"; left out because its replies cannot be read: {windows['explainer']} windows of the explainer and "
+            f"{sum(windows.values()) - windows['explainer']} of the other systems, {rows['explainer']} and "
+            f"{sum(rows.values()) - rows['explainer']} rows"
+        )
+    return [line]
 
 
 def _confidence(result: Mapping[str, Any]) -> list[str]:

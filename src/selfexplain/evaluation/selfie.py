@@ -28,9 +28,14 @@ Row = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class SelfIE:
-    """A model as SelfIE asks it; `selfie` makes one."""
+    """A model as SelfIE asks it; `selfie` makes one.
+
+    Attributes:
+        in_grammar: whether its words are made into a description that the offline simulator reads.
+    """
 
     asked: "SelfExplainerForCausalLM"
+    in_grammar: bool = True
 
     def answer(self, rows: Sequence[Row], batch_size: int = 64, progress: str | None = None) -> list[Answer]:
         """What it says of each row's vector, as a description."""
@@ -49,23 +54,24 @@ class SelfIE:
                 }
             )
         answers = self.asked.answer(questions, batch_size, progress, MAX_NEW_TOKENS)
-        return [replace(answer, text=as_description(answer.text)) for answer in answers]
+        written = as_description if self.in_grammar else str.strip
+        return [replace(answer, text=written(answer.text)) for answer in answers]
 
 
-def selfie(target: "Target", scale: float) -> SelfIE:
+def selfie(target: "Target", scale: float, in_grammar: bool = True) -> SelfIE:
     """The target itself, with vectors written at `scale`."""
     from selfexplain.modeling.foreign import FAMILIES
     from selfexplain.modeling.modeling_selfexplainer import SelfExplainerForCausalLM
 
     contract = replace(FAMILIES["selfie"], scale=scale)
-    return SelfIE(SelfExplainerForCausalLM.from_base(target.model, target.tokenizer, injection=contract))
+    return SelfIE(SelfExplainerForCausalLM.from_base(target.model, target.tokenizer, injection=contract), in_grammar)
 
 
 def as_description(said: str) -> str:
     """Free words as a description that lists the first few of them.
 
-    The simulator reads a small grammar, which a model that was not trained on it cannot write. Read literally all its
-    answers would count for nothing; read as a list of words, it gets the benefit of the doubt.
+    The offline simulator reads a small grammar, which a model that was not trained on it cannot write. Read literally
+    all its answers would count for nothing; read as a list of words, it gets the benefit of the doubt.
     """
     words = list(dict.fromkeys(re.findall(r"\w+", said)))[:MAX_TOKENS]
     return str(Description(tuple(words))) if words else ""

@@ -55,5 +55,5 @@ def _resample(n_groups: int, n_resamples: int, seed: int) -> np.ndarray:
 
 
 def _interval(values: np.ndarray) -> tuple[float, float]:
-    low, high = np.quantile(values, [0.025, 0.975])
+    low, high = np.nanquantile(values, [0.025, 0.975])  # resamples in which no row has a score tell nothing
     return float(low), float(high)

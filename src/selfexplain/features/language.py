@@ -8,6 +8,7 @@ counts as a failure; it is never taken for an answer.
 import json
 import re
 from collections.abc import Sequence
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +24,8 @@ from selfexplain.features.simulate import (
     highlights,
 )
 from selfexplain.features.windows import Exemplar
+
+T = TypeVar("T")
 
 MAX_LEVEL = 10  # activations are told and foretold as whole numbers from 0 to this
 JUDGED_AT_ONCE = 5  # windows a request
@@ -140,29 +143,43 @@ def describe_all(endpoint: Endpoint, requests: Sequence[Request]) -> list[str | 
 
 
 def simulate_all(endpoint: Endpoint, pairs: Sequence[tuple[str, Sequence[Exemplar]]]) -> tuple[list[Score | None], int]:
-    """Simulator score of each (description, exemplars), and how many windows had no readable reply.
+    """Simulator score of each (description, exemplars), and how many windows in all had no readable reply."""
+    return _summed(simulate_each(endpoint, pairs))
+
+
+def simulate_each(
+    endpoint: Endpoint, pairs: Sequence[tuple[str, Sequence[Exemplar]]]
+) -> list[tuple[Score | None, int]]:
+    """Simulator score of each (description, exemplars), and how many of its windows had no readable reply.
 
     Such windows are left out of the correlation; None where there is no other.
     """
     requests = [simulate_request(text, exemplar["tokens"]) for text, exemplars in pairs for exemplar in exemplars]
     replies = iter(endpoint.ask(requests, "simulating features"))
-    scores: list[Score | None] = []
-    n_failed = 0
+    found: list[tuple[Score | None, int]] = []
     for _, exemplars in pairs:
         predictions = []
         for exemplar in exemplars:
             reply = next(replies)
             predictions.append(None if reply is None else parse_simulation(reply, len(exemplar["tokens"])))
         read = [(p, exemplar) for p, exemplar in zip(predictions, exemplars, strict=True) if p is not None]
-        n_failed += len(predictions) - len(read)
-        scores.append(correlation([p for p, _ in read], [exemplar for _, exemplar in read]) if read else None)
-    return scores, n_failed
+        score = correlation([p for p, _ in read], [exemplar for _, exemplar in read]) if read else None
+        found.append((score, len(predictions) - len(read)))
+    return found
 
 
 def detect_all(
     endpoint: Endpoint, pairs: Sequence[tuple[str, Sequence[Exemplar]]], seed: int
 ) -> tuple[list[float | None], int]:
-    """Balanced accuracy of telling active windows from inactive ones, and how many windows had no readable reply."""
+    """Balanced accuracy of telling active windows from inactive ones, and how many windows in all had no readable
+    reply."""
+    return _summed(detect_each(endpoint, pairs, seed))
+
+
+def detect_each(
+    endpoint: Endpoint, pairs: Sequence[tuple[str, Sequence[Exemplar]]], seed: int
+) -> list[tuple[float | None, int]]:
+    """The same of each (description, exemplars); None where nothing was read, or all that was is of one kind."""
     cases = [
         (
             text,
@@ -170,27 +187,31 @@ def detect_all(
         )
         for text, windows in pairs
     ]
-    return _judge_all(endpoint, DETECT, cases, seed, "detecting features")
+    return _judge_each(endpoint, DETECT, cases, seed, "detecting features")
 
 
 def fuzz_all(
     endpoint: Endpoint, pairs: Sequence[tuple[str, Sequence[Exemplar]]], seed: int
 ) -> tuple[list[float | None], int]:
-    """Balanced accuracy of telling right from wrong highlights, and how many windows had no readable reply."""
+    """Balanced accuracy of telling right from wrong highlights, and how many windows in all had no readable reply."""
 
     def case(window: Fuzzed) -> tuple[str, bool]:
         return highlighted_text(window.tokens, window.highlighted), window.right
 
     cases = [(text, list(map(case, fuzz(windows, seed)))) for text, windows in pairs]
-    return _judge_all(endpoint, FUZZ, cases, seed, "fuzzing features")
+    return _summed(_judge_each(endpoint, FUZZ, cases, seed, "fuzzing features"))
 
 
-def _judge_all(
+def _judge_each(
     endpoint: Endpoint, system: str, cases: Sequence[tuple[str, list[tuple[str, bool]]]], seed: int, desc: str
-) -> tuple[list[float | None], int]:
-    """`cases`: per description, texts and whether they are of it; shuffled, so that order tells nothing."""
-    rng = np.random.default_rng(seed)
-    shuffled = [(text, [windows[i] for i in rng.permutation(len(windows))]) for text, windows in cases]
+) -> list[tuple[float | None, int]]:
+    """`cases`: per description, texts and whether they are of it; shuffled, so that order tells nothing.
+
+    The order depends on the number of texts alone, so that whoever asks about a case again asks the same.
+    """
+    shuffled = [
+        (text, [windows[i] for i in np.random.default_rng(seed).permutation(len(windows))]) for text, windows in cases
+    ]
     batches = [
         (number, windows[start : start + JUDGED_AT_ONCE])
         for number, (_, windows) in enumerate(shuffled)
@@ -199,12 +220,17 @@ def _judge_all(
     requests = [judge_request(system, cases[number][0], [text for text, _ in batch]) for number, batch in batches]
     predicted: list[list[bool]] = [[] for _ in cases]
     actual: list[list[bool]] = [[] for _ in cases]
-    n_failed = 0
+    n_failed = [0] * len(cases)
     for (number, batch), reply in zip(batches, endpoint.ask(requests, desc), strict=True):
         answers = None if reply is None else parse_judgement(reply, len(batch))
         if answers is None:
-            n_failed += len(batch)
+            n_failed[number] += len(batch)
         else:
             predicted[number] += answers
             actual[number] += [truth for _, truth in batch]
-    return [balanced_accuracy(*both) if both[0] else None for both in zip(predicted, actual, strict=True)], n_failed
+    values = [balanced_accuracy(*both) if both[0] else None for both in zip(predicted, actual, strict=True)]
+    return list(zip(values, n_failed, strict=True))
+
+
+def _summed(found: Sequence[tuple[T, int]]) -> tuple[list[T], int]:
+    return [value for value, _ in found], sum(n_failed for _, n_failed in found)

@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 
 def what_counts(config: Any) -> dict[str, Any]:
-    """The settings of a task that its rows depend on, as JSON values."""
+    """The settings that results depend on, as JSON values."""
     how_fast = ("endpoint_concurrency", "endpoint_timeout")
     return {name: value for name, value in asdict(config).items() if name not in how_fast}
 

@@ -11,6 +11,7 @@ from selfexplain.errors import SelfExplainError
 from selfexplain.evaluation.config import ComparisonConfig
 from selfexplain.recipes.explainers import load_explainer, train_explainer
 from selfexplain.recipes.recipe import Recipe
+from selfexplain.recipes.simulator import simulator
 from selfexplain.recipes.stages import Step
 
 if TYPE_CHECKING:
@@ -158,7 +159,7 @@ class Comparison:
         from selfexplain.evaluation.evaluate import held_out, read_classes
 
         recipe, path = self.recipe, self.run_dir / "results.json"
-        tasks = {}
+        tasks, endpoint = {}, simulator(recipe, self.run_dir)
         for task in recipe.tasks:
             rows = {
                 target: held_out(directory / task / "test.parquet", recipe.evaluation.rows_limit, recipe.seed)[1]
@@ -169,7 +170,7 @@ class Comparison:
                 for target, directory in self.datasets.items()
             }
             tasks[task] = compare(
-                task, rows, self._given(task, rows), classes, recipe.evaluation.n_resamples, recipe.seed
+                task, rows, self._given(task, rows), classes, recipe.evaluation.n_resamples, recipe.seed, endpoint
             )
         found = {"models": list(self.datasets), "n_seeds": recipe.comparison.n_seeds, "tasks": tasks}
         write_figures(found, self.run_dir / "figures")

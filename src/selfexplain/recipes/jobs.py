@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from selfexplain.errors import SelfExplainError
-from selfexplain.recipes.recipe import Expected, load_recipe
+from selfexplain.recipes.recipe import Expected, Recipe, load_recipe
+from selfexplain.recipes.simulator import simulator
 from selfexplain.resources import resource
 
 RESERVE = 1.5
@@ -84,11 +85,15 @@ def plan_job(recipe: str, values: Sequence[str], flavor: str, org: str | None) -
     """The job that runs a recipe, without a word to anybody.
 
     Raises:
-        SelfExplainError: no such recipe or flavor, a recipe that reads files of this machine, or too little memory.
+        SelfExplainError: no such recipe or flavor, a recipe that reads files of this machine or whose descriptions
+            nobody could score, or too little memory.
     """
     if flavor not in FLAVORS:
         raise SelfExplainError(f"--flavor {flavor}: expected one of {', '.join(FLAVORS)}.")
-    expected = load_recipe(recipe, values).expected
+    loaded = load_recipe(recipe, values)
+    if isinstance(loaded, Recipe):
+        simulator(loaded, Path())
+    expected = loaded.expected
     if Path(recipe).is_file():
         raise SelfExplainError(
             f"{recipe} is a file of this machine, which a job does not see: give the name of a packaged recipe and "

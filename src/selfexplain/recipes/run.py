@@ -18,6 +18,7 @@ from selfexplain.recipes.comparison import DIRECTORY, Comparison, models_of
 from selfexplain.recipes.explainers import load_explainer, load_options, train_explainer
 from selfexplain.recipes.recipe import AnyRecipe, Recipe, TinyTargetRecipe, dump_recipe
 from selfexplain.recipes.revisions import pin
+from selfexplain.recipes.simulator import REPLIES, requests_a_description, simulator
 from selfexplain.recipes.stages import Step, execute, library_versions, open_run
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ _WHERE_TO_LOOK = {
     "datasets": "the ground truth; load_dataset reads each directory",
     "explainer": "the trained explainer; SelfExplainerForCausalLM.from_pretrained reads it",
     "weights": "the embedded models; copy them to src/selfexplain/tiny/weights to ship them",
+    REPLIES: "what the model behind the endpoint replied on descriptions, so that nothing is asked twice",
     "recipe.yaml": "the recipe with every default filled in",
     "manifest.json": "what was run, with which seed and versions, in how many seconds",
 }
@@ -52,8 +54,8 @@ def run(recipe: AnyRecipe, output_dir: Path | None = None, stage: str | None = N
         stage: the last stage to run, one of `STAGES`; None for all.
 
     Raises:
-        SelfExplainError: no such stage, a target or a corpus that does not load, a run directory that cannot be used,
-            or a full disk.
+        SelfExplainError: no such stage, a target or a corpus that does not load, descriptions that nobody could score,
+            a run directory that cannot be used, or a full disk.
     """
     run_dir = Path("runs", recipe.name) if output_dir is None else Path(output_dir)
     revisions: dict[str, str] = {}
@@ -66,6 +68,9 @@ def run(recipe: AnyRecipe, output_dir: Path | None = None, stage: str | None = N
             raise SelfExplainError(f"stage {stage!r}: recipe {recipe.name!r} has the stages {', '.join(road.stages)}.")
         reached = road.stages[: road.stages.index(stage) + 1]
         steps = [step for step in steps if step.name.partition("/")[0] in reached]
+    endpoint = None
+    if isinstance(recipe, Recipe) and any(step.name == "evaluate" for step in steps):
+        endpoint = simulator(recipe, run_dir)
     _check_disk(run_dir, recipe.expected.disk_gb)
     state = process_state()
     if state.num_processes > 1 and not all(step.shared for step in steps):
@@ -77,6 +82,11 @@ def run(recipe: AnyRecipe, output_dir: Path | None = None, stage: str | None = N
     manifest.revisions = revisions
     state.wait_for_everyone()  # an empty directory has to be seen by all
     _announce(recipe, run_dir, steps)
+    if endpoint and isinstance(recipe, Recipe):
+        logger.info(
+            "descriptions are scored by %s at %s: at most %d requests for each that is given to a test row",
+            endpoint.model, endpoint.url, requests_a_description(recipe),
+        )  # fmt: skip
     if not manifest.stages:
         road.check()
     if state.is_main_process:
@@ -137,7 +147,7 @@ class _Road:
         )
         evaluate = Step(
             "evaluate",
-            {"explainer": explainer, "evaluation": asdict(recipe.evaluation), "seed": recipe.seed},
+            {"explainer": explainer, "evaluation": what_counts(recipe.evaluation), "seed": recipe.seed},
             ("results.json", "figures", "predictions"),
             self._evaluate,
             after=names if self.is_trained else ("train",),
@@ -283,9 +293,10 @@ class _Road:
         if not recipe.training.quantization:
             untrained.to(process_state().device)
         cache_dir = run_dir / "predictions" / "cache"
+        endpoint = simulator(recipe, run_dir)
         if not self.is_trained:
             config.calibration = evaluate.calibrate(
-                explainer, run_dir / "datasets", recipe.tasks, recipe.evaluation, recipe.seed, cache_dir
+                explainer, run_dir / "datasets", recipe.tasks, recipe.evaluation, recipe.seed, cache_dir, endpoint
             )
             store(
                 run_dir / "explainer",
@@ -304,7 +315,8 @@ class _Road:
             cache_dir=cache_dir,
             predictions_dir=run_dir / "predictions",
             calibration=config.calibration,
-            selfie=partial(selfie, self.target),
+            selfie=partial(selfie, self.target, in_grammar=endpoint is None),
+            endpoint=endpoint,
         )
         stages = json.loads((run_dir / "manifest.json").read_text())["stages"]
         seconds = {name: record["seconds"] for name, record in stages.items() if record["status"] == "done"}
