@@ -83,10 +83,9 @@ def _problem(config: AblationConfig, target: Target, item: HintedQuestion, seed:
 
 
 def _asked(config: AblationConfig, item: HintedQuestion, seed: int) -> Question:
-    if config.replacement:
-        return input_ablation.replaced_hint_question(item.full_text, config.replacement)
-    template = random.Random(f"{seed} {item.full_text}").randrange(len(input_ablation.HINT_TEMPLATES))
-    return input_ablation.question(item.full_text, template=template)
+    n_templates = len(input_ablation.templates(None, config.replacement))
+    template = random.Random(f"{seed} {item.full_text}").randrange(n_templates)
+    return input_ablation.question(item.full_text, None, template, config.replacement)
 
 
 def _removed(config: AblationConfig, item: HintedQuestion) -> str:
