@@ -3,6 +3,7 @@ import json
 import os
 import shutil
 from collections import Counter
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from selfexplain.features.simulate import score
 from selfexplain.features.windows import collect_exemplars
 from selfexplain.groundtruth import features as groundtruth
 from selfexplain.groundtruth.config import FeatureConfig
+from selfexplain.groundtruth.splits import SPLITS, split_of
 
 DATA = Path(os.environ.get("SELFEXPLAIN_DATA", "no SELFEXPLAIN_DATA"))
 COLUMNS = {"prompt", "completion", "placeholder_offsets", "activations", "activation_layers", "group", "target_model"}
@@ -36,7 +38,9 @@ def built(target, corpus, tmp_path_factory):
 def test_rows_have_the_columns_of_the_contract_and_fit_parquet(built, target):
     rows, statistics, _ = built
     assert all(row.keys() == COLUMNS for row in rows)
-    assert pa.Table.from_pylist(rows).num_rows == len(rows) == 2 * statistics["described"]
+    assert (
+        pa.Table.from_pylist(rows).num_rows == len(rows) == 2 * (statistics["described"] - statistics["between_splits"])
+    )
     assert json.loads(json.dumps(statistics)) == statistics
     total = sum(statistics[name] for name in ("dead", "skipped", "described", "poorly_described"))
     assert statistics["trained"] == 96 == total
@@ -104,20 +108,30 @@ def test_groups_do_not_depend_on_how_the_work_is_cut(monkeypatch):
     assert all(whole[i] == whole[j] for i, j in (cosines > 0.9).nonzero().tolist())
 
 
-def test_families_about_the_same_share_a_group_and_odd_members_chain_nothing():
+def test_families_about_the_same_share_a_group():
     families = [0, 0, 0, 1, 2, 2, 3]
-    concepts = ["Paris", "Paris", "comma", "paris", "comma", "comma", "eel"]
-    groups = groundtruth.join_concepts(families, concepts)
-    assert groups[0] == groups[1] == groups[2] == groups[3] and groups[4] == groups[5]
-    assert len({groups[0], groups[4], groups[6]}) == 3
-    assert groundtruth.join_concepts([], []) == []
+    concepts = ["paris", "paris", "comma", "paris", "comma", "comma", "eel"]
+    assert groundtruth.concepts_of_families(families, concepts) == [*["paris"] * 4, "comma", "comma", "eel"]
+
+
+def test_no_concept_is_on_two_sides():
+    rng = np.random.default_rng(0)
+    families, concepts = rng.integers(60, size=600).tolist(), [f"word {n}" for n in rng.integers(90, size=600)]
+    groups = groundtruth.hold_apart(families, concepts, seed=3)
+    sides = {name: set() for name in SPLITS}
+    for concept, group, family in zip(concepts, groups, families, strict=True):
+        if group is not None:
+            sides[split_of(group, 3)] |= {concept, family}
+    assert all(sides.values())
+    assert not any(sides[a] & sides[b] for a, b in combinations(SPLITS, 2))
+    assert 0 < groups.count(None) < 400
 
 
 def test_a_concept_is_what_an_offline_description_names_first():
     def concept(text, source=groundtruth.OFFLINE):
         return groundtruth.concept(groundtruth.Candidate(text, source), ANIMALS)
 
-    assert concept("the words cat, of") == concept("words after the word cat") == concept("the word cat") == "cat"
+    assert concept("the words Cat, of") == concept("words after the word cat") == concept("the word cat") == "cat"
     assert concept("words after animals") == "animals"
     assert concept("the word cat", "some model") == "the word cat"
 
@@ -164,14 +178,14 @@ def test_several_saes_a_layer_are_trained_where_the_settings_say_so(target, corp
 def test_the_best_of_several_candidates_is_chosen_apart_from_where_it_is_scored(target, corpus, trained, tmp_path):
     config = FeatureConfig(layers=(0,), saes=str(trained), window=10, n_candidates=4, scores=("detection", "fuzzing"))
     rows, statistics = groundtruth.build_rows(config, target, corpus, tmp_path, ANIMALS, seed=0)
-    assert statistics["choosing"]["scored"] > statistics["scoring"]["scored"] == len(rows) > 10
+    assert statistics["choosing"]["scored"] > statistics["scoring"]["scored"] >= len(rows) > 10
     assert 0.5 < statistics["detection"]["mean"] <= 1 and 0.5 < statistics["fuzzing"]["mean"] <= 1
     token_ids = groundtruth.tokenize(target, corpus, config.max_text_tokens)
     dictionaries = groundtruth.find_dictionaries(config, target, token_ids, [0], tmp_path, 0)
     features, _ = collect_exemplars(target, token_ids, dictionaries, window=10, n_splits=3, seed=0)
     found, _ = groundtruth.write_candidates(config, dictionaries, features, None, tmp_path, ANIMALS, 0)
     by_index = {(row["feature_index"]): row for row in rows}
-    dropped = 0
+    dropped = between = 0
     for feature, candidates in zip(features, found, strict=True):
         assert len(candidates) == 4
         choosing = {c.text: score(Description.parse(c.text, ANIMALS), feature.sets[1]) for c in candidates}
@@ -180,10 +194,14 @@ def test_the_best_of_several_candidates_is_chosen_apart_from_where_it_is_scored(
             assert feature.feature not in by_index
             dropped += 1
             continue
-        row = by_index[feature.feature]
+        row = by_index.pop(feature.feature, None)
+        if row is None:  # its family is on another side
+            between += 1
+            continue
         assert row["description"] == best.text
         assert row["simulator_score"] == score(Description.parse(row["description"], ANIMALS), feature.sets[2])
     assert dropped == statistics["poorly_described"] > 0
+    assert not by_index and between == statistics["between_splits"]
 
 
 def test_a_chat_model_describes_and_simulates_and_the_best_writer_is_kept(target, corpus, trained, tmp_path):

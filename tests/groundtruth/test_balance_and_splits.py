@@ -52,3 +52,6 @@ def test_shares_are_of_groups_and_lie_within_each_other():
     assert set(few) < set(more) and len({groups[index] for index in few}) == 10
     assert share_of(groups, 0.1, seed=1) != few
     assert len(share_of(groups, 1e-9, seed=0)) == 3
+    uneven = ["large"] * 100 + [f"fact {n}" for n in range(100)]
+    assert all(abs(len(share_of(uneven, 0.25, seed)) - 50) <= 50 for seed in range(8))
+    assert len({len(share_of(uneven, 0.6, seed)) for seed in range(8)} & {120}) == 1  # to the row, where groups allow

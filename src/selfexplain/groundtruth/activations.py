@@ -153,7 +153,7 @@ def vector_rows(
     config = replace(config, descriptions=writers, min_correlation=-1.0, rows_per_feature=1)
     described, counted = describe_features(config, target, token_ids, dictionaries, work_dir, classes, seed, passed)
     groups = [vectors.groups[one.feature.feature] for one in described]
-    rows = rows_of(config, target, dictionaries, described, groups, seed)
+    rows = rows_of(config, target, dictionaries, list(zip(described, groups, strict=True)), seed)
     told = {"vectors": counted["trained"], "rows": len(rows), "groups": len(set(groups))}
     if not rows:
         raise SelfExplainError(f"{vectors.source}: none of {told['vectors']} fires often enough: take more text.")

@@ -304,7 +304,7 @@ def _pairs(
         raise SelfExplainError("pairs.kind is transluce, whose rows are finished: give a source of pairs of prompts.")
     if corpus.world:
         return Found(list(world_pairs(corpus.world, n, seed)))
-    return Found(list(story_pairs(target, corpus.texts, n, seed, max_text_tokens)))
+    return Found(story_pairs(target, corpus.texts, n, seed, max_text_tokens))
 
 
 def _tell_items(title: str, noun: str, found: int, asked: int, skipped: Mapping[str, int]) -> None:

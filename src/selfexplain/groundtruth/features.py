@@ -25,7 +25,7 @@ from selfexplain.features.saes import sample_activations, train_saes
 from selfexplain.features.simulate import Score, detect, fuzzing, simulated
 from selfexplain.features.windows import Exemplar, FeatureExemplars, collect_exemplars
 from selfexplain.groundtruth.config import FeatureConfig
-from selfexplain.groundtruth.splits import SAME_NAME, near_duplicate_groups
+from selfexplain.groundtruth.splits import normalised, split_of
 from selfexplain.target.capture import check_layers
 from selfexplain.target.load import Target
 from selfexplain.tasks.feature_description import TEMPLATES, question
@@ -100,9 +100,12 @@ def build_rows(
     chosen = [dictionaries[one.feature.dictionary].directions[one.feature.feature] for one in described]
     vectors = torch.stack(chosen) if chosen else torch.empty(0, target.d_model)
     families = group_similar(vectors.to(target.model.device), config.group_cosine) if described else []
-    groups = join_concepts(families, [concept(one.description, classes) for one in described])
-    return rows_of(config, target, dictionaries, described, groups, seed), statistics | {
-        "groups": len(set(groups)),
+    groups = hold_apart(families, [concept(one.description, classes) for one in described], seed)
+    kept = [(one, group) for one, group in zip(described, groups, strict=True) if group is not None]
+    return rows_of(config, target, dictionaries, kept, seed), statistics | {
+        "between_splits": len(described) - len(kept),
+        "groups": len({group for _, group in kept}),
+        "mean_simulator_score": _mean_score([one for one, _ in kept]),
         "layers": layers,
     }
 
@@ -277,13 +280,11 @@ def describe_features(
     for name in config.scores:
         if name != "simulator":
             statistics[name] = judgements(config, endpoint, name, pairs, classes, seed)
-    known = [score.value for score in scores if score]
-    return [
-        Described(*pair, score.value if score else None) for pair, score in zip(best, scores, strict=True)
-    ], statistics | {
+    scored = [Described(*pair, score.value if score else None) for pair, score in zip(best, scores, strict=True)]
+    return scored, statistics | {
         "described": len(best),
         "poorly_described": len(features) - len(best),
-        "mean_simulator_score": float(np.mean(known)) if known else None,
+        "mean_simulator_score": _mean_score(scored),
         "n_texts": len(token_ids),
         "n_tokens": sum(map(len, token_ids)),
         "classes": {name: sorted(members) for name, members in classes.items()},
@@ -393,18 +394,22 @@ def judgements(
     }
 
 
+def _mean_score(described: Sequence[Described]) -> float | None:
+    known = [one.simulator_score for one in described if one.simulator_score is not None]
+    return float(np.mean(known)) if known else None
+
+
 def rows_of(
     config: FeatureConfig,
     target: Target,
     dictionaries: Sequence[Dictionary],
-    described: Sequence[Described],
-    groups: Sequence[str],
+    described: Sequence[tuple[Described, str]],
     seed: int,
 ) -> list[dict[str, Any]]:
-    """The rows of described features: each asked `rows_per_feature` times, with different templates."""
+    """Rows of features with their groups: each feature is asked `rows_per_feature` times, with different templates."""
     rng = np.random.default_rng(seed)
     rows = []
-    for one, group in zip(described, groups, strict=True):
+    for one, group in described:
         dictionary, feature = dictionaries[one.feature.dictionary], one.feature
         shared = {
             "completion": one.description.text,
@@ -472,24 +477,35 @@ def group_similar(vectors: Tensor, cosine: float) -> list[int]:
 def concept(description: Candidate, classes: Classes) -> str:
     """What a feature is about: the word or class that an offline description names first; the text of any other."""
     parsed = Description.parse(description.text, classes) if description.source == OFFLINE else None
-    return (parsed.name or parsed.tokens[0]) if parsed else description.text
+    return normalised(parsed.name or parsed.tokens[0] if parsed else description.text)
 
 
-def join_concepts(families: Sequence[int], concepts: Sequence[str]) -> list[str]:
-    """A group for each feature: families of similar features that are mostly about the same share one.
-
-    SAEs of other layers and seeds find a feature again at cosines that others have too; their descriptions tell.
-    Each family counts for one concept, the one most of its members are about, lest a few odd descriptions chain all
-    families together. Concepts whose names are near-duplicates are one.
-    """
-    if not concepts:
-        return []
-    names = near_duplicate_groups(concepts, SAME_NAME)
+def concepts_of_families(families: Sequence[int], concepts: Sequence[str]) -> list[str]:
+    """The concept that most members of each feature's family are about (the first in the alphabet of several)."""
     members: dict[int, Counter[str]] = defaultdict(Counter)
-    for family, name in zip(families, names, strict=True):
+    for family, name in zip(families, concepts, strict=True):
         members[family][name] += 1
     named = {family: min(names, key=lambda name: (-names[name], name)) for family, names in members.items()}
-    return [f"features-{named[family]}" for family in families]
+    return [named[family] for family in families]
+
+
+def hold_apart(families: Sequence[int], concepts: Sequence[str], seed: int) -> list[str | None]:
+    """A group for each feature, so that neither similar features nor features about the same are on two sides.
+
+    SAEs of other layers and seeds find a feature again at cosines that others have too; their descriptions tell. So a
+    family's group is the concept that most of its members are about, and families of one concept share it. Members
+    about something else, which other families are about too and which belongs on another side, have no group: they are
+    to be left out, lest they chain all families together.
+    """
+    found_in: dict[str, set[int]] = defaultdict(set)
+    for family, own in zip(families, concepts, strict=True):
+        found_in[own].add(family)
+    groups: list[str | None] = []
+    for own, common in zip(concepts, concepts_of_families(families, concepts), strict=True):
+        group = f"features-{common}"
+        apart = len(found_in[own]) > 1 and split_of(f"features-{own}", seed) != split_of(group, seed)
+        groups.append(None if apart else group)
+    return groups
 
 
 def _connected(vectors: Tensor, threshold: float) -> NDArray[np.int64]:

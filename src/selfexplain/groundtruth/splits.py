@@ -4,6 +4,7 @@ import hashlib
 import re
 import unicodedata
 import zlib
+from collections import Counter
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -27,9 +28,15 @@ def by_split(rows: Iterable[dict], seed: int) -> dict[str, list[dict]]:
 
 
 def share_of(groups: Sequence[str], share: float, seed: int) -> list[int]:
-    """Indices of the rows in a share of the groups, at least one; every share holds the smaller ones of its seed."""
-    order = sorted(set(groups), key=lambda group: hashlib.sha256(f"share {seed}:{group}".encode()).digest())
-    kept = set(order[: max(1, round(share * len(order)))])
+    """Indices of the rows of as many groups as come nearest to a share of all rows, at least one group.
+
+    Every share holds the smaller ones of its seed.
+    """
+    sizes = Counter(groups)
+    order = sorted(sizes, key=lambda group: hashlib.sha256(f"share {seed}:{group}".encode()).digest())
+    so_far = np.cumsum([sizes[group] for group in order])
+    n_groups = 1 + int(np.abs(so_far - share * len(groups)).argmin()) if order else 0
+    kept = set(order[:n_groups])
     return [index for index, group in enumerate(groups) if group in kept]
 
 

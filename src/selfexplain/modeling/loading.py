@@ -287,7 +287,8 @@ def load_lora_state(explainer: "SelfExplainerForCausalLM", weights: Mapping[str,
     base = explainer.language_model
     own = get_peft_model_state_dict(base, save_embedding_layers=False)
     _compare({_PREFIX + name: weight for name, weight in own.items()}, weights, source)
-    set_peft_model_state_dict(base, dict(weights))
+    # peft looks for trained token embeddings under the bare base's names, and finds the others under either
+    set_peft_model_state_dict(base, {name.removeprefix(_PREFIX): weight for name, weight in weights.items()})
 
 
 def _load_lora(explainer: "SelfExplainerForCausalLM", repository: Repository) -> None:

@@ -79,6 +79,12 @@ def golden_rows(
     return [row for row in rows if row["activations"]] or rows
 
 
+def asked_layers(datasets_dir: Path, tasks: Sequence[str], cache_dir: Path) -> list[int]:
+    """Layers of the vectors of all training rows, whatever share is trained on; layer 0 where there are none."""
+    tables = [_read(datasets_dir, task, cache_dir, 1.0, 0) for task in tasks]
+    return sorted({layer for table in tables for layers in table["activation_layers"] for layer in layers}) or [0]
+
+
 def _read(datasets_dir: Path, task: str, cache_dir: Path, share: float, seed: int) -> "Dataset":
     from selfexplain.groundtruth.formats import read_dataset
 
@@ -195,7 +201,7 @@ def train(
     rows = training_rows(datasets_dir, tasks, processor, base.context_length, checkpoints / "rows", config.share, seed)
     explained = target or base
     kind = adapter.kind or ("identity" if explained.name == base.name else "linear")
-    layers = list(adapter.layers or sorted({layer for row in rows["activation_layers"] for layer in row}) or [0])
+    layers = list(adapter.layers or asked_layers(datasets_dir, tasks, checkpoints / "rows"))
     explainer = SelfExplainerForCausalLM.from_base(
         base.model,
         base.tokenizer,

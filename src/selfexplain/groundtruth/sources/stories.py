@@ -3,7 +3,7 @@
 import random
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from selfexplain.groundtruth.sources.items import Pair, Prompt
 from selfexplain.groundtruth.sources.tokens import word_tokens
@@ -15,13 +15,13 @@ PREFIXES_PER_TEXT = SWAPS_PER_PREFIX = 4
 _WORD = re.compile(r"[A-Za-z]+")
 
 
-def story_pairs(target: Target, texts: Sequence[str], n: int, seed: int, max_tokens: int = 64) -> Iterator[Pair]:
+def story_pairs(target: Target, texts: Sequence[str], n: int, seed: int, max_tokens: int = 64) -> list[Pair]:
     """Counterfactual pairs from running text: a prefix that ends just before the target would repeat a word of it.
 
     A name (capitalised inside a sentence) is swapped for another name, an object (said after "a", "an" or "the") for
     another object, of the same number of tokens, wherever it stands in the prefix. Kept are prefixes after which that
     word is the target's own next one; each is paired with up to `SWAPS_PER_PREFIX` others, at most
-    `PREFIXES_PER_TEXT` of a text.
+    `PREFIXES_PER_TEXT` of a text, and every prefix once before any a second time.
     """
     rng = random.Random(seed)
     kinds = _kinds(texts)
@@ -42,7 +42,7 @@ def story_pairs(target: Target, texts: Sequence[str], n: int, seed: int, max_tok
             if match.start() and text[match.start() - 1] == " ":
                 seen.setdefault(word, match.start())
     rng.shuffle(candidates)
-    made = 0
+    found: list[tuple[Prompt, str, list[str]]] = []
     used: Counter[int] = Counter()
     for start in range(0, len(candidates), 64):
         part = [c for c in candidates[start : start + 64] if used[c[0]] < PREFIXES_PER_TEXT]
@@ -50,18 +50,27 @@ def story_pairs(target: Target, texts: Sequence[str], n: int, seed: int, max_tok
         said = next_tokens(target, [texts[index][:end] for index, _, _, end in part])
         for (index, word, begin, end), token in zip(part, said, strict=True):
             others = [w for w in swaps[kinds[word], length[word]] if w != word and w not in texts[index]]
-            if token != ids[word][0] or not others:
-                continue
-            prefix, group = texts[index][:end], f"text {groups[index]}"
-            clean = Prompt(prefix, group, (begin, begin + len(word)), len(prefix))
-            used[index] += 1
-            for other in rng.sample(others, min(len(others), SWAPS_PER_PREFIX)):
-                swapped = re.sub(rf"\b{word}\b", other, prefix)
-                shift = len(re.sub(rf"\b{word}\b", other, prefix[:begin])) - begin
-                yield Pair(clean, Prompt(swapped, group, (begin + shift, begin + shift + len(other)), len(swapped)))
-                made += 1
-                if made == n:
-                    return
+            if token == ids[word][0] and others:
+                used[index] += 1
+                clean = Prompt(texts[index][:end], f"text {groups[index]}", (begin, begin + len(word)), end)
+                found.append((clean, word, rng.sample(others, min(len(others), SWAPS_PER_PREFIX))))
+        if len(found) >= n:
+            break
+    rounds = [
+        _swapped(clean, word, others[turn])
+        for turn in range(SWAPS_PER_PREFIX)
+        for clean, word, others in found
+        if turn < len(others)
+    ]
+    return rounds[:n]
+
+
+def _swapped(clean: Prompt, word: str, other: str) -> Pair:
+    """The pair of a prompt and the same with a word swapped for another wherever it stands."""
+    begin, _ = clean.subject
+    text = re.sub(rf"\b{word}\b", other, clean.text)
+    shift = len(re.sub(rf"\b{word}\b", other, clean.text[:begin])) - begin
+    return Pair(clean, Prompt(text, clean.group, (begin + shift, begin + shift + len(other)), len(text)))
 
 
 def _kinds(texts: Sequence[str]) -> dict[str, str]:
