@@ -21,9 +21,10 @@ def serving(page: Path, log: Path, environment: Mapping[str, str]) -> Iterator[s
             stderr=out,
             cwd=log.parent,
         )
+    deadline = time.monotonic() + 120
     try:
         while "HTTP URL" not in log.read_text():  # its last words; it listens earlier, but has not yet seen itself
-            assert process.poll() is None, log.read_text()
+            assert process.poll() is None and time.monotonic() < deadline, log.read_text()
             time.sleep(0.1)
         yield next(word for word in log.read_text().split() if word.startswith("http://127.0.0.1:"))
     finally:

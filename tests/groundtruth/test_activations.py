@@ -2,6 +2,7 @@
 
 import json
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -56,6 +57,15 @@ def test_a_row_is_about_an_activation_of_the_corpus(target, corpus, token_ids, t
     assert again.groups == vectors.groups and again.vectors.equal(vectors.vectors)
 
 
+def test_fewer_tokens_than_wanted_are_told(target, token_ids, caplog):
+    few = [ids[:4] for ids in token_ids[:3]]  # <s> and three words each
+    vectors = activation_vectors(CONFIG, target, few, [1], seed=0)
+    assert len(vectors.groups) == vectors.vectors.shape[1] == 7 and not caplog.records
+    vectors = activation_vectors(replace(CONFIG, n_activations=12), target, few, [1], seed=0)
+    assert len(vectors.groups) == vectors.vectors.shape[1] == 9
+    assert "9 tokens of 12 wanted" in caplog.text
+
+
 def test_a_row_is_about_how_a_counterfactual_differs(target, token_ids, tmp_path):
     def prompt(subject):
         text = f"The capital of {subject} is"
@@ -82,6 +92,8 @@ def test_a_build_puts_both_sets_beside_the_same_splits(target, corpus, relations
     pairs = PairSource(kind="relations", path=str(relations), n_options=0)
     settings = {"layers": (1,), "saes": str(tmp_path), "n_tokens": 2000, "window": 12, "rows_per_feature": 2}
     settings |= {"min_correlation": -1.0, "pairs": pairs}
+    (tmp_path / "plain").mkdir()
+    (tmp_path / "plain" / "activations.parquet").write_text("of other settings, built there before")
     for name, asked in (("plain", {}), ("sets", {"n_activations": 6, "n_differences": 5})):
         config = FeatureConfig(**settings, **asked)
         build("feature_description", config, target, Corpus("file", corpus), tmp_path / name, seed=0)

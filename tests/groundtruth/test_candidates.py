@@ -136,6 +136,17 @@ def test_a_hint_can_be_replaced(target):
     assert row["ablated_output"] == target.tokenizer.decode([found]).strip()
 
 
+def test_what_cannot_be_replaced_is_counted(target):
+    twice = replace(
+        QUESTION, full_text="Hint: Rome. Is it?\nHint: Rome.\nAnswer:", ablated_text="Hint: Rome. Is it?\nAnswer:"
+    )
+    assert len(ablation.candidates(AblationConfig(), target, [twice], seed=0)[0]) == 1
+    rows, counts = ablation.candidates(AblationConfig(replacement="None."), target, [QUESTION, twice], seed=0)
+    assert len(rows) == 1 and counts["questions left out: hint not found"] == 1
+    rows, counts = ablation.candidates(AblationConfig(replacement="very " * 300), target, [QUESTION], seed=0)
+    assert not rows and counts["questions left out: over the context"] == 1
+
+
 def test_the_likeliest_option_can_be_the_answer(target):
     question = replace(QUESTION, choices=("Paris", "New Madrid", "not Rome"))
     (row,), _ = ablation.candidates(AblationConfig(answers="likelihood"), target, [question], seed=0)

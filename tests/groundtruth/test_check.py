@@ -1,5 +1,6 @@
 """`selfexplain dataset`: what a dataset says of itself, and whether the target still does it."""
 
+import pyarrow.parquet as parquet
 import pytest
 from typer.testing import CliRunner
 
@@ -26,6 +27,10 @@ def test_rows_are_confirmed_and_what_does_not_fit_is_told(lively, world, pairs_c
         assert checked.exit_code == 0 and "30 of 30 rows come out again" in checked.output
         told = run("stats", tmp_path / task)
         assert told.exit_code == 0 and "balance:" in told.output and "lookup_rule_macro_f1" in told.output
+    for path in (tmp_path / "ablation").glob("*.parquet"):  # as they were before these columns
+        parquet.write_table(parquet.read_table(path).drop_columns(["replacement", "answered_by"]), path)
+    (tmp_path / "ablation" / "manifest.json").unlink()
+    assert check_dataset(tmp_path / "ablation", 3).passed
     assert "nothing wrong" not in run("stats", tmp_path).output and run("stats", tmp_path).exit_code == 2
 
     torch.nn.init.normal_(lively.model.lm_head.weight)  # another model

@@ -85,6 +85,10 @@ def test_a_published_ablation_row_becomes_one_of_ours_and_back(tokenizer):
     same = ("question", "choices", "correct_answer", "original_prompt_full", "hint_prompt_full", "changed_pred_bc_hint")
     assert all(back[name] == PUBLISHED_ABLATION[name] for name in same)
 
+    for other in ({"replacement": "None."}, {"answered_by": "likelihood"}):
+        with pytest.raises(SelfExplainError, match="row 0 is of a hint that was replaced, or answered by likelihood"):
+            to_transluce("input_ablation", [row | other], tokenizer)
+
 
 def test_what_is_no_published_row_is_named(tokenizer):
     with pytest.raises(SelfExplainError, match="has a column 'patch_position'"):

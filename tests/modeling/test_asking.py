@@ -13,6 +13,7 @@ from selfexplain.errors import SelfExplainError
 from selfexplain.modeling.contract import InjectionConfig
 from selfexplain.modeling.modeling_selfexplainer import SelfExplainerForCausalLM
 from selfexplain.modeling.verification import without
+from selfexplain.target.ablation import answers
 from selfexplain.target.blocks import decoder_blocks
 from selfexplain.target.load import Target
 from selfexplain.tasks import activation_patching, feature_description, free_question
@@ -237,6 +238,33 @@ def test_verify_takes_the_hint_out(shipped):
     assert (found.clean_output, found.actual_output, found.actual_changed) == ("Ankara", actual, True)
     assert found.agrees is (explanation.changed and explanation.output == actual)
     assert shipped.verify(shipped.explain_ablation(HINTED, "Hint: The answer is Ankara.")) == found
+
+
+def test_verify_puts_something_in_the_hint_s_place(shipped):
+    queries = [AblationQuery(HINTED, None, "Hint: The answer is Quito."), AblationQuery(HINTED, "Dhaka", "Lima")]
+    explanations = shipped.explain(queries)
+    for explanation, replaced in zip(explanations, [("Ankara.", "Quito."), ("Dhaka", "Lima")], strict=True):
+        ids = shipped.processor.tokenizer(HINTED.replace(*replaced), return_tensors="pt")["input_ids"]
+        with shipped.as_target() as model, torch.no_grad():
+            actual = shipped.processor.tokenizer.decode(model(ids).logits[0, -1].argmax()).strip()
+        found = shipped.verify(explanation)
+        assert (found.actual_output, found.actual_changed) == (actual, actual != "Ankara")
+    assert explanations[0].prompt.endswith("If the hint were replaced by <<<Hint: The answer is Quito.>>>, "
+                                           "how would the answer change?\n")  # fmt: skip
+    assert "If <<<Dhaka>>> were replaced by <<<Lima>>>" in explanations[1].prompt
+
+
+def test_verify_takes_the_likeliest_choice(shipped):
+    explanation = shipped.explain_ablation(HINTED, choices=("Merry Dolphin", "Quito"))
+    own = Target(shipped.language_model, shipped.processor.tokenizer, "own")
+    with shipped.as_target():
+        expected = [
+            answer.output for text in (HINTED, without(HINTED, None))
+            for answer in answers(own, [text], [explanation.query.choices], "likelihood")
+        ]  # fmt: skip
+    found = shipped.verify(explanation)
+    assert [found.clean_output, found.actual_output] == expected and set(expected) <= {"Merry Dolphin", "Quito"}
+    assert found.actual_changed is (expected[0] != expected[1])
 
 
 @pytest.mark.parametrize(

@@ -56,3 +56,5 @@ def test_patching_questions_name_text_layers_and_token(template):
 def test_ablation_questions_quote_what_is_removed():
     assert "<<<{x}>>> were removed" in input_ablation.question("a {x}", removed="{x}").prompt
     assert input_ablation.question("a").prompt.startswith("a\nIf the hint were removed")
+    replaced = input_ablation.question("a {x}", "{replacement}", replacement="{y}").prompt
+    assert replaced == "a {x}\nIf <<<{replacement}>>> were replaced by <<<{y}>>>, how would the answer change?\n"

@@ -96,7 +96,7 @@ class ExemplarState:
             self.totals + other.totals,
         )
 
-    def divided(self, sizes: Sequence[Sequence[int]]) -> list[Self]:
+    def split(self, sizes: Sequence[Sequence[int]]) -> list[Self]:
         """The states of several lots of dictionaries that one pass was made for, as passes of their own give them.
 
         Args:

@@ -30,17 +30,8 @@ def candidates(
     counts = Counter(questions=len(questions))
     usable = []
     for item in questions:
-        answer = outcome.render(Outcome(True, max(item.choices, key=len)))
-        if not all(fits(target, f"{item.full_text} {choice}") for choice in item.choices):
-            counts["questions left out: over the context"] += 1
-        elif item.full_text.count(item.hint) != 1:
-            counts["questions left out: hint not found"] += 1
-        elif not fits(target, _asked(config, item, seed).prompt + answer):
-            counts["questions left out: over the context once an explainer is asked"] += 1
-        elif any(
-            None in continuations(target, text, item.choices) for text in (item.full_text, _ablated_text(config, item))
-        ):
-            counts["questions left out: an option merges with the text before it"] += 1
+        if problem := _problem(config, target, item, seed):
+            counts[f"questions left out: {problem}"] += 1
         else:
             usable.append(item)
     texts = [item.full_text for item in usable] + [_ablated_text(config, item) for item in usable]
@@ -75,11 +66,26 @@ def candidates(
     return rows, dict(counts)
 
 
+def _problem(config: AblationConfig, target: Target, item: HintedQuestion, seed: int) -> str | None:
+    """Why a question cannot be asked, if it cannot."""
+    if item.full_text.count(_removed(config, item)) != 1:
+        return "hint not found"
+    for text in (item.full_text, _ablated_text(config, item)):
+        options = continuations(target, text, item.choices)
+        if len(target.tokenizer(text)["input_ids"]) + max(len(ids or ()) for ids in options) > target.context_length:
+            return "over the context"
+        if None in options:
+            return "an option merges with the text before it"
+    answer = outcome.render(Outcome(True, max(item.choices, key=len)))
+    if not fits(target, _asked(config, item, seed).prompt + answer):
+        return "over the context once an explainer is asked"
+    return None
+
+
 def _asked(config: AblationConfig, item: HintedQuestion, seed: int) -> Question:
-    if config.replacement:
-        return input_ablation.replaced_hint_question(item.full_text, config.replacement)
-    template = random.Random(f"{seed} {item.full_text}").randrange(len(input_ablation.HINT_TEMPLATES))
-    return input_ablation.question(item.full_text, template=template)
+    n_templates = len(input_ablation.templates(None, config.replacement))
+    template = random.Random(f"{seed} {item.full_text}").randrange(n_templates)
+    return input_ablation.question(item.full_text, None, template, config.replacement)
 
 
 def _removed(config: AblationConfig, item: HintedQuestion) -> str:

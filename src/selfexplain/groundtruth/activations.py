@@ -8,6 +8,7 @@ because it is hard to describe, and what counts is how well a description forete
 
 import hashlib
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,6 +28,8 @@ from selfexplain.groundtruth.features import describe_features, rows_of
 from selfexplain.groundtruth.sources import Pair
 from selfexplain.target.capture import capture
 from selfexplain.target.load import Target
+
+logger = logging.getLogger(__name__)
 
 CENTER_TOKENS = 20_000  # that the mean residual is taken over
 COUNTED = ("dead", "skipped", "poorly_described", "mean_simulator_score")
@@ -80,7 +83,18 @@ def activation_vectors(
 ) -> Vectors:
     """The activations at `config.n_activations` random tokens of the corpus, at each layer.
 
-    Special tokens and attention sinks are not drawn. The text that a token is from is its group.
+    Special tokens and attention sinks are not drawn. The text that a token is from is its group. Where the texts drawn
+    are too short for all, a warning says how many there are.
+
+    Args:
+        token_ids: of each text.
+        layers: whose outputs are taken.
+
+    Returns:
+        At most `n_activations` vectors a layer, the same tokens at each: `vectors (n_layers, n, d)`.
+
+    Raises:
+        SelfExplainError: an activation that is NaN or infinite.
     """
     n, rng = config.n_activations, np.random.default_rng(seed)
     drawn = [token_ids[i] for i in rng.choice(len(token_ids), min(n, len(token_ids)), replace=False).tolist()]
@@ -92,6 +106,8 @@ def activation_vectors(
             vectors.append(batch.hidden[:, row, positions].cpu())
             texts += [drawn[sequence]] * len(positions)
     groups = [f"activations-{hashlib.sha256(np.asarray(ids).tobytes()).hexdigest()[:12]}" for ids in texts][:n]
+    if len(groups) < n:
+        logger.warning("activations: %d tokens of %d wanted were found: take more or longer texts.", len(groups), n)
     centers = _centers(config, target, token_ids, layers, seed)
     return Vectors(f"activations of {target.name}", list(layers), groups, torch.cat(vectors, dim=1)[:, :n], centers)
 

@@ -97,16 +97,16 @@ def build(task: str, config: Any, target: Target, corpus: Corpus, out_dir: Path,
         return
     out_dir.mkdir(parents=True, exist_ok=True)
     work = out_dir / ".work"
-    beside: dict[str, Path] = {}
+    out_of_distribution: dict[str, Path] = {}
     with shards.disk_full_told(out_dir):
         if task == "feature_description":
-            paths, draw, beside = _feature_shards(config, target, corpus, out_dir, work, inputs, seed)
+            paths, draw, out_of_distribution = _feature_shards(config, target, corpus, out_dir, work, inputs, seed)
         elif config.source.kind == "transluce":
             paths, draw = _transluce_shards(task, config, target, work, inputs, seed)
         else:
             paths, draw = _intervention_shards(task, config, target, corpus, work, inputs, seed)
         if state.process_index == 0:
-            _gather(task, config, target, paths, draw, beside, out_dir, seed)
+            _gather(task, config, target, paths, draw, out_of_distribution, out_dir, seed)
             shards.write_json(out_dir / "manifest.json", {"inputs": key, "files": _hashes(out_dir)})
             shutil.rmtree(work)
             return
@@ -208,7 +208,7 @@ def _feature_shards(
 
     def make(index: int, path: Path) -> None:
         state = reduce(ExemplarState.merge, map(ExemplarState.load, states)).to(target.model.device)
-        passed = state.divided([[one.n_features for one in own] for own in dictionaries])[index]
+        passed = state.split([[one.n_features for one in own] for own in dictionaries])[index]
         settled = (corpus.classes, seed, passed)
         if index == 0:
             rows, statistics = features.build_rows(config, target, corpus.texts, out_dir, *settled)
@@ -217,7 +217,10 @@ def _feature_shards(
         _write_shard("feature_description", target, rows, statistics, path)
 
     def draw(rows: Rows, counts: list[dict[str, Any]]) -> tuple[Parts, dict[str, Any]]:
-        told = {name: json.loads(parquet.read_metadata(path).metadata[b"counts"]) for name, path in beside.items()}
+        told = {
+            name: json.loads(parquet.read_metadata(path).metadata[b"counts"])
+            for name, path in out_of_distribution.items()
+        }
         return _by_group(rows, range(len(rows)), seed), counts[0] | ({"out_of_distribution": told} if told else {})
 
     title = "feature_description"
@@ -232,8 +235,8 @@ def _feature_shards(
     ]
     states = shards.run_shards(work / "exemplars", n_shards, search, inputs, f"{title}: exemplars")
     paths = shards.run_shards(work / "candidates", len(dictionaries), make, inputs, f"{title}: rows")
-    beside = dict(zip(names, paths[1:], strict=True))
-    return paths[:1], draw, beside
+    out_of_distribution = dict(zip(names, paths[1:], strict=True))
+    return paths[:1], draw, out_of_distribution
 
 
 def _held_out_pairs(config: Any, target: Target, corpus: Corpus, seed: int) -> list[Pair]:
@@ -391,11 +394,11 @@ def _gather(
     target: Target,
     paths: Sequence[Path],
     draw: Draw,
-    beside: Mapping[str, Path],
+    out_of_distribution: Mapping[str, Path],
     out_dir: Path,
     seed: int,
 ) -> None:
-    """Draw rows by their light columns, fetch them whole, and write the splits; what lies beside them as it is."""
+    """Draw rows by their light columns, fetch them whole, and write splits; sets out of distribution as they are."""
     import pyarrow as pa
     import pyarrow.parquet as parquet
 
@@ -430,10 +433,14 @@ def _gather(
     for split, part in parts.items():
         _write_parquet(table.take([bisect_left(indices, index) for index in part]), out_dir / f"{split}.parquet")
 
-    for name, path in beside.items():
+    for name, path in out_of_distribution.items():
         own_table = parquet.read_table(path)
         metadata = {key: value for key, value in own_table.schema.metadata.items() if key != b"counts"}
         _write_parquet(own_table.replace_schema_metadata(metadata), out_dir / f"{name}.parquet")
+    written = {*parts, *out_of_distribution, *(["vectors"] if shared else [])}
+    for path in out_dir.glob("*.parquet"):
+        if path.stem not in written:  # of other settings, built here before
+            path.unlink()
 
     if task in CELLS:
         train, test = ([light[index] for index in parts[split]] for split in ("train", "test"))
@@ -448,7 +455,7 @@ def _gather(
         "splits": {split: {"rows": len(part), "groups": groups[split]} for split, part in parts.items()},
     }
     shards.write_json(out_dir / "statistics.json", statistics)
-    (out_dir / "README.md").write_text(_readme(task, target, shared, beside), encoding="utf-8")
+    (out_dir / "README.md").write_text(_readme(task, target, shared, out_of_distribution), encoding="utf-8")
     logger.info("%s: %s", task, ", ".join(f"{len(part):,} {split} rows" for split, part in parts.items()))
 
 
@@ -466,12 +473,12 @@ def _by_group(rows: Rows, indices: Iterable[int], seed: int) -> Parts:
     return {split: [place["index"] for place in part] for split, part in parts.items()}
 
 
-def _readme(task: str, target: Target, shared_vectors: bool, beside: Iterable[str]) -> str:
+def _readme(task: str, target: Target, shared_vectors: bool, out_of_distribution: Iterable[str]) -> str:
     """Tells `load_dataset` which files are data; the card stage writes the card in its place."""
     files = {"default": {split: f"{split}.parquet" for split in SPLITS}}
     if shared_vectors:
         files["vectors"] = {"train": "vectors.parquet"}
-    files |= {name: {"test": f"{name}.parquet"} for name in beside}
+    files |= {name: {"test": f"{name}.parquet"} for name in out_of_distribution}
     configs = [
         {"config_name": name, "data_files": [{"split": split, "path": path} for split, path in own.items()]}
         for name, own in files.items()

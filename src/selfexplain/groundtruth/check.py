@@ -97,10 +97,13 @@ def _patched(target: Target, row: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def _ablated(target: Target, row: Mapping[str, Any]) -> tuple[str, str]:
-    """Stored and found output of an ablation row, with the removed span and without it."""
+    """Stored and found output of an ablation row, with the removed span and without it.
+
+    Rows of old datasets do not say what took its place, nor what counted as the answer: nothing, and the next token.
+    """
     begin, end = row["removed_span"]
-    texts = row["target_prompt"], row["target_prompt"][:begin] + row["replacement"] + row["target_prompt"][end:]
-    if row["answered_by"] == "likelihood":
+    texts = row["target_prompt"], row["target_prompt"][:begin] + row.get("replacement", "") + row["target_prompt"][end:]
+    if row.get("answered_by") == "likelihood":
         found = [answer.output for text in texts for answer in answers(target, [text], [row["choices"]], "likelihood")]
     else:
         found = [target.tokenizer.decode([_next_token(target, target.encode(text))]).strip() for text in texts]

@@ -181,7 +181,11 @@ def _ablation_from_transluce(record: Row, tokenizer: "PreTrainedTokenizerBase") 
 
 
 def to_transluce(task: str, rows: Sequence[Row], tokenizer: "PreTrainedTokenizerBase") -> list[dict[str, Any]]:
-    """Our rows in the schema of the published Transluce datasets; what a row does not know is None."""
+    """Our rows in the schema of the published Transluce datasets; what a row does not know is None.
+
+    Raises:
+        SelfExplainError: rows of hints that were replaced, or of answers by likelihood, which that schema cannot say.
+    """
     write = _patching_to_transluce if task == "activation_patching" else _ablation_to_transluce
     return [write(index, row, tokenizer) for index, row in enumerate(rows)]
 
@@ -211,6 +215,11 @@ def _patching_to_transluce(index: int, row: Row, tokenizer: "PreTrainedTokenizer
 
 
 def _ablation_to_transluce(index: int, row: Row, tokenizer: "PreTrainedTokenizerBase") -> dict[str, Any]:
+    if row.get("replacement") or row.get("answered_by", "next_token") != "next_token":
+        raise SelfExplainError(
+            f"row {index} is of a hint that was replaced, or answered by likelihood; Transluce's rows are of hints "
+            "taken out and of next tokens: build the dataset without `replacement`, with `answers: next_token`."
+        )
     begin, end = row["removed_span"]
     return {
         "index": index,

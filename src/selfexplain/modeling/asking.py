@@ -94,10 +94,23 @@ class AskingMixin:
         return self._explain([PatchQuery(text, vector, layers, position, template)], target=target, named=False)[0]
 
     def explain_ablation(
-        self, text: str, remove: str | None = None, template: int = 0, target: Target | None = None
+        self,
+        text: str,
+        remove: str | None = None,
+        replacement: str = "",
+        choices: Sequence[str] = (),
+        template: int = 0,
+        target: Target | None = None,
     ) -> Explanation:
-        """If `remove` (the hint, where None) is taken out of `text`, does the answer change, and to what?"""
-        return self._explain([AblationQuery(text, remove, template)], target=target, named=False)[0]
+        """If `remove` (the hint, where None) is taken out of `text`, does the answer change, and to what?
+
+        Args:
+            remove: letter by letter; it occurs once.
+            replacement: what takes its place; "" for nothing.
+            choices: `verify` takes the likeliest of these as a whole for the target's answer, else its next token.
+        """
+        query = AblationQuery(text, remove, replacement, choices, template)
+        return self._explain([query], target=target, named=False)[0]
 
     def explain(
         self,
@@ -277,8 +290,8 @@ class AskingMixin:
             question = activation_patching.question(query.text, layers, position, token, query.template)
             return "activation_patching", question, [query.vector], layers[:1]
         verification.without(query.text, query.remove)  # raises where there is nothing to remove
-        removed = None if _of_hint(query) else query.remove
-        return "input_ablation", input_ablation.question(query.text, removed, query.template), [], []
+        put = input_ablation.question(query.text, _named(query), query.template, query.replacement)
+        return "input_ablation", put, [], []
 
     def _asked(self, question: Question, vectors: Sequence[Tensor] | Tensor, layers: Sequence[int]) -> _Asked:
         """Raises SelfExplainError where question, vectors and context do not fit."""
@@ -405,11 +418,12 @@ def _templates(query: Query) -> Sequence[str]:
         return feature_description.TEMPLATES
     if isinstance(query, PatchQuery):
         return activation_patching.TEMPLATES
-    return input_ablation.HINT_TEMPLATES if _of_hint(query) else (input_ablation.SPAN_TEMPLATE,)
+    return input_ablation.templates(_named(query), query.replacement)
 
 
-def _of_hint(query: AblationQuery) -> bool:
-    return query.remove is None or query.remove.strip().startswith("Hint:")
+def _named(query: AblationQuery) -> str | None:
+    """What the question calls the part: as it is, or None for the hint."""
+    return None if query.remove is None or query.remove.strip().startswith("Hint:") else query.remove
 
 
 def _other_wordings(query: Query) -> list[Query]:

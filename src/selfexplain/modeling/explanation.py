@@ -38,10 +38,20 @@ class PatchQuery:
 
 @dataclass(frozen=True)
 class AblationQuery:
-    """If `remove` (the hint, where None) is taken out of `text`, does the answer change, and to what?"""
+    """If `remove` (the hint, where None) is taken out of `text`, does the answer change, and to what?
+
+    Attributes:
+        text: what the target reads.
+        remove: the part, letter by letter; None for the line that begins with "Hint:".
+        replacement: what takes its place; "" for nothing.
+        choices: what the target can answer: its answer is the likeliest of these as a whole, as in ground truth with
+            `answers: likelihood`. Where there are none it is its next token.
+    """
 
     text: str
     remove: str | None = None
+    replacement: str = ""
+    choices: Sequence[str] = ()
     template: int = 0
 
 

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import numpy as np
 import torch
@@ -18,7 +19,7 @@ from selfexplain.modeling.explanation import (
     PatchQuery,
     Verification,
 )
-from selfexplain.target.ablation import Variant, find_span, run_variants, without_spans
+from selfexplain.target.ablation import answers, find_span, without_spans
 from selfexplain.target.capture import capture
 from selfexplain.target.load import Target
 from selfexplain.target.patching import Patch, run_patches
@@ -36,18 +37,19 @@ def verify(
         return _feature(query, Description.parse(explanation.text, classes), target, texts)
     if query is None:
         raise SelfExplainError("a free question has no intervention that could be run: read the answer yourself.")
-    clean, actual = _after(query, target)
-    output = target.tokenizer.decode([actual]).strip()
+    clean, actual, changed = _patched(query, target) if isinstance(query, PatchQuery) else _ablated(query, target)
     return Verification(
-        agrees=(explanation.changed, explanation.output) == (clean != actual, output),
-        clean_output=target.tokenizer.decode([clean]).strip(),
-        actual_output=output,
-        actual_changed=clean != actual,
+        agrees=(explanation.changed, explanation.output) == (changed, actual.strip()),
+        clean_output=clean.strip(),
+        actual_output=actual.strip(),
+        actual_changed=changed,
     )
 
 
-def without(text: str, remove: str | None) -> str:
+def without(text: str, remove: str | None, replacement: str = "") -> str:
     """`text` without `remove`, or without its hint; a line that is gone takes its line break along, a word its space.
+
+    With a replacement in its place all around stays as it is.
 
     Raises:
         SelfExplainError: it does not occur, or more than once, or there is no hint.
@@ -59,23 +61,28 @@ def without(text: str, remove: str | None) -> str:
         begin, end = hint.span()
     else:
         begin, end = find_span(text, remove)
-    for separator in "\n ":
+    for separator in "" if replacement else "\n ":
         if text[:begin].endswith(separator) and (text[end:] or separator).startswith(separator):
             begin -= 1
             break
-    return without_spans(text, [(begin, end)])
+    return without_spans(text, [(begin, end)], replacement)
 
 
-def _after(query: PatchQuery | AblationQuery, target: Target) -> tuple[int, int]:
-    """The target's next token before and after the intervention."""
-    ids = target.encode(query.text)
-    if isinstance(query, PatchQuery):
-        vectors = torch.as_tensor(query.vector).float().cpu()[None]
-        found = run_patches(target, [ids], [Patch(0, tuple(query.layers), (query.position,), vectors)])
-    else:
-        shortened = target.encode(without(query.text, query.remove))
-        found = run_variants(target, [ids], [Variant(0, tuple(shortened))])
-    return int(found.clean_ids[0]), int(found.ids[0])
+def _patched(query: PatchQuery, target: Target) -> tuple[str, str, bool]:
+    """The target's next token before and after the patch, and whether it is another one."""
+    vectors = torch.as_tensor(query.vector).float().cpu()[None]
+    patch = Patch(0, tuple(query.layers), (query.position,), vectors)
+    found = run_patches(target, [target.encode(query.text)], [patch])
+    clean, actual = int(found.clean_ids[0]), int(found.ids[0])
+    return target.tokenizer.decode([clean]), target.tokenizer.decode([actual]), clean != actual
+
+
+def _ablated(query: AblationQuery, target: Target) -> tuple[str, str, bool]:
+    """The target's answer to the text and to what is left of it, and whether it is another one."""
+    texts = [query.text, without(query.text, query.remove, query.replacement)]
+    by: Literal["next_token", "likelihood"] = "likelihood" if query.choices else "next_token"
+    clean, actual = answers(target, texts, [query.choices] * 2, by)
+    return clean.output, actual.output, clean.output != actual.output
 
 
 def _feature(

@@ -48,7 +48,7 @@ class Configuration:
     vectors_apart: bool = False
 
     @property
-    def beside(self) -> Mapping[str, Mapping[str, Any]]:
+    def out_of_distribution(self) -> Mapping[str, Mapping[str, Any]]:
         """Counts of the test sets out of distribution, by name."""
         return self.statistics.get("out_of_distribution", {})
 
@@ -303,9 +303,9 @@ def _configs(found: Configuration, only: bool) -> Iterator[dict[str, Any]]:
     if found.vectors_apart:
         name = f"{found.name}-vectors" if found.name else "vectors"
         yield {"config_name": name, "data_files": [{"split": "train", "path": f"{found.prefix}vectors.parquet"}]}
-    for beside in found.beside:
-        name = f"{found.name}-{beside}" if found.name else beside
-        yield {"config_name": name, "data_files": [{"split": "test", "path": f"{found.prefix}{beside}.parquet"}]}
+    for kind in found.out_of_distribution:
+        name = f"{found.name}-{kind}" if found.name else kind
+        yield {"config_name": name, "data_files": [{"split": "test", "path": f"{found.prefix}{kind}.parquet"}]}
 
 
 def sections(tasks: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, Mapping[str, Any]]]:

@@ -12,20 +12,21 @@ HINT_TEMPLATES = (
     "\nIf the hint were removed, how would the answer change?\n",
     "\nWhat would the answer be without the hint?\n",
 )
-HINT_REPLACED_TEMPLATE = "\nIf the hint were replaced by <<<{replacement}>>>, how would the answer change?\n"
-SPAN_TEMPLATE = "\nIf <<<{removed}>>> were removed, how would the answer change?\n"
+SPAN_TEMPLATES = ("\nIf {part} were removed, how would the answer change?\n",)
+REPLACED_TEMPLATES = ("\nIf {part} were replaced by <<<{replacement}>>>, how would the answer change?\n",)
 
 
-def question(text: str, removed: str | None = None, template: int = 0) -> Question:
-    """Ask about removing `removed` from `text`; None asks about the hint."""
-    if removed is None:
-        return Question(text + HINT_TEMPLATES[template])
-    return Question(text + SPAN_TEMPLATE.replace("{removed}", removed))
+def question(text: str, removed: str | None = None, template: int = 0, replacement: str = "") -> Question:
+    """Ask about removing `removed` from `text`, or putting `replacement` there; None asks about the hint."""
+    part = "the hint" if removed is None else f"<<<{removed}>>>"
+    return Question(text + templates(removed, replacement)[template].format(part=part, replacement=replacement))
 
 
-def replaced_hint_question(text: str, replacement: str) -> Question:
-    """Ask about putting `replacement` in the place of the hint."""
-    return Question(text + HINT_REPLACED_TEMPLATE.replace("{replacement}", replacement))
+def templates(removed: str | None, replacement: str = "") -> tuple[str, ...]:
+    """The wordings of such a question."""
+    if replacement:
+        return REPLACED_TEMPLATES
+    return HINT_TEMPLATES if removed is None else SPAN_TEMPLATES
 
 
 def cell(row: Mapping[str, Any]) -> tuple[str, str]:
