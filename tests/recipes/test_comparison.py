@@ -119,10 +119,34 @@ def test_a_comparison_that_cannot_work_writes_nothing(recipe, calls, tmp_path, c
 def test_settings_that_make_no_sense_are_refused():
     with pytest.raises(SelfExplainError, match="leave explainer out"):
         load_recipe("tiny_claims", ["explainer=somebody/model"])
+    with pytest.raises(SelfExplainError, match=r"training\.share is 0\.1 in a recipe that compares"):
+        load_recipe("tiny_claims", ["training.share=0.1"])
+    for share in ("25", "-1", "0"):
+        with pytest.raises(SelfExplainError, match=f"training.share is {share}, expected"):
+            load_recipe("tiny", [f"training.share={share}"])
     with pytest.raises(SelfExplainError, match="shares above 0"):
         ComparisonConfig(shares=(4.0,))
     with pytest.raises(SelfExplainError, match="one each"):
         ComparisonConfig(models=("a", "b"), revisions=("main",))
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "input_ablation.source.kind=transluce",
+        "activation_patching.source.kind=transluce",
+        "feature_description.saes=somebody/saes",
+        "feature_description.neuronpedia=exports/{layer}",
+    ],
+)
+def test_what_was_recorded_of_one_model_is_no_ground_truth_about_others(override):
+    task, _, key = override.partition("=")[0].partition(".")
+    with pytest.raises(SelfExplainError, match=rf"{task}\.{key}.* about selfexplain/tiny alone"):
+        load_recipe("tiny_claims", [override])
+    alone = load_recipe("tiny_claims", [override, "comparison.models=[]", "comparison.shares=[0.5]"])
+    assert alone.comparison.is_on
+    others = [other for other in alone.tasks if other != task]
+    assert load_recipe("tiny_claims", [override, f"tasks=[{','.join(others)}]"]).tasks == tuple(others)
 
 
 def test_the_packaged_comparison_is_of_both_embedded_models():
