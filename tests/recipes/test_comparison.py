@@ -1,5 +1,6 @@
 """A recipe that compares: which explainers are trained, on what, and what a change costs."""
 
+import json
 import shutil
 from dataclasses import replace
 
@@ -89,6 +90,30 @@ def test_only_what_a_change_touches_is_run_again(recipe, calls, tmp_path):
     calls.clear()
     run(replace(more, evaluation=replace(more.evaluation, rows_limit=5)), tmp_path / "run")
     assert all(call.endswith(" answers") or call in ("evaluate", "score", "card") for call in calls)
+
+
+def test_a_cancelled_comparison_leaves_nothing(recipe, calls, tmp_path, monkeypatch):
+    def stop(self, cell):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(Comparison, "_answer", stop)
+        run(recipe, tmp_path / "run")
+    run(replace(recipe, comparison=ComparisonConfig()), tmp_path / "run", stage="evaluate")
+    stages = json.loads((tmp_path / "run" / "manifest.json").read_text())["stages"]
+    assert "stopped" in {record["status"] for record in stages.values()}
+    alone = run(replace(recipe, comparison=ComparisonConfig()), tmp_path / "run")
+    stages = json.loads((alone / "manifest.json").read_text())["stages"]
+    assert {record["status"] for record in stages.values()} == {"done"}
+    assert list(stages) == ["dataset/input_ablation", "train", "evaluate", "card"] and "evaluate" in calls
+    assert not (alone / "comparison").exists()
+
+
+def test_a_comparison_that_is_taken_out_is_taken_out_of_the_results(recipe, calls, tmp_path):
+    run(recipe, tmp_path / "run")
+    calls.clear()
+    alone = run(replace(recipe, comparison=ComparisonConfig()), tmp_path / "run")
+    assert calls == ["evaluate", "card"] and not (alone / "comparison.json").exists()
 
 
 def test_a_cell_is_a_recipe_of_its_own(recipe, tmp_path):

@@ -38,6 +38,7 @@ class Step:
         outputs: files and directories of the run directory that belong to this step alone.
         action: does the work; called again after a kill, with the outputs as they were left.
         after: names of the steps whose results this one reads.
+        amends: files of other steps that this one rewrites.
         shared: under `accelerate launch` all processes take part; the main one alone does what is not shared.
     """
 
@@ -52,13 +53,21 @@ class Step:
 
 @dataclass
 class Record:
-    """What the manifest says of a step; `outputs` are the files it wrote with their sizes in bytes."""
+    """What the manifest says of a step.
+
+    Attributes:
+        outputs: the files it wrote, once it is done, with their sizes in bytes.
+        places: the files and directories that it writes, done or not.
+        after, amends: as of the step.
+    """
 
     input_hash: str
     status: Literal["running", "stopped", "done"] = "running"
     seconds: float = 0.0
     outputs: dict[str, int] = field(default_factory=dict)
+    places: tuple[str, ...] = ()
     after: tuple[str, ...] = ()
+    amends: tuple[str, ...] = ()
 
 
 @dataclass
@@ -148,8 +157,9 @@ def execute(steps: Sequence[Step], run_dir: Path, manifest: Manifest) -> None:
             record = None
         if record is None:
             _forget_readers(manifest, step.name)
-            _clear(step, run_dir)
-            record = manifest.stages[step.name] = Record(hashes[step.name], after=step.after)
+            _clear(step.outputs, run_dir)
+            record = Record(hashes[step.name], places=step.outputs, after=step.after, amends=step.amends)
+            manifest.stages[step.name] = record
         _announce(step, "run")
         try:
             _run(step, record, run_dir, manifest)
@@ -161,6 +171,25 @@ def execute(steps: Sequence[Step], run_dir: Path, manifest: Manifest) -> None:
                 ) from error
             raise
         logger.info("%s: done in %s", title, duration(record.seconds))
+
+
+def forget_removed(steps: Sequence[Step], run_dir: Path, manifest: Manifest) -> None:
+    """Delete what steps left that the recipe has no longer; what they rewrote is made anew when `execute` comes to it.
+
+    Args:
+        steps: all steps of the recipe.
+    """
+    removed = {name: record for name, record in manifest.stages.items() if name not in {step.name for step in steps}}
+    for name, record in removed.items():
+        logger.info("%s: deleted, because the recipe has this step no longer", name)
+        _clear(record.places, run_dir)
+        del manifest.stages[name]
+    rewritten = {file for record in removed.values() for file in record.amends}
+    for name in [name for name, record in manifest.stages.items() if rewritten & set(record.outputs)]:
+        manifest.stages.pop(name, None)
+        _forget_readers(manifest, name)
+    if removed:
+        manifest.write(run_dir)
 
 
 def _help(steps: Sequence[Step]) -> None:
@@ -245,9 +274,13 @@ def _intact(record: Record, run_dir: Path) -> bool:
     return all(path.is_file() and path.stat().st_size >= size for path, size in paths.items())
 
 
-def _clear(step: Step, run_dir: Path) -> None:
-    for path in (run_dir / output for output in step.outputs):
+def _clear(places: Iterable[str], run_dir: Path) -> None:
+    """Delete files and directories, and the directories that are empty then."""
+    for path in (run_dir / place for place in places):
         if path.is_dir():
             shutil.rmtree(path)
         else:
             path.unlink(missing_ok=True)
+        for parent in path.relative_to(run_dir).parents[:-1]:
+            with suppress(OSError):
+                (run_dir / parent).rmdir()
