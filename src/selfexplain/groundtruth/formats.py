@@ -181,7 +181,11 @@ def _ablation_from_transluce(record: Row, tokenizer: "PreTrainedTokenizerBase") 
 
 
 def to_transluce(task: str, rows: Sequence[Row], tokenizer: "PreTrainedTokenizerBase") -> list[dict[str, Any]]:
-    """Our rows in the schema of the published Transluce datasets; what a row does not know is None."""
+    """Our rows in the schema of the published Transluce datasets; what a row does not know is None.
+
+    Raises:
+        SelfExplainError: a hint was replaced, or the answer is the likeliest option; the schema has no word for either.
+    """
     write = _patching_to_transluce if task == "activation_patching" else _ablation_to_transluce
     return [write(index, row, tokenizer) for index, row in enumerate(rows)]
 
@@ -211,6 +215,12 @@ def _patching_to_transluce(index: int, row: Row, tokenizer: "PreTrainedTokenizer
 
 
 def _ablation_to_transluce(index: int, row: Row, tokenizer: "PreTrainedTokenizerBase") -> dict[str, Any]:
+    replacement, answered_by = row.get("replacement", ""), row.get("answered_by", "next_token")
+    if replacement or answered_by != "next_token":
+        raise SelfExplainError(
+            f"row {index}: replacement is {replacement!r} and answered_by {answered_by!r}; Transluce's schema is of "
+            "hints left out and of next tokens. Build with input_ablation.replacement empty and answers: next_token."
+        )
     begin, end = row["removed_span"]
     return {
         "index": index,
