@@ -113,7 +113,7 @@ def text(docstring: str) -> str:
     for line in docstring.splitlines():
         if re.fullmatch(r"(Args|Attributes|Returns|Raises|Yields):", line):
             lines += [f"**{line[:-1]}**", ""]
-        elif item := re.match(r"    (\S.*?): (.*)", line):
+        elif item := re.match(r"    ([^\s`][^`]*?): (.*)", line):
             lines.append(f"- `{item[1]}`: {item[2]}")
         else:
             lines.append(f"  {line.strip()}" if line.startswith("        ") else line.strip())

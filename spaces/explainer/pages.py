@@ -7,6 +7,7 @@ from math import log10
 from typing import Any
 
 from questions import Exemplar, PatchMap, Said, Trial, visible
+from selfexplain.evaluation.config import EXPLAINED_BY
 from showcase import Feature, Showcase
 
 SYSTEMS = {
@@ -492,9 +493,8 @@ def _differences(differences: Sequence[Mapping[str, Any]]) -> str:
 
 def _curves(means: Sequence[Mapping[str, Any]], title: str) -> str:
     """A score against the number of training rows, the mean over targets, a line a kind of explainer."""
-    names = {"self": "the model itself", "other": "another model", "nearest_neighbour": SYSTEMS["nearest_neighbour"]}
     lines = {
-        names[role]: [(log10(p["n_train"]), p["value"], *p["ci95"]) for p in means if p["role"] == role]
+        EXPLAINED_BY[role]: [(log10(p["n_train"]), p["value"], *p["ci95"]) for p in means if p["role"] == role]
         for role in dict.fromkeys(p["role"] for p in means)
     }
     amounts = sorted({p["n_train"] for p in means})

@@ -3,10 +3,11 @@
 import io
 
 import pytest
+from matplotlib.figure import Figure
 
 from selfexplain.errors import SelfExplainError
 from selfexplain.evaluation.comparison import NEIGHBOUR, Given, compare
-from selfexplain.evaluation.comparison_report import markdown, tables, write_figures
+from selfexplain.evaluation.comparison_report import _who, markdown, tables, write_figures
 
 TASK = "activation_patching"
 
@@ -95,3 +96,17 @@ def test_report(rows, tmp_path):
         assert "+0.000 [+0.000, +0.000], p = 1" in shown
     write_figures(found, tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {"privileged_access.png", "data_efficiency.png"}
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 4])
+def test_every_point_lies_in_the_column_of_its_target(rows, n):
+    models = "abcd"[:n]
+    of_all = {target: rows["b"] for target in models}
+    result = compared(of_all, [given(of_all, target, explainer, 0.5) for target in models for explainer in models])
+    axes = Figure().subplots()
+    _who(axes, result, "exact_match")
+    places = [line.get_xdata()[0] for line in axes.lines if line.get_marker() == "o"]
+    for column in range(n):
+        own = places[n * column : n * (column + 1)]
+        assert len(set(own)) == n and sum(own) / n == pytest.approx(column)
+        assert all(column - 0.5 < place < column + 0.5 for place in own)

@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 
 from selfexplain.errors import SelfExplainError
+from selfexplain.evaluation import baselines
 from selfexplain.evaluation.config import EvaluationConfig
 from selfexplain.evaluation.evaluate import evaluate
 from selfexplain.evaluation.report import markdown, tables, write_figures, write_results
 from selfexplain.groundtruth.formats import read_rows
+from selfexplain.groundtruth.splits import share_of
 
 CONFIG = EvaluationConfig(batch_size=4, n_resamples=200)
 TARGET = SimpleNamespace(name="tiny", d_model=8)
@@ -172,6 +174,23 @@ def test_selfie_is_for_features_alone(datasets_dir, patching_rows):
         Oracle([]), Oracle([]), TARGET, datasets_dir, ("activation_patching",), CONFIG, 0, selfie=lambda _: Oracle([])
     )
     assert "selfie" not in scores["activation_patching"]["scores"]
+
+
+def test_baselines_learn_from_the_same_share_as_the_explainer(datasets_dir, patching_rows, monkeypatch):
+    given = []
+
+    def remember(task, train, test):
+        given.append(train)
+        return [True] * len(test)
+
+    monkeypatch.setattr(baselines, "lookup_rule", remember)
+    groups = {row["group"] for row in patching_rows}
+    for share in (1.0, 0.5):
+        evaluate(Oracle([]), Oracle([]), TARGET, datasets_dir, ("activation_patching",), CONFIG, 3, share=share)
+    learned = [row["group"] for row in patching_rows]
+    assert [row["group"] for row in given[0]] == learned
+    assert [row["group"] for row in given[1]] == [learned[index] for index in share_of(learned, 0.5, 3)]
+    assert 0 < len({row["group"] for row in given[1]}) < len(groups)
 
 
 def test_a_killed_evaluation_continues(datasets_dir, patching_rows, tmp_path):

@@ -1,9 +1,12 @@
 """SelfIE: the question as its contract puts it."""
 
+import logging
+from types import SimpleNamespace
+
 import pytest
 import torch
 
-from selfexplain.evaluation.selfie import as_description, selfie
+from selfexplain.evaluation.selfie import as_description, baseline, selfie
 
 
 @pytest.mark.parametrize(
@@ -27,3 +30,10 @@ def test_it_asks_the_target_itself_with_the_vector_at_both_places(target):
     free = asked.asked.ask(None, [vector], [1], max_new_tokens=16)
     assert answer.text == as_description(free.text)
     assert len(asked.asked.ask(None, [vector], [1], max_new_tokens=1).prompt.split("<activation>")) == 3
+
+
+def test_a_target_without_the_block_that_it_writes_at_has_no_such_baseline(target, caplog):
+    with caplog.at_level(logging.WARNING, logger="selfexplain"):
+        assert baseline(SimpleNamespace(name="shallow", n_layers=1)) is None
+    assert "writes at block 1, and shallow has 1" in caplog.text
+    assert baseline(target)(2.0).asked.config.injection["scale"] == 2

@@ -1,5 +1,6 @@
 """A recipe that compares: which explainers are trained, on what, and what a change costs."""
 
+import json
 import shutil
 from dataclasses import replace
 
@@ -91,6 +92,30 @@ def test_only_what_a_change_touches_is_run_again(recipe, calls, tmp_path):
     assert all(call.endswith(" answers") or call in ("evaluate", "score", "card") for call in calls)
 
 
+def test_a_cancelled_comparison_leaves_nothing(recipe, calls, tmp_path, monkeypatch):
+    def stop(self, cell):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(Comparison, "_answer", stop)
+        run(recipe, tmp_path / "run")
+    run(replace(recipe, comparison=ComparisonConfig()), tmp_path / "run", stage="evaluate")
+    stages = json.loads((tmp_path / "run" / "manifest.json").read_text())["stages"]
+    assert "stopped" in {record["status"] for record in stages.values()}
+    alone = run(replace(recipe, comparison=ComparisonConfig()), tmp_path / "run")
+    stages = json.loads((alone / "manifest.json").read_text())["stages"]
+    assert {record["status"] for record in stages.values()} == {"done"}
+    assert list(stages) == ["dataset/input_ablation", "train", "evaluate", "card"] and "evaluate" in calls
+    assert not (alone / "comparison").exists()
+
+
+def test_a_comparison_that_is_taken_out_is_taken_out_of_the_results(recipe, calls, tmp_path):
+    run(recipe, tmp_path / "run")
+    calls.clear()
+    alone = run(replace(recipe, comparison=ComparisonConfig()), tmp_path / "run")
+    assert calls == ["evaluate", "card"] and not (alone / "comparison.json").exists()
+
+
 def test_a_cell_is_a_recipe_of_its_own(recipe, tmp_path):
     recipe = replace(recipe, seed=7, comparison=replace(recipe.comparison, n_seeds=2))
     datasets = {"a": tmp_path / "of-a", "b": tmp_path / "of-b"}
@@ -119,10 +144,34 @@ def test_a_comparison_that_cannot_work_writes_nothing(recipe, calls, tmp_path, c
 def test_settings_that_make_no_sense_are_refused():
     with pytest.raises(SelfExplainError, match="leave explainer out"):
         load_recipe("tiny_claims", ["explainer=somebody/model"])
+    with pytest.raises(SelfExplainError, match=r"training\.share is 0\.1 in a recipe that compares"):
+        load_recipe("tiny_claims", ["training.share=0.1"])
+    for share in ("25", "-1", "0"):
+        with pytest.raises(SelfExplainError, match=f"training.share is {share}, expected"):
+            load_recipe("tiny", [f"training.share={share}"])
     with pytest.raises(SelfExplainError, match="shares above 0"):
         ComparisonConfig(shares=(4.0,))
     with pytest.raises(SelfExplainError, match="one each"):
         ComparisonConfig(models=("a", "b"), revisions=("main",))
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "input_ablation.source.kind=transluce",
+        "activation_patching.source.kind=transluce",
+        "feature_description.saes=somebody/saes",
+        "feature_description.neuronpedia=exports/{layer}",
+    ],
+)
+def test_what_was_recorded_of_one_model_is_no_ground_truth_about_others(override):
+    task, _, key = override.partition("=")[0].partition(".")
+    with pytest.raises(SelfExplainError, match=rf"{task}\.{key}.* about selfexplain/tiny alone"):
+        load_recipe("tiny_claims", [override])
+    alone = load_recipe("tiny_claims", [override, "comparison.models=[]", "comparison.shares=[0.5]"])
+    assert alone.comparison.is_on
+    others = [other for other in alone.tasks if other != task]
+    assert load_recipe("tiny_claims", [override, f"tasks=[{','.join(others)}]"]).tasks == tuple(others)
 
 
 def test_the_packaged_comparison_is_of_both_embedded_models():

@@ -2,12 +2,13 @@
 
 import errno
 import json
+from contextlib import nullcontext
 
 import pytest
 
 from selfexplain.errors import SelfExplainError
 from selfexplain.groundtruth.shards import fingerprint_files
-from selfexplain.recipes.stages import Step, execute, open_run
+from selfexplain.recipes.stages import Step, execute, forget_removed, open_run
 
 IDENTITY = {"recipe": "fake", "target": "none"}
 
@@ -102,6 +103,32 @@ def test_a_full_disk_says_so_and_keeps_what_is_done(fake, failure):
     with pytest.raises(SelfExplainError, match=r"right: no space left.*same command"):
         fake.go()
     assert fake.go() == ["right", "join"]
+
+
+@pytest.mark.parametrize("failure", [None, KeyboardInterrupt()])
+def test_what_a_removed_step_rewrote_is_made_anew_and_nothing_is_deleted(fake, failure):
+    run_dir, manifest_of = fake.run_dir, lambda: open_run(fake.run_dir, IDENTITY, seed=0)
+
+    def amend():
+        (run_dir / "left" / "data.txt").write_text("left, amended")
+        path = run_dir / "extra" / "deep" / "data.txt"
+        path.parent.mkdir(parents=True)
+        path.write_text("extra")
+        if failure:
+            raise failure
+
+    fake.go()
+    steps = [fake.step("left"), fake.step("right"), fake.step("join", ("left", "right"))]
+    extra = Step("extra", {}, ("extra/deep",), amend, ("left",), amends=("left/data.txt",))
+    with pytest.raises(KeyboardInterrupt) if failure else nullcontext():
+        execute([*steps, extra], run_dir, manifest_of())
+    assert fake.go() == []
+    forget_removed(steps, run_dir, manifest_of())
+    assert (run_dir / "extra").exists() and "extra" not in manifest(fake)["stages"]
+    assert fake.go() == ["left", "join"]
+    assert (run_dir / "left" / "data.txt").read_text() == "left"
+    forget_removed(steps[1:2], run_dir, manifest_of())  # finished, and rewrote nothing: kept
+    assert fake.go() == []
 
 
 def test_another_run_in_the_directory_is_left_alone(fake):

@@ -70,10 +70,13 @@ def compare(
         endpoint: whose model foretells activations from descriptions; None for the offline simulator.
 
     Returns:
-        `headline`, the metric to look at first; `n_test` by target; `scores`: metric -> an entry a (target, explainer,
-        share), over all seeds; `means`: metric -> an entry a (role, share), the mean over targets; `differences`:
-        metric -> an entry a pair of these, with a p-value. Entries hold `value` (`difference`) and `ci95`, over groups;
-        scores also one value a seed.
+        headline: the metric to look at first.
+        n_test: test rows by target.
+        scores: metric -> an entry a (target, explainer, share), over all seeds.
+        means: metric -> an entry a (role, share), the mean over targets.
+        differences: metric -> an entry a pair of these, with a p-value.
+
+    Entries hold `value` (`difference`) and `ci95`, over groups; scores also one value a seed.
 
     Raises:
         SelfExplainError: answers and test rows that do not match.

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from selfexplain.evaluation.comparison import NEIGHBOUR, ROLES
+from selfexplain.evaluation.config import EXPLAINED_BY
 from selfexplain.evaluation.report import HEADLINE, SYSTEMS, readable
 
 if TYPE_CHECKING:
@@ -14,7 +15,6 @@ if TYPE_CHECKING:
     from rich.console import Group
 
 COLOURS = {"self": SYSTEMS["explainer"], "other": SYSTEMS["untrained"], NEIGHBOUR: SYSTEMS[NEIGHBOUR]}
-NAMES = {"self": "itself", "other": "another model", NEIGHBOUR: "nearest neighbour"}
 NOTE = (
     "95 % intervals, bootstrap over groups, for the explainers that were trained here: other trainings differ by more. "
     "In means every model is explained and explains equally often on both sides."
@@ -56,7 +56,7 @@ def as_tables(found: Mapping[str, Any]) -> Iterator[Table]:
             [
                 (
                     f"{means[share, role, metrics[0]]['n_train']} ({share:.3g})",
-                    NAMES[role],
+                    EXPLAINED_BY[role],
                     *(_value(means[share, role, metric]) for metric in metrics),
                 )
                 for share, role in dict.fromkeys((share, role) for share, role, _ in means)
@@ -133,7 +133,7 @@ def _who(axes: "Axes", result: Mapping[str, Any], metric: str) -> None:
     labelled: set[str] = set()
 
     def point(place: float, entry: Mapping[str, Any], role: str) -> None:
-        label = None if role in labelled else f"explained by {NAMES[role]}"
+        label = None if role in labelled else f"explained by {EXPLAINED_BY[role]}"
         labelled.add(role)
         low, high = entry["ci95"]
         axes.plot([place, place], [low, high], color=COLOURS[role], linewidth=2.5, label=label, zorder=2)
@@ -146,7 +146,8 @@ def _who(axes: "Axes", result: Mapping[str, Any], metric: str) -> None:
         own = [entry for entry in scores if entry["target"] == target]
         own.sort(key=lambda entry: entry["explainer"] != target)
         for number, entry in enumerate(own):
-            point(column - 0.15 + 0.3 * number, entry, "self" if entry["explainer"] == target else "other")
+            beside = (number - (len(own) - 1) / 2) * 0.6 / len(own)
+            point(column + beside, entry, "self" if entry["explainer"] == target else "other")
     for role in ROLES[:2]:
         for entry in result["means"][metric]:
             if entry["role"] == role and entry["share"] == 1:
@@ -174,7 +175,7 @@ def _curves(axes: "Axes", result: Mapping[str, Any], metric: str) -> None:
             [entry["value"] - entry["ci95"][0] for entry in entries],
             [entry["ci95"][1] - entry["value"] for entry in entries],
         ]
-        axes.errorbar(rows, values, errors, color=COLOURS[role], marker="o", capsize=2, label=NAMES[role])
+        axes.errorbar(rows, values, errors, color=COLOURS[role], marker="o", capsize=2, label=EXPLAINED_BY[role])
     axes.set_xscale("log")
     amounts = sorted({entry["n_train"] for entry in result["means"][metric]})
     axes.set_xticks(amounts, [f"{amount:,}" for amount in amounts])
@@ -191,7 +192,7 @@ def _finish(figure: "Figure", first: "Axes", path: Path) -> None:
 
 
 def _with(role: str, share: float) -> str:
-    return NAMES[role] + (" (all rows)" if share == 1 else f" ({share:.3g} of the rows)")
+    return EXPLAINED_BY[role] + (" (all rows)" if share == 1 else f" ({share:.3g} of the rows)")
 
 
 def _value(entry: Mapping[str, Any]) -> str:

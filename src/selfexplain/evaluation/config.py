@@ -5,6 +5,9 @@ from typing import Literal
 
 from selfexplain.errors import SelfExplainError
 
+EXPLAINED_BY = {"self": "itself", "other": "another model", "nearest_neighbour": "nearest neighbour"}
+"""Role of an explainer in a comparison -> what tables, figures, cards and pages call it."""
+
 
 @dataclass(frozen=True)
 class EvaluationConfig:

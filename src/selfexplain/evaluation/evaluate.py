@@ -22,6 +22,7 @@ from selfexplain.evaluation.statistics import bootstrap_difference, bootstrap_in
 from selfexplain.features.describe import Classes
 from selfexplain.features.endpoint import Endpoint
 from selfexplain.groundtruth.formats import read_rows
+from selfexplain.groundtruth.splits import share_of
 from selfexplain.modeling.confidence import confidence, fit
 from selfexplain.modeling.explanation import Answer
 
@@ -62,6 +63,7 @@ def evaluate(
     calibration: Calibration | None = None,
     selfie: Callable[[float], Explainer] | None = None,
     endpoint: Endpoint | None = None,
+    share: float = 1.0,
 ) -> dict[str, dict]:
     """Score `explainer` on the test split of each task; returns the `tasks` part of results.json.
 
@@ -78,8 +80,9 @@ def evaluate(
         predictions_dir: `<task>.jsonl` is written here, and `<task>/<name>.jsonl` of a test set out of distribution:
             each test row (by its index) with all answers to it.
         calibration: task -> how the explainer's confidence was calibrated, on other rows than these (`calibrate`).
-        selfie: the SelfIE baseline at a scale (`selfie.selfie`), for feature descriptions; None leaves it out.
+        selfie: the SelfIE baseline at a scale (`selfie.baseline`), for feature descriptions; None leaves it out.
         endpoint: whose model foretells activations from descriptions; None for the offline simulator.
+        share: of the training rows that the explainer learned from with this seed; the baselines get no others.
 
     Raises:
         SelfExplainError: a file is missing, a split is empty, its vectors are not as wide as the target, its
@@ -89,6 +92,7 @@ def evaluate(
     scales: dict[str, float | None] = {}
     for task, section, path in _sections(Path(datasets_dir), tasks):
         train = read_rows(Path(datasets_dir) / task / "train.parquet")
+        train = [train[index] for index in share_of([row["group"] for row in train], share, seed)]
         chosen, test = held_out(path, config.rows_limit, seed)
         _check_width(test, target, task)
         classes = None
@@ -177,7 +181,11 @@ def _nested(results: Mapping[str, dict]) -> dict[str, dict]:
 
 
 def held_out(path: Path, limit: int | None, seed: int) -> tuple[list[int], list[dict]]:
-    """The rows of a test split that are asked: their indices and themselves, at most `limit`, drawn at random."""
+    """The rows of a test split that are asked: their indices and themselves, at most `limit`, drawn at random.
+
+    Raises:
+        SelfExplainError: the file is missing or holds no rows.
+    """
     rows = read_rows(path)
     chosen = np.sort(np.random.default_rng(seed).permutation(len(rows))[:limit]).tolist()
     return chosen, [rows[index] for index in chosen]
@@ -434,7 +442,10 @@ def _cache_line(key: str, answer: Answer) -> str:
 
 
 def read_answers(path: Path, rows: Sequence[Row]) -> list[Answer]:
-    """The answers to leading rows that `answer_all` kept in a file."""
+    """The answers that `answer_all` kept in a file: to the leading rows, up to the first that it was not asked.
+
+    So there are fewer answers than rows where the rows changed or it was killed, and none where there is no file.
+    """
     return _read_cache(path, [_key(row) for row in rows])
 
 

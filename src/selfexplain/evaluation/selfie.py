@@ -5,9 +5,11 @@ Only feature description has this baseline: the other questions are about a text
 prompt ("What is the meaning of the word 'X'?") has no place.
 """
 
+import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,6 +21,8 @@ from selfexplain.tasks import free_question
 if TYPE_CHECKING:
     from selfexplain.modeling.modeling_selfexplainer import SelfExplainerForCausalLM
     from selfexplain.target.load import Target
+
+logger = logging.getLogger(__name__)
 
 SCALES = (1.0, 5.0, 10.0, 25.0, 50.0)
 MAX_NEW_TOKENS = 16
@@ -65,6 +69,17 @@ def selfie(target: "Target", scale: float, in_grammar: bool = True) -> SelfIE:
 
     contract = replace(FAMILIES["selfie"], scale=scale)
     return SelfIE(SelfExplainerForCausalLM.from_base(target.model, target.tokenizer, injection=contract), in_grammar)
+
+
+def baseline(target: "Target", in_grammar: bool = True) -> Callable[[float], SelfIE] | None:
+    """SelfIE of a target at a scale; None, with a warning, where it lacks the block that SelfIE writes at."""
+    from selfexplain.modeling.foreign import FAMILIES
+
+    block = FAMILIES["selfie"].block
+    if target.n_layers > block:
+        return partial(selfie, target, in_grammar=in_grammar)
+    logger.warning("SelfIE is left out: it writes at block %d, and %s has %d.", block, target.name, target.n_layers)
+    return None
 
 
 def as_description(said: str) -> str:

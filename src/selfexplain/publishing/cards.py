@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from selfexplain import tiny
 from selfexplain.errors import SelfExplainError
+from selfexplain.evaluation.config import EXPLAINED_BY
 from selfexplain.publishing.figures import change_counts, write_construction
 from selfexplain.publishing.names import DATASET_NAMES, Names
 from selfexplain.resources import resource
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 
 SPLITS = ("train", "validation", "test")
 TAG = "selfexplain"
-EXPLAINED_BY = {"self": "itself", "other": "another model", "nearest_neighbour": "nearest neighbour"}
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 

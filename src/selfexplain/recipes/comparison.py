@@ -145,6 +145,7 @@ class Comparison:
     def _answer(self, cell: Cell) -> None:
         from selfexplain.evaluation.evaluate import answer_all, held_out
 
+        self.free()
         explainer = load_explainer(self.recipe, str(self.explainer_dir(cell)))
         config = self.recipe.evaluation
         for task in self.recipe.tasks:

@@ -13,7 +13,16 @@ if TYPE_CHECKING:
 
 
 def train_explainer(recipe: Recipe, datasets_dir: Path, out_dir: Path, corpus: Callable[[], "Corpus"]) -> None:
-    """Train what a recipe calls its explainer on ground truth that lies in `datasets_dir`."""
+    """Train what a recipe calls its explainer on ground truth that lies in `datasets_dir`.
+
+    Args:
+        out_dir: gets checkpoints and, at the end, the explainer.
+        corpus: the recipe's texts; asked for where the explainer is another model than the target.
+
+    Raises:
+        SelfExplainError: a model that does not load, ground truth that is missing or of another width, or settings
+            that the base cannot be trained with.
+    """
     from selfexplain.target.load import load_target
     from selfexplain.training.train import base_options, train
 
@@ -46,7 +55,11 @@ def load_options(recipe: Recipe) -> dict[str, Any]:
 
 
 def load_explainer(recipe: Recipe, name: str, revision: str | None = None) -> "SelfExplainerForCausalLM":
-    """A trained explainer, on the device."""
+    """A trained explainer, on the device.
+
+    Raises:
+        SelfExplainError: it is no explainer, its base does not load, or it fails its injection check.
+    """
     from selfexplain.modeling.modeling_selfexplainer import SelfExplainerForCausalLM
 
     explainer = SelfExplainerForCausalLM.from_pretrained(name, revision=revision, **load_options(recipe))

@@ -95,6 +95,26 @@ class Recipe:
                 "a comparison trains every model to explain every model: leave explainer out, and name "
                 f"{self.explainer!r} in comparison.models."
             )
+        if self.comparison.is_on and self.training.share != 1:
+            raise SelfExplainError(
+                f"training.share is {self.training.share:g} in a recipe that compares: leave it at 1, and name shares "
+                "in comparison.shares."
+            )
+        if self.comparison.models and (keys := self._about_one_model()):
+            raise SelfExplainError(
+                f"{' and '.join(keys)} are about {self.target} alone, and comparison.models asks for the same ground "
+                "truth about other models: take data that can be made of every model, or leave the models out."
+            )
+
+    def _about_one_model(self) -> list[str]:
+        """The settings, of the tasks asked for, that name what somebody recorded of one model."""
+        features, patching, ablation = self.feature_description, self.activation_patching, self.input_ablation
+        named: dict[Task, dict[str, bool]] = {
+            "feature_description": {"saes": features.saes is not None, "neuronpedia": features.neuronpedia is not None},
+            "activation_patching": {"source.kind=transluce": patching.source.kind == "transluce"},
+            "input_ablation": {"source.kind=transluce": ablation.source.kind == "transluce"},
+        }
+        return [f"{task}.{key}" for task in self.tasks for key, is_named in named[task].items() if is_named]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,6 +4,7 @@ import json
 import logging
 import shutil
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -19,7 +20,7 @@ from selfexplain.recipes.explainers import load_explainer, load_options, train_e
 from selfexplain.recipes.recipe import AnyRecipe, Recipe, TinyTargetRecipe, dump_recipe
 from selfexplain.recipes.revisions import pin
 from selfexplain.recipes.simulator import REPLIES, requests_a_description, simulator
-from selfexplain.recipes.stages import Step, execute, library_versions, open_run
+from selfexplain.recipes.stages import Step, execute, forget_removed, library_versions, open_run
 
 if TYPE_CHECKING:
     from selfexplain.groundtruth.sources import Corpus
@@ -91,6 +92,8 @@ def run(recipe: AnyRecipe, output_dir: Path | None = None, stage: str | None = N
         road.check()
     if state.is_main_process:
         write_atomically(run_dir / "recipe.yaml", dump_recipe(recipe))
+        if stage is None:
+            forget_removed(steps, run_dir, manifest)
     execute(steps, run_dir, manifest)
     return run_dir
 
@@ -211,6 +214,7 @@ class _Road:
                 replace(
                     step,
                     name=step.name.replace("dataset/", f"dataset/{name}/"),
+                    action=partial(self._build_other, road, step.action),
                     outputs=tuple(f"{DIRECTORY}/{name}/{output}" for output in step.outputs),
                 )
                 for step in road.dataset_steps()
@@ -260,18 +264,23 @@ class _Road:
         config = getattr(self.recipe, task)
         build(task, config, self.target, self.corpus, self.run_dir / "datasets" / task, self.recipe.seed)
 
+    def _build_other(self, road: "_Road", build: Callable[[], object]) -> None:
+        """Ground truth about another model, with its target alone on the device."""
+        self._free(but=road)
+        build()
+
     def _train(self) -> None:
         self._free()
         train_explainer(self.recipe, self.run_dir / "datasets", self.run_dir / "explainer", corpus=lambda: self.corpus)
 
-    def _free(self) -> None:
+    def _free(self, but: "_Road | None" = None) -> None:
         """Drop the targets; they are loaded again where they are needed."""
         for road in (self, *self.others.values()):
-            road.__dict__.pop("target", None)
+            if road is not but:
+                road.__dict__.pop("target", None)
 
     def _evaluate(self) -> None:
-        from selfexplain.evaluation import evaluate, report
-        from selfexplain.evaluation.selfie import selfie
+        from selfexplain.evaluation import evaluate, report, selfie
         from selfexplain.modeling.confidence import store
         from selfexplain.modeling.contract import InjectionConfig
         from selfexplain.modeling.modeling_selfexplainer import SelfExplainerForCausalLM
@@ -315,8 +324,9 @@ class _Road:
             cache_dir=cache_dir,
             predictions_dir=run_dir / "predictions",
             calibration=config.calibration,
-            selfie=partial(selfie, self.target, in_grammar=endpoint is None),
+            selfie=selfie.baseline(self.target, in_grammar=endpoint is None),
             endpoint=endpoint,
+            share=1.0 if self.is_trained else recipe.training.share,
         )
         stages = json.loads((run_dir / "manifest.json").read_text())["stages"]
         seconds = {name: record["seconds"] for name, record in stages.items() if record["status"] == "done"}

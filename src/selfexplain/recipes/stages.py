@@ -38,6 +38,7 @@ class Step:
         outputs: files and directories of the run directory that belong to this step alone.
         action: does the work; called again after a kill, with the outputs as they were left.
         after: names of the steps whose results this one reads.
+        amends: files of other steps that this one rewrites.
         shared: under `accelerate launch` all processes take part; the main one alone does what is not shared.
     """
 
@@ -52,13 +53,19 @@ class Step:
 
 @dataclass
 class Record:
-    """What the manifest says of a step; `outputs` are the files it wrote with their sizes in bytes."""
+    """What the manifest says of a step.
+
+    Attributes:
+        outputs: the files it wrote, once it is done, with their sizes in bytes.
+        after, amends: as of the step.
+    """
 
     input_hash: str
     status: Literal["running", "stopped", "done"] = "running"
     seconds: float = 0.0
     outputs: dict[str, int] = field(default_factory=dict)
     after: tuple[str, ...] = ()
+    amends: tuple[str, ...] = ()
 
 
 @dataclass
@@ -149,7 +156,8 @@ def execute(steps: Sequence[Step], run_dir: Path, manifest: Manifest) -> None:
         if record is None:
             _forget_readers(manifest, step.name)
             _clear(step, run_dir)
-            record = manifest.stages[step.name] = Record(hashes[step.name], after=step.after)
+            record = Record(hashes[step.name], after=step.after, amends=step.amends)
+            manifest.stages[step.name] = record
         _announce(step, "run")
         try:
             _run(step, record, run_dir, manifest)
@@ -161,6 +169,32 @@ def execute(steps: Sequence[Step], run_dir: Path, manifest: Manifest) -> None:
                 ) from error
             raise
         logger.info("%s: done in %s", title, duration(record.seconds))
+
+
+def forget_removed(steps: Sequence[Step], run_dir: Path, manifest: Manifest) -> None:
+    """Forget steps that the recipe has no longer, where they were not finished or rewrote other steps' results.
+
+    Those results are made anew when `execute` comes to them. No file is deleted, and a finished step that comes back is
+    found done.
+
+    Args:
+        steps: all steps of the recipe.
+    """
+    known = {step.name for step in steps}
+    removed = {
+        name: record
+        for name, record in manifest.stages.items()
+        if name not in known and (record.status != "done" or record.amends)
+    }
+    for name in removed:
+        logger.info("%s: forgotten, because the recipe has this step no longer", name)
+        del manifest.stages[name]
+    rewritten = {file for record in removed.values() for file in record.amends}
+    for name in [name for name, record in manifest.stages.items() if rewritten & set(record.outputs)]:
+        manifest.stages.pop(name, None)
+        _forget_readers(manifest, name)
+    if removed:
+        manifest.write(run_dir)
 
 
 def _help(steps: Sequence[Step]) -> None:

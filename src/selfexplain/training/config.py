@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
+from selfexplain.errors import SelfExplainError
+
 
 @dataclass(frozen=True)
 class AdapterConfig:
@@ -78,3 +80,7 @@ class TrainingConfig:
     gradient_checkpointing: bool = False
     optimizer: Literal["adamw", "paged_adamw_8bit"] = "adamw"
     save_dtype: str = "float16"
+
+    def __post_init__(self) -> None:
+        if not 0 < self.share <= 1:
+            raise SelfExplainError(f"training.share is {self.share:g}, expected a share above 0 and up to 1.")
