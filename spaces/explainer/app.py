@@ -56,7 +56,7 @@ def build() -> gr.Blocks:
             if "feature_description" in service.TASKS:
                 with gr.Tab("Read", id="read"):
                     tabs.read_tab(demo)
-            if "activation_patching" in service.TASKS:
+            if "activation_patching" in service.TASKS and service.BLOCKS:
                 tabs.patch_tabs(demo, all_tabs)
             if "input_ablation" in service.TASKS:
                 with gr.Tab("Remove", id="ablate"):

@@ -45,6 +45,18 @@ def test_an_error_takes_the_place_of_the_answer_and_is_no_traceback(tabs, monkey
     assert "on this side" in answer and "secret" not in answer
 
 
+def test_without_a_block_whose_first_layer_it_reads_there_is_no_patch_tab(show, monkeypatch):
+    import app
+    import service
+
+    def labels():
+        return {part["props"].get("label") for part in app.build().get_config_file()["components"]}
+
+    assert {"Read", "Patch", "Map"} <= labels()
+    monkeypatch.setattr(service, "BLOCKS", [])
+    assert labels() & {"Read", "Patch", "Map"} == {"Read"}
+
+
 def test_a_line_is_removed_with_its_line_break(tabs):
     assert tabs.parts_of("a\nb\n") == ["a", "\nb", "\n"]
     part, parts, answer = tabs.ablate("Question: Where?\nHint: The answer is Peru.\nAnswer:", 9)
