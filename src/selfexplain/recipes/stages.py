@@ -174,8 +174,8 @@ def execute(steps: Sequence[Step], run_dir: Path, manifest: Manifest) -> None:
 def forget_removed(steps: Sequence[Step], run_dir: Path, manifest: Manifest) -> None:
     """Forget steps that the recipe has no longer, where they were not finished or rewrote other steps' results.
 
-    Those results are made anew when `execute` comes to them. No file is deleted, and a finished step that comes back is
-    found done.
+    Those results are made anew when `execute` comes to them, and what belongs to them is deleted. All else stays, and a
+    finished step that comes back is found done.
 
     Args:
         steps: all steps of the recipe.
@@ -186,8 +186,10 @@ def forget_removed(steps: Sequence[Step], run_dir: Path, manifest: Manifest) -> 
         for name, record in manifest.stages.items()
         if name not in known and (record.status != "done" or record.amends)
     }
-    for name in removed:
+    for name, record in removed.items():
         logger.info("%s: forgotten, because the recipe has this step no longer", name)
+        for file in record.outputs if record.amends else ():
+            (run_dir / file).unlink(missing_ok=True)
         del manifest.stages[name]
     rewritten = {file for record in removed.values() for file in record.amends}
     for name in [name for name, record in manifest.stages.items() if rewritten & set(record.outputs)]:
