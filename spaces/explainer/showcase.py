@@ -186,7 +186,9 @@ def _one_each(rows: Sequence[dict]) -> list[dict]:
     """One row a group, the first; features, which have several questions each: one row a feature."""
     first: dict = {}
     for row in rows:
-        first.setdefault((row["layer"], row["feature_index"]) if "feature_index" in row else row["group"], row)
+        first.setdefault(
+            (row["layer"], row["sae_id"], row["feature_index"]) if "feature_index" in row else row["group"], row
+        )
     return list(first.values())
 
 

@@ -149,10 +149,10 @@ def test_features_are_searched_and_opened(page):
     page.tab("Features")
     page.wait("#feature-view .heat")
     box = page.wait("#browser input, #browser textarea")
-    box.send_keys("turtle")
+    box.send_keys("Dodoma")
     page.wait("#feature-list .count", "1 of 100")
-    page.click("#feature-list button", "turtle")
-    page.wait("#feature-view .reality", "the word turtle")
+    page.click("#feature-list button", "Dodoma")
+    page.wait("#feature-view .reality", "the word Dodoma")
     box.send_keys(" nothing")
     page.wait("#feature-list .waiting", "No description")
 

@@ -29,8 +29,8 @@ def test_examples_of_reading_are_what_their_notes_say(show):
     assert fact.explanation.text == f"the word {homes['Golden Rose']}" and fact.after == homes["Golden Rose"]
     assert homes["Golden Rose"] not in show.examples["feature"][0]["text"]
     hidden = feature(show, 1)
-    assert hidden.explanation.text == f"the word {homes['Northern Arrow']}"
-    assert homes["Northern Arrow"] not in (show.examples["feature"][1]["text"], hidden.after)
+    assert hidden.explanation.text == f"the word {homes['Iron Star']}"
+    assert homes["Iron Star"] not in (show.examples["feature"][1]["text"], hidden.after)
     kept = feature(show, 2)
     assert kept.explanation.text == "the word Japan" and kept.after == "yen"
     failed = feature(show, 3)
