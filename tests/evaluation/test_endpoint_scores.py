@@ -116,8 +116,8 @@ def test_all_systems_are_scored_by_the_model_and_resuming_costs_nothing(datasets
     scores = {system: values["simulator_correlation"]["value"] for system, values in result["scores"].items()}
     assert scores["explainer"] == scores["gold"] == scores["nearest_neighbour"] == pytest.approx(1)
     assert (
-        scores["untrained"] == 0 < scores["selfie"] < 1 and result["selfie_scale"] == 25
-    )  # right about half of the rows
+        scores["untrained"] == 0 and scores["selfie"] == pytest.approx((1 - 0.2) / 2) and result["selfie_scale"] == 25
+    )
     assert scores["shuffled_vector"] < 1 and scores["zero_vector"] == 0
     assert result["scores"]["gold"]["detection_balanced_accuracy"] == {"value": 1.0, "ci95": [1.0, 1.0]}
     assert result["simulator"] == "judge" and result["unparsable"]["gold"] == 0 < result["unparsable"]["zero_vector"]
