@@ -3,15 +3,24 @@
 import json
 import shutil
 from dataclasses import replace
+from itertools import product
+from types import SimpleNamespace
 
 import pytest
+import torch
+from datasets import Dataset, List, Value
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from selfexplain.errors import SelfExplainError
-from selfexplain.evaluation.config import ComparisonConfig
+from selfexplain.evaluation.config import ComparisonConfig, EvaluationConfig
+from selfexplain.groundtruth.formats import read_rows
 from selfexplain.recipes import run as road
 from selfexplain.recipes.comparison import Comparison
 from selfexplain.recipes.recipe import Expected, Recipe, load_recipe
 from selfexplain.recipes.run import run
+from selfexplain.tasks import activation_patching, outcome
+from selfexplain.training import train as training
+from selfexplain.training.config import AdapterConfig, LoraConfig, TrainingConfig
 
 
 @pytest.fixture
@@ -178,3 +187,96 @@ def test_the_packaged_comparison_is_of_both_embedded_models():
     recipe = load_recipe("tiny_claims")
     assert recipe.comparison.models == ("selfexplain/tiny-sibling",) and recipe.comparison.is_on
     assert not load_recipe("tiny").comparison.is_on
+
+
+@pytest.fixture
+def two_targets(tokenizer, target_dir, tmp_path):
+    """Targets `a` and `b` of other widths, and patching rows about each: 6 groups of two about `a`, 4 about `b`."""
+    torch.manual_seed(1)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer), hidden_size=48, intermediate_size=64, num_hidden_layers=3, num_attention_heads=4,
+        max_position_embeddings=256, pad_token_id=0, bos_token_id=1, eos_token_id=2,
+    )  # fmt: skip
+    shutil.copytree(target_dir, tmp_path / "a")
+    LlamaForCausalLM(config).save_pretrained(tmp_path / "b")
+    tokenizer.save_pretrained(tmp_path / "b")
+    generator = torch.Generator().manual_seed(0)
+    for name, width, n_groups in (("a", 32, 6), ("b", 48, 4)):
+        rows = []
+        for index in range(2 * n_groups):
+            asked = activation_patching.question(f"The capital of {index} is", [1, 2], 3, "of")
+            rows.append(
+                {
+                    "prompt": asked.prompt,
+                    "completion": outcome.render(outcome.Outcome(index % 3 == 0, "Rome")),
+                    "placeholder_offsets": list(asked.placeholder_offsets),
+                    "activations": [torch.randn(width, generator=generator).tolist()],
+                    "activation_layers": [2],
+                    "group": f"{name}{index // 2}",
+                    "changed": index % 3 == 0,
+                }
+            )
+        folder = tmp_path / f"of-{name}" / "activation_patching"
+        folder.mkdir(parents=True)
+        vectors = List(List(Value("float16"), length=width))
+        table = Dataset.from_list(rows).cast_column("activations", vectors)
+        table.to_parquet(folder / "train.parquet")
+        table.take(n_groups - 1).to_parquet(folder / "test.parquet")
+    return tmp_path
+
+
+def test_each_cell_is_trained_asked_and_scored_as_it_says(two_targets, monkeypatch):
+    learned = []
+
+    def remember(*arguments):
+        rows = training_rows(*arguments)
+        learned.append(len(rows))
+        return rows
+
+    training_rows = training.training_rows
+    monkeypatch.setattr(training, "training_rows", remember)
+    recipe = Recipe(
+        name="mine",
+        description="A test.",
+        expected=Expected(minutes=1, memory_gb=1, disk_gb=0),
+        target=str(two_targets / "a"),
+        corpus="unused",
+        tasks=("activation_patching",),
+        adapter=AdapterConfig(fit_tokens=50),
+        training=TrainingConfig(epochs=1, batch_size=8, lora=LoraConfig(rank=4, alpha=8)),
+        evaluation=EvaluationConfig(n_resamples=20),
+        comparison=ComparisonConfig(models=(str(two_targets / "b"),), shares=(0.5,)),
+    )
+    texts = ["The capital of France is Paris.", "Once there was a small dog near the river."] * 3
+    datasets = {"a": two_targets / "of-a", "b": two_targets / "of-b"}
+    comparison = Comparison(recipe, two_targets, datasets, lambda: SimpleNamespace(texts=texts), free=lambda: None)
+    (two_targets / "results.json").write_text('{"recipe": "mine"}')
+    comparison._train(comparison.main)
+    trained = [comparison.main]
+    steps = comparison.steps({"a": (), "b": ()}, {"a": None, "b": None})
+    cells = {f"compare/train/{cell.name}": cell for cell in comparison.cells()}
+    for step in steps:
+        step.action()
+        trained += [cells[step.name]] if step.name in cells else []
+
+    def entries():
+        results = json.loads((two_targets / "results.json").read_text())
+        assert results["recipe"] == "mine"
+        scores = results["comparison"]["tasks"]["activation_patching"]["scores"]["exact_match"]
+        return {(entry["target"], entry["explainer"], entry["share"]): entry for entry in scores}
+
+    n_train = {("a", 0.5): 6, ("a", 1.0): 12, ("b", 0.5): 4, ("b", 1.0): 8}
+    assert learned == [n_train[cell.target, cell.share] for cell in trained] and len(learned) == 8
+    found = entries()
+    assert {key[:2] for key in found} == {*product("ab", "ab"), *product("ab", ["nearest_neighbour"])}
+    assert all(entry["n_train"] == n_train[target, share] for (target, _, share), entry in found.items())
+    # One cell's answers made right: its score and no other's.
+    rows = {target: read_rows(path / "activation_patching" / "test.parquet") for target, path in datasets.items()}
+    answers = two_targets / "comparison" / "b/by-a/share-0.5-seed-0" / "answers" / "activation_patching.jsonl"
+    lines = [json.loads(line) for line in answers.read_text().splitlines()]
+    assert len(lines) == len(rows["b"]) == 3
+    right = [line | {"text": row["completion"]} for line, row in zip(lines, rows["b"], strict=True)]
+    answers.write_text("".join(json.dumps(line) + "\n" for line in right))
+    comparison._score()
+    changed = {key for key, entry in entries().items() if entry["value"] != found[key]["value"]}
+    assert changed == {("b", "a", 0.5)} and entries()["b", "a", 0.5]["value"] == 1
