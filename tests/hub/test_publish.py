@@ -95,7 +95,7 @@ def test_the_full_form_takes_the_place_of_the_adapter_form(hub_with_run, finishe
     vector = adapters.capture("The capital of France is", layers=[1])[0, 4]
     assert whole.explain_feature(vector, 1).text == adapters.explain_feature(vector, 1).text
     card = files["README.md"].decode()
-    assert "base_model_relation: merge" in card and 'target=load_target("selfexplain/tiny")' in card
+    assert "base_model_relation: merge" in card and 'target = load_target("selfexplain/tiny")' in card
 
 
 def test_a_branch_and_pull_requests(hub_with_run, finished, space):

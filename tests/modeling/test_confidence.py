@@ -104,7 +104,10 @@ def test_calibration_is_fitted_on_validation_rows_alone(monkeypatch, tmp_path):
         return [{**question, "n": n, "completion": text if n < 6 else "wrong"} for n in range(8)]
 
     monkeypatch.setattr(evaluate, "read_rows", rows)
-    monkeypatch.setattr(evaluate, "_correct", lambda task, texts, rows, classes: np.array([r["n"] < 6 for r in rows]))
+    everything = np.ones(8, bool)
+    monkeypatch.setattr(
+        evaluate, "_correct", lambda _, texts, rows, *by: (np.array([r["n"] < 6 for r in rows]), everything)
+    )
     fitted = evaluate.calibrate(Sure(), tmp_path, ["input_ablation"], EvaluationConfig(rows_limit=None), seed=0)
     assert read == ["validation.parquet"]
     # of the answers that can be read, 1, 3 and 5 are right; 7 states no outcome, as do the even ones
