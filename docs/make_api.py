@@ -43,6 +43,7 @@ NAMES = {
         "selfexplain.evaluation.evaluate.evaluate",
         "selfexplain.evaluation.config.ComparisonConfig",
         "selfexplain.evaluation.comparison.compare",
+        "selfexplain.features.endpoint.Endpoint",
     ],
     "Recipes": ["selfexplain.load_recipe", "selfexplain.run"],
     "Errors": ["selfexplain.SelfExplainError"],

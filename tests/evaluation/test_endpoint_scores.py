@@ -10,6 +10,7 @@ import pytest
 
 from fake_endpoint import FakeEndpoint
 from selfexplain.errors import SelfExplainError
+from selfexplain.evaluation.comparison import Given, compare
 from selfexplain.evaluation.config import EvaluationConfig
 from selfexplain.evaluation.evaluate import calibrate, evaluate
 from selfexplain.evaluation.metrics import metrics
@@ -158,3 +159,13 @@ def test_the_offline_simulator_refuses_what_it_cannot_read(datasets_dir, knowing
         evaluate(knowing, knowing, TARGET, datasets_dir, (TASK,), CONFIG, 0)
     with pytest.raises(SelfExplainError, match="offline simulator"):
         calibrate(knowing, datasets_dir, (TASK,), CONFIG, 0)
+
+
+def test_a_comparison_is_scored_by_the_model_too(judge, rows):
+    right = [row["completion"] for row in rows]
+    wrong = [next(text for text in FREE.values() if text != said) for said in right]
+    answers = [Given("a", explainer, 1.0, 0, 10, said) for explainer, said in (("a", right), ("b", wrong))]
+    with FakeEndpoint(reader) as fake:
+        result = compare(TASK, {"a": rows}, answers, {}, n_resamples=100, seed=0, endpoint=judge(fake))
+    own, other = (entry["value"] for entry in result["scores"]["simulator_correlation"])
+    assert own == pytest.approx(1) and other < 0

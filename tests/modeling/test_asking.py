@@ -3,13 +3,16 @@
 from copy import deepcopy
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
 from battery import ARCHITECTURES, tiny_model
+from fake_endpoint import FakeEndpoint
 from selfexplain import AblationQuery, FeatureQuery, PatchQuery
 from selfexplain.errors import SelfExplainError
+from selfexplain.features.endpoint import Endpoint
 from selfexplain.modeling.contract import InjectionConfig
 from selfexplain.modeling.modeling_selfexplainer import SelfExplainerForCausalLM
 from selfexplain.modeling.verification import without
@@ -300,6 +303,32 @@ def test_verify_holds_a_description_against_the_activations(shipped):
     assert not wrong.agrees and wrong.correlation < found.correlation
     own = shipped.verify(replace(explanation, text="my words"), texts=texts, classes={"my words": {"France"}})
     assert own.correlation == found.correlation
+
+
+def test_free_words_are_read_by_a_chat_model_only(shipped, tmp_path):
+    texts = [TEXT, "The language of Japan is Japanese."]
+    explanation = replace(shipped.explain_feature(shipped.capture(TEXT, [0])[0, 4], 0), text="a country of Europe")
+    unread = shipped.verify(explanation, texts=texts)
+    assert (unread.agrees, unread.correlation, [text.predicted for text in unread.texts]) == (None, None, [None, None])
+
+    def reply(system, user):
+        return '{"4": 10}' if "France" in user else "I would rather not say."
+
+    with FakeEndpoint(reply) as fake:
+        simulator = Endpoint(fake.url, "judge", tmp_path / "replies.sqlite")
+        found = shipped.verify(explanation, texts=texts, simulator=simulator)
+    assert "a country of Europe" in fake.asked[0]["messages"][1]["content"]
+    assert [text.predicted for text in found.texts] == [(0, 0, 0, 10, 0), None]
+    assert found.agrees and found.correlation == pytest.approx(np.corrcoef(found.texts[0].actual, [0, 0, 0, 1, 0])[0, 1])
+
+
+def test_a_target_within_a_target_stays_one(shipped):
+    ids = torch.tensor([shipped.processor.tokenizer(TEXT)["input_ids"]])
+    with torch.no_grad(), shipped.as_target() as model:
+        before = model(ids).logits
+        shipped.capture(TEXT, [0])  # switches the LoRA off, and on again if it was on
+        torch.testing.assert_close(model(ids).logits, before, rtol=0, atol=0)
+    assert not torch.equal(shipped.language_model(ids).logits, before)
 
 
 def test_another_target_is_given(target_dir, target, tokenizer):

@@ -24,24 +24,11 @@ from selfexplain.training.config import AdapterConfig, LoraConfig, TrainingConfi
 
 
 @pytest.fixture
-def calls(monkeypatch):
-    """The rooms replaced by ones that write a small file; the list says which were entered."""
-    calls = []
-
-    def write(path, name):
-        calls.append(name)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("{}")
-
+def calls(monkeypatch, write):
     def build(self, task):
         write(self.run_dir / "datasets" / task / "train.parquet", f"dataset {self.run_dir.name}")
 
     monkeypatch.setattr(road._Road, "_build", build)
-    monkeypatch.setattr(road._Road, "_train", lambda self: write(self.run_dir / "explainer" / "config.json", "train"))
-    monkeypatch.setattr(road._Road, "_evaluate", lambda self: write(self.run_dir / "results.json", "evaluate"))
-    monkeypatch.setattr(
-        road._Road, "_write_cards", lambda self: write(self.run_dir / "cards" / "model_card.md", "card")
-    )
     monkeypatch.setattr(
         Comparison, "_train", lambda self, cell: write(self.explainer_dir(cell) / "config.json", cell.name)
     )
@@ -51,7 +38,7 @@ def calls(monkeypatch):
 
     monkeypatch.setattr(Comparison, "_answer", answer)
     monkeypatch.setattr(Comparison, "_score", lambda self: write(self.run_dir / "comparison.json", "score"))
-    return calls
+    return write.calls
 
 
 @pytest.fixture

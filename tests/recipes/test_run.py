@@ -14,25 +14,12 @@ from selfexplain.recipes.run import explainer_of, run, where_to_look
 
 
 @pytest.fixture
-def calls(monkeypatch):
-    """The rooms replaced by ones that write a small file; the list says which were entered."""
-    calls = []
-
-    def write(path, name):
-        calls.append(name)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("{}")
-
+def calls(monkeypatch, write):
     def build(self, task):
         write(self.run_dir / "datasets" / task / "train.parquet", task)
 
     monkeypatch.setattr(road._Road, "_build", build)
-    monkeypatch.setattr(road._Road, "_train", lambda self: write(self.run_dir / "explainer" / "config.json", "train"))
-    monkeypatch.setattr(road._Road, "_evaluate", lambda self: write(self.run_dir / "results.json", "evaluate"))
-    monkeypatch.setattr(
-        road._Road, "_write_cards", lambda self: write(self.run_dir / "cards" / "model_card.md", "card")
-    )
-    return calls
+    return write.calls
 
 
 @pytest.fixture

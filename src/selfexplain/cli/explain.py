@@ -75,6 +75,8 @@ def _confidence(explanation: "Explanation") -> str:
 
 
 def _really(found: "Verification") -> str:
+    if found.agrees is None:
+        return "really: not checked; a description in free words is read by a chat model only: verify(simulator=...)"
     verdict = "agrees" if found.agrees else "disagrees"
     if found.correlation is not None:
         return f"really: {verdict}; correlation with the activations on this text {found.correlation:.2f}"

@@ -142,6 +142,17 @@ def describe_all(endpoint: Endpoint, requests: Sequence[Request]) -> list[str | 
     return [None if reply is None else parse_description(reply) for reply in replies]
 
 
+def predict_each(
+    endpoint: Endpoint, asked: Sequence[tuple[str, Sequence[str]]]
+) -> list[NDArray[np.float64] | None]:
+    """Foretold strengths `(n_tokens,)` for each (description, tokens); None where there was no readable reply."""
+    replies = endpoint.ask([simulate_request(*one) for one in asked], "simulating features")
+    return [
+        None if reply is None else parse_simulation(reply, len(tokens))
+        for reply, (_, tokens) in zip(replies, asked, strict=True)
+    ]
+
+
 def simulate_all(endpoint: Endpoint, pairs: Sequence[tuple[str, Sequence[Exemplar]]]) -> tuple[list[Score | None], int]:
     """Simulator score of each (description, exemplars), and how many windows in all had no readable reply."""
     return _summed(simulate_each(endpoint, pairs))
@@ -154,17 +165,13 @@ def simulate_each(
 
     Such windows are left out of the correlation; None where there is no other.
     """
-    requests = [simulate_request(text, exemplar["tokens"]) for text, exemplars in pairs for exemplar in exemplars]
-    replies = iter(endpoint.ask(requests, "simulating features"))
+    asked = [(text, exemplar["tokens"]) for text, exemplars in pairs for exemplar in exemplars]
+    predictions = iter(predict_each(endpoint, asked))
     found: list[tuple[Score | None, int]] = []
     for _, exemplars in pairs:
-        predictions = []
-        for exemplar in exemplars:
-            reply = next(replies)
-            predictions.append(None if reply is None else parse_simulation(reply, len(exemplar["tokens"])))
-        read = [(p, exemplar) for p, exemplar in zip(predictions, exemplars, strict=True) if p is not None]
+        read = [(p, exemplar) for exemplar in exemplars if (p := next(predictions)) is not None]
         score = correlation([p for p, _ in read], [exemplar for _, exemplar in read]) if read else None
-        found.append((score, len(predictions) - len(read)))
+        found.append((score, len(exemplars) - len(read)))
     return found
 
 

@@ -187,7 +187,7 @@ def _feature_shards(
     """
     import pyarrow.parquet as parquet
 
-    layers, token_ids = features.read_corpus(config, target, corpus.texts)
+    layers, token_ids = features.layers_and_token_ids(config, target, corpus.texts)
     n_shards = -(-len(token_ids) // TEXTS_PER_SHARD)
     names = [name for name, n in (("activations", config.n_activations), ("differences", config.n_differences)) if n]
 

@@ -58,7 +58,7 @@ class Described:
     simulator_score: float | None
 
 
-def read_corpus(config: FeatureConfig, target: Target, corpus: Sequence[str]) -> tuple[list[int], list[list[int]]]:
+def layers_and_token_ids(config: FeatureConfig, target: Target, corpus: Sequence[str]) -> tuple[list[int], list[list[int]]]:
     """The layers asked for, and the token ids of the corpus.
 
     Raises:
@@ -92,7 +92,7 @@ def build_rows(
     Raises:
         SelfExplainError: settings that do not go together, no text, no such layer, or SAEs that do not fit.
     """
-    layers, token_ids = read_corpus(config, target, corpus)
+    layers, token_ids = layers_and_token_ids(config, target, corpus)
     if passed is None:
         train_dictionaries(config, target, token_ids, layers, work_dir, seed)
     dictionaries = find_dictionaries(config, target, token_ids, layers, work_dir, seed)

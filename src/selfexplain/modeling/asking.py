@@ -13,6 +13,7 @@ from transformers import LogitsProcessor
 
 from selfexplain.errors import SelfExplainError
 from selfexplain.features.describe import Description
+from selfexplain.features.endpoint import Endpoint
 from selfexplain.modeling import verification
 from selfexplain.modeling.confidence import claim_log_prob, confidence
 from selfexplain.modeling.explanation import (
@@ -198,18 +199,22 @@ class AskingMixin:
         target: Target | None = None,
         texts: Sequence[str] | None = None,
         classes: Mapping[str, set[str]] | None = None,
+        simulator: Endpoint | None = None,
     ) -> Verification:
         """Do what was asked about to the target, and compare.
 
         Args:
             texts: on which the description of a feature is held against its activations.
             classes: of tokens that a description may name, beside the built-in ones; by default `config.classes`.
+            simulator: a chat model that foretells activations from a description in any words; without one only
+                descriptions in the offline grammar can be checked.
 
         Raises:
-            SelfExplainError: a free question, a feature without texts, or no target.
+            SelfExplainError: a free question, a feature without texts, no target, or a simulator that cannot be asked.
         """
+        known = self._classes if classes is None else classes
         with self._run(target) as run:
-            return verification.verify(explanation, run, texts, self._classes if classes is None else classes)
+            return verification.verify(explanation, run, texts, known, simulator)
 
     # ---------------------------------------------------------------- the target
 

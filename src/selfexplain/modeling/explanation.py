@@ -113,12 +113,13 @@ class FeatureOnText:
     Attributes:
         tokens: as decoded one by one; special tokens and attention sinks are left out.
         actual: projection of the residual stream on the feature's direction at each.
-        predicted: 1 where the description holds, 0 elsewhere.
+        predicted: 1 where the description holds, 0 elsewhere; strengths from 0 to 10 where a chat model read it; None
+            where nobody could.
     """
 
     tokens: tuple[str, ...]
     actual: tuple[float, ...]
-    predicted: tuple[float, ...]
+    predicted: tuple[float, ...] | None
 
 
 @dataclass(frozen=True)
@@ -127,15 +128,17 @@ class Verification:
 
     Attributes:
         agrees: whether the explanation is right: changed or not, and the output, letter by letter; of a feature,
-            whether its description correlates with the activations at least as `AGREES_FROM` says.
+            whether its description correlates with the activations at least as `AGREES_FROM` says. None for a
+            description outside the offline grammar, unless a `simulator` read it.
         clean_output: what the target says without the intervention; None for a feature.
         actual_output: what it says after it; None for a feature.
         actual_changed: whether its next token is another one; None for a feature.
-        correlation: of the activations that the description predicts with the true ones; None for an intervention.
+        correlation: of the activations that the description predicts with the true ones; None for an intervention,
+            and where `agrees` is.
         texts: where the feature is active; empty for an intervention.
     """
 
-    agrees: bool
+    agrees: bool | None
     clean_output: str | None = None
     actual_output: str | None = None
     actual_changed: bool | None = None

@@ -215,6 +215,7 @@ class SelfExplainerForCausalLM(AskingMixin, SelfExplainerPreTrainedModel, Genera
         self.processor: SelfExplainerProcessor | None = None
         self.golden_rows: list[dict] | None = None
         self.golden: injection_check.Golden | None = None
+        self._is_target = False  # within `as_target`
         base = self.language_model
         for name in _HOW_LOADED:
             if name in vars(base):
@@ -490,11 +491,13 @@ class SelfExplainerForCausalLM(AskingMixin, SelfExplainerPreTrainedModel, Genera
                 "itself, by load_target(...)."
             )
         self.model._markers = self.model._vectors = None
-        if not self.config.lora:
+        if not self.config.lora or self._is_target:  # nothing to switch off, or it is off already
             yield self.language_model
             return
+        self._is_target = True
         self.language_model.disable_adapters()
         try:
             yield self.language_model
         finally:
             self.language_model.enable_adapters()
+            self._is_target = False

@@ -6,11 +6,15 @@ from typing import Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from selfexplain.errors import SelfExplainError
 from selfexplain.features.describe import Description
+from selfexplain.features.endpoint import Endpoint
+from selfexplain.features.language import predict_each
 from selfexplain.features.residuals import SINK_RATIO
-from selfexplain.features.simulate import score, simulate
+from selfexplain.features.simulate import correlation, simulate
+from selfexplain.features.windows import Exemplar
 from selfexplain.modeling.explanation import (
     AblationQuery,
     Explanation,
@@ -29,12 +33,16 @@ _HINT = re.compile(r"^Hint:.*$", re.MULTILINE)
 
 
 def verify(
-    explanation: Explanation, target: Target, texts: Sequence[str] | None, classes: Mapping[str, set[str]]
+    explanation: Explanation,
+    target: Target,
+    texts: Sequence[str] | None,
+    classes: Mapping[str, set[str]],
+    simulator: Endpoint | None,
 ) -> Verification:
     """See `SelfExplainerForCausalLM.verify`."""
     query = explanation.query
     if isinstance(query, FeatureQuery):
-        return _feature(query, Description.parse(explanation.text, classes), target, texts)
+        return _feature(query, explanation.text, target, texts, classes, simulator)
     if query is None:
         raise SelfExplainError("a free question has no intervention that could be run: read the answer yourself.")
     clean, actual, changed = _patched(query, target) if isinstance(query, PatchQuery) else _ablated(query, target)
@@ -86,22 +94,45 @@ def _ablated(query: AblationQuery, target: Target) -> tuple[str, str, bool]:
 
 
 def _feature(
-    query: FeatureQuery, description: Description | None, target: Target, texts: Sequence[str] | None
+    query: FeatureQuery,
+    description: str,
+    target: Target,
+    texts: Sequence[str] | None,
+    classes: Mapping[str, set[str]],
+    simulator: Endpoint | None,
 ) -> Verification:
     """Hold a description against the projections of the residual stream, special tokens aside."""
     if not texts:
         raise SelfExplainError("give texts=[...], some sentences on which the feature's description is checked.")
     direction = torch.nn.functional.normalize(torch.as_tensor(query.vector).float(), dim=0)
     special = torch.tensor(target.tokenizer.all_special_ids)
-    shown = []
+    tokens, actual = [], []
     for text in texts:
         ids = torch.tensor([target.encode(text)])
         hidden = capture(target.model, ids.to(target.model.device), [query.layer])[0, 0].float().cpu()  # (T, d)
         norms = hidden.norm(dim=-1)
         kept = (~torch.isin(ids[0], special) & (norms <= SINK_RATIO * norms.median())).nonzero()[:, 0]
-        tokens = [target.tokenizer.decode([token]) for token in ids[0, kept].tolist()]
-        predicted = simulate(description, tokens) if description else np.zeros(len(tokens))
-        actual = (hidden[kept] @ direction.cpu()).tolist()
-        shown.append(FeatureOnText(tuple(tokens), tuple(actual), tuple(predicted.tolist())))
-    correlation = score(description, [{"tokens": list(t.tokens), "activations": np.array(t.actual)} for t in shown])
-    return Verification(agrees=correlation >= AGREES_FROM, correlation=correlation, texts=tuple(shown))
+        tokens.append([target.tokenizer.decode([token]) for token in ids[0, kept].tolist()])
+        actual.append((hidden[kept] @ direction.cpu()).numpy())
+    predicted = _predicted(description, tokens, classes, simulator)
+    read = [index for index, one in enumerate(predicted) if one is not None]
+    exemplars: list[Exemplar] = [{"tokens": tokens[index], "activations": actual[index]} for index in read]
+    value = correlation([one for one in predicted if one is not None], exemplars).value if read else None
+    return Verification(
+        agrees=None if value is None else value >= AGREES_FROM,
+        correlation=value,
+        texts=tuple(
+            FeatureOnText(tuple(on), tuple(really.tolist()), None if said is None else tuple(said.tolist()))
+            for on, really, said in zip(tokens, actual, predicted, strict=True)
+        ),
+    )
+
+
+def _predicted(
+    description: str, texts: Sequence[Sequence[str]], classes: Mapping[str, set[str]], simulator: Endpoint | None
+) -> list[NDArray[np.float64] | None]:
+    """Activations that the description foretells on each text's tokens; None where nobody could read it."""
+    if simulator is not None:
+        return predict_each(simulator, [(description, tokens) for tokens in texts])
+    parsed = Description.parse(description, classes)
+    return [simulate(parsed, tokens) if parsed else None for tokens in texts]
