@@ -72,6 +72,22 @@ def test_an_explainer_of_another_width_and_depth(target, other_dir, datasets_dir
         explainer.explain_feature(torch.ones(32), layer=0)
 
 
+def test_the_maps_of_a_target_can_be_fitted_to_its_own_embeddings(target_dir, datasets_dir, tmp_path):
+    base = load_target(str(target_dir))
+    ids = base.tokenizer(TEXTS[0], return_tensors="pt")["input_ids"][:, 1:]  # without <s>, which no text holds
+    held, embedded = paired_activations(base, base, TEXTS, [1, 2], 1000, "embedding")
+    torch.testing.assert_close(embedded[1, : ids.shape[1]], base.model.get_input_embeddings()(ids)[0].detach())
+    same = paired_activations(base, base, TEXTS, [1, 2], 1000)
+    torch.testing.assert_close(same[0], same[1])  # a layer paired with itself
+    explainer = train(
+        TrainingConfig(**LITTLE, learning_rate=1e-9), InjectionConfig(),
+        AdapterConfig(kind="linear", fit_to="embedding"), base, None, datasets_dir, ["feature_description"],
+        tmp_path / "explainer", 0, texts=TEXTS,
+    )  # fmt: skip
+    mapped = explainer.model.activation_adapter(held[1], torch.full((held.shape[1],), 2))
+    assert (mapped - embedded[1]).norm() < 0.5 * embedded[1].norm() < (held[1] - embedded[1]).norm()
+
+
 def test_qlora_on_one_copy_of_the_base(target_dir, datasets_dir, tmp_path):
     config = TrainingConfig(
         **LITTLE, quantization="nf4", gradient_checkpointing=True, optimizer="paged_adamw_8bit", learning_rate=1e-2

@@ -17,7 +17,7 @@ def train_explainer(recipe: Recipe, datasets_dir: Path, out_dir: Path, corpus: C
 
     Args:
         out_dir: gets checkpoints and, at the end, the explainer.
-        corpus: the recipe's texts; asked for where the explainer is another model than the target.
+        corpus: the recipe's texts; asked for where an adapter is fitted on them.
 
     Raises:
         SelfExplainError: a model that does not load, ground truth that is missing or of another width, or settings
@@ -43,7 +43,7 @@ def train_explainer(recipe: Recipe, datasets_dir: Path, out_dir: Path, corpus: C
         recipe.tasks,
         out_dir,
         recipe.seed,
-        texts=() if target is None else corpus().texts,
+        texts=() if target is None and recipe.adapter.kind in (None, "identity") else corpus().texts,
     )
 
 

@@ -15,6 +15,10 @@ class AdapterConfig:
             and linear maps where it is another model.
         layers: the target's layers that get a map; None for those of the training rows.
         rank: width of the middle of low_rank and mlp.
+        fit_to: what the maps start from giving, at the same places of the same texts: "layer" is what the explainer's
+            base holds at the layer of the same relative depth, "embedding" its embedding of the token that is read
+            there. The latter brings late layers of a target, which no longer look like embeddings, to where vectors
+            are injected.
         fit_tokens: tokens of the corpus on which target and explainer are paired, and the maps fitted before training;
             0 starts from the identity or at random.
         ridge: of that fit, as a part of the mean of the Gram matrix's diagonal.
@@ -23,6 +27,7 @@ class AdapterConfig:
     kind: Literal["identity", "scale", "linear", "low_rank", "mlp"] | None = None
     layers: tuple[int, ...] | None = None
     rank: int = 64
+    fit_to: Literal["layer", "embedding"] = "layer"
     fit_tokens: int = 10_000
     ridge: float = 1e-3
 

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from selfexplain.errors import SelfExplainError
 from selfexplain.groundtruth.splits import share_of
@@ -96,12 +96,17 @@ def _read(datasets_dir: Path, task: str, cache_dir: Path, share: float, seed: in
 
 
 def paired_activations(
-    target: Target, base: Target, texts: Iterable[str], layers: Sequence[int], n_tokens: int
+    target: Target,
+    base: Target,
+    texts: Iterable[str],
+    layers: Sequence[int],
+    n_tokens: int,
+    fit_to: Literal["layer", "embedding"] = "layer",
 ) -> tuple["Tensor", "Tensor"]:
     """What target and base hold at the same places of the same texts.
 
     A place is a character where a token of both ends, so the tokenizers may differ. Layer i of the target is paired
-    with the base's layer of the same relative depth.
+    with the base's layer of the same relative depth, or with the base's embedding of the token.
 
     Returns:
         `(n_layers, N, d_target)` and `(n_layers, N, d_base)`, on the CPU.
@@ -115,6 +120,12 @@ def paired_activations(
 
     depth = (base.n_layers - 1) / max(target.n_layers - 1, 1)
     theirs = [round(layer * depth) for layer in layers]
+
+    def held_by_base(ids: "Tensor") -> "Tensor":  # (1, T) -> (n_layers, T, d_base)
+        if fit_to == "embedding":
+            return base.model.get_input_embeddings()(ids).detach().expand(len(layers), -1, -1)
+        return capture(base.model, ids, theirs)[:, 0]
+
     limit = min(target.context_length, base.context_length)
     pairs: list[tuple[Tensor, Tensor]] = []
     found = 0
@@ -127,7 +138,7 @@ def paired_activations(
             ends.append({end: place for place, (start, end) in enumerate(encoded["offset_mapping"]) if end > start})
         common = sorted(set(ends[0]) & set(ends[1]))
         if common:
-            acts = [capture(target.model, ids[0], layers)[:, 0], capture(base.model, ids[1], theirs)[:, 0]]
+            acts = [capture(target.model, ids[0], layers)[:, 0], held_by_base(ids[1])]
             here, there = (a[:, [at[end] for end in common]].float().cpu() for a, at in zip(acts, ends, strict=True))
             pairs.append((here, there))
             found += len(common)
@@ -184,7 +195,7 @@ def train(
     Args:
         base: loaded with `base_options(config)`.
         target: None where it is the base itself: one copy of the weights serves as both.
-        texts: on which an adapter for another model's activations is fitted.
+        texts: on which an adapter is fitted, other than the identity.
     """
     import shutil
 
@@ -219,7 +230,7 @@ def train(
     explainer.config.base_model_name_or_path, explainer.config.base_model_revision = _located(base.name), base.revision
     explainer.golden_rows = golden_rows(datasets_dir, tasks, checkpoints / "rows", config.share, seed)
     if kind != "identity" and adapter.fit_tokens:
-        pairs = paired_activations(explained, base, texts, layers, adapter.fit_tokens)
+        pairs = paired_activations(explained, base, texts, layers, adapter.fit_tokens, adapter.fit_to)
         explainer.model.activation_adapter.cpu().fit(*pairs, ridge=adapter.ridge)
         explainer.model.activation_adapter.to(explainer.device)
         logger.info("%s adapter of layers %s fitted on %d tokens", kind, layers, pairs[0].shape[1])
