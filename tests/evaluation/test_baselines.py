@@ -11,6 +11,16 @@ def test_lookup_rule_learns_its_cells(patching_rows, ablation_rows):
     assert lookup_rule("input_ablation", ablation_rows, ablation_rows) == [row["changed"] for row in ablation_rows]
 
 
+def test_a_cell_in_balance_gets_either_label(patching_rows):
+    rows = [
+        {**row, "token_type": f"type {cell}", "changed": changed}
+        for cell in range(40)
+        for row, changed in zip(patching_rows[:2], (True, False), strict=True)
+    ]
+    told = lookup_rule("activation_patching", rows, rows)
+    assert 10 <= sum(told[::2]) <= 30 and told[::2] == told[1::2]  # one for all of a cell, not the same for all cells
+
+
 def test_lookup_rule_does_not_read_the_answer(patching_rows):
     blind = [{key: row[key] for key in ("token_type", "layers")} for row in patching_rows]
     assert lookup_rule("activation_patching", patching_rows, blind) == lookup_rule(

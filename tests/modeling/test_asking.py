@@ -232,6 +232,18 @@ def test_verify_does_what_a_patch_says(shipped):
     assert not shipped.verify(replace(right, output="Lima")).agrees
 
 
+def test_a_long_question_does_not_cut_the_answers_beside_it(shipped):
+    short = PatchQuery(SCENE.format("Peru"), shipped.capture(SCENE.format("Kenya"), [0])[0, 5], [0, 1], 5)
+    alone = shipped.explain([short])[0]
+    long = short
+    with pytest.raises(SelfExplainError, match="the context holds 256"):
+        while True:
+            shipped.explain([long := replace(long, text=long.text + " and")])
+    long = replace(long, text=long.text.removesuffix(" and"))
+    beside = shipped.explain([short, long])
+    assert beside[0].text == alone.text and alone.parsed and not beside[1].parsed
+
+
 def test_verify_takes_the_hint_out(shipped):
     explanation = shipped.explain_ablation(HINTED)
     found = shipped.verify(explanation)
@@ -319,7 +331,9 @@ def test_free_words_are_read_by_a_chat_model_only(shipped, tmp_path):
         found = shipped.verify(explanation, texts=texts, simulator=simulator)
     assert "a country of Europe" in fake.asked[0]["messages"][1]["content"]
     assert [text.predicted for text in found.texts] == [(0, 0, 0, 10, 0), None]
-    assert found.agrees and found.correlation == pytest.approx(np.corrcoef(found.texts[0].actual, [0, 0, 0, 1, 0])[0, 1])
+    assert found.agrees and found.correlation == pytest.approx(
+        np.corrcoef(found.texts[0].actual, [0, 0, 0, 1, 0])[0, 1]
+    )
 
 
 def test_a_target_within_a_target_stays_one(shipped):

@@ -76,7 +76,18 @@ def test_a_trained_explainer_is_evaluated_without_training(finished, tmp_path):
     values = [*LITTLE, "explainer=selfexplain/tiny-selfexplainer", "tasks=[input_ablation]"]
     run_dir = run(load_recipe("quickstart", values), tmp_path / "shipped")
     assert not (run_dir / "explainer").exists()
-    assert json.loads((run_dir / "results.json").read_text())["explainer"]["trained_here"] is False
+    results = (run_dir / "results.json").read_text()
+    assert json.loads(results)["explainer"]["trained_here"] is False and "null" not in results
+
+
+def test_a_trained_explainer_is_not_scored_on_what_it_learned(finished, tmp_path, caplog):
+    seed = json.loads((finished / "explainer" / "config.json").read_text())["split_seed"]
+    values = [*LITTLE, f"explainer={finished / 'explainer'}", f"seed={seed + 1}"]
+    with pytest.raises(SelfExplainError, match=f"split with seed {seed}.*Set seed={seed}"):
+        run(load_recipe("quickstart", values), tmp_path / "other")
+    values = [*LITTLE, f"explainer={finished / 'explainer'}", "target=selfexplain/tiny-sibling"]
+    run(load_recipe("quickstart", [*values, "tasks=[input_ablation]"]), tmp_path / "other", stage="dataset")
+    assert "explains selfexplain/tiny; it is asked about selfexplain/tiny-sibling" in caplog.text
 
 
 def test_another_run_is_not_written_over(finished):

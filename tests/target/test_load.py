@@ -33,6 +33,24 @@ def test_a_missing_target_is_named(name):
         load_target(name)
 
 
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("model.safetensors", None),
+        ("model.safetensors", b"cut off"),
+        ("tokenizer.json", None),
+        ("config.json", b'{"model_type": "llama", "architectures": ["LlamaForCausalLM"], "hidden_size": "wide"}'),
+    ],
+)
+def test_a_broken_directory_is_named(target_dir, file, content):
+    path = target_dir / file
+    path.unlink() if content is None else path.write_bytes(content)
+    for other in target_dir.glob("tokenizer*") if file.startswith("tokenizer") else ():
+        other.unlink()
+    with pytest.raises(SelfExplainError, match="could not be loaded: .*weights and tokenizer"):
+        load_target(str(target_dir))
+
+
 def test_texts_are_checked(target):
     with pytest.raises(SelfExplainError, match="text is empty"):
         target.encode(" \n")

@@ -6,6 +6,7 @@ from datasets import Dataset
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from selfexplain.errors import SelfExplainError
+from selfexplain.modeling.activation_adapter import ActivationAdapter
 from selfexplain.modeling.contract import InjectionConfig
 from selfexplain.modeling.injection_check import precision
 from selfexplain.modeling.modeling_selfexplainer import SelfExplainerForCausalLM
@@ -80,12 +81,15 @@ def test_the_maps_of_a_target_can_be_fitted_to_its_own_embeddings(target_dir, da
     same = paired_activations(base, base, TEXTS, [1, 2], 1000)
     torch.testing.assert_close(same[0], same[1])  # a layer paired with itself
     explainer = train(
-        TrainingConfig(**LITTLE, learning_rate=1e-9), InjectionConfig(),
-        AdapterConfig(kind="linear", fit_to="embedding"), base, None, datasets_dir, ["feature_description"],
+        TrainingConfig(**LITTLE, learning_rate=1e-2), InjectionConfig(),
+        AdapterConfig(kind="linear", fit_to="embedding", trained=False), base, None, datasets_dir, ["feature_description"],
         tmp_path / "explainer", 0, texts=TEXTS,
     )  # fmt: skip
     mapped = explainer.model.activation_adapter(held[1], torch.full((held.shape[1],), 2))
     assert (mapped - embedded[1]).norm() < 0.5 * embedded[1].norm() < (held[1] - embedded[1]).norm()
+    fitted = ActivationAdapter(32, 32, "linear", [1, 2])
+    fitted.fit(held, embedded)
+    torch.testing.assert_close(explainer.model.activation_adapter.weight, fitted.weight)  # left as it was fitted
 
 
 def test_qlora_on_one_copy_of_the_base(target_dir, datasets_dir, tmp_path):

@@ -4,6 +4,7 @@ The lookup rule and the majority class predict whether the output changes and no
 without the ground truth. The nearest neighbour answers in full.
 """
 
+import random
 import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
@@ -19,13 +20,18 @@ Row = Mapping[str, Any]
 def lookup_rule(task: str, train: Sequence[Row], test: Sequence[Row]) -> list[bool]:
     """The majority label of the training rows in the same cell; of all training rows where the cell is empty.
 
-    A cell is (token type, block of layers) in activation patching, (topic, hint style) in input ablation.
+    A cell is (token type, block of layers) in activation patching, (topic, hint style) in input ablation. A cell with
+    as many changed as unchanged rows, as balanced ground truth has, gets either label by a coin of its own: one label
+    for all of them would be worse than guessing.
     """
     cell = activation_patching.cell if task == "activation_patching" else input_ablation.cell
     labels = defaultdict(list)
     for row in train:
         labels[cell(row)].append(row["changed"])
-    rule = {key: _majority(changed) for key, changed in labels.items()}
+    rule = {
+        key: random.Random(repr(key)).random() < 0.5 if 2 * sum(changed) == len(changed) else _majority(changed)
+        for key, changed in labels.items()
+    }
     default = _majority([row["changed"] for row in train])
     return [rule.get(cell(row), default) for row in test]
 

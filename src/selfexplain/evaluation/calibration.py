@@ -35,7 +35,7 @@ def calibration_scores(
     Returns:
         `ece` and `ece_uncalibrated`, expected calibration errors; `aurc`, the mean risk over all coverages (an
         explainer that knows nothing of its errors has `risk`, the share of wrong answers); `coverage` and
-        `risk_answered` at `abstain_below`; `curve`, (coverage, risk) from the most confident answers to all.
+        (where any is) `risk_answered` at `abstain_below`; `curve`, (coverage, risk) from the most confident answers to all.
     """
     risk, n = risks(confidence, correct), len(correct)
     points = np.unique(np.linspace(1, n, min(n, CURVE_POINTS)).round().astype(int))
@@ -48,6 +48,6 @@ def calibration_scores(
         "n_bins": N_BINS,
         "abstain_below": abstain_below,
         "coverage": answered / n,
-        "risk_answered": float(risk[answered - 1]) if answered else None,
+        **({"risk_answered": float(risk[answered - 1])} if answered else {}),
         "curve": [[int(k) / n, float(risk[k - 1])] for k in points],
     }

@@ -179,7 +179,7 @@ def _confidence(result: Mapping[str, Any]) -> list[str]:
         return []
     said = result["calibration"]
     below = f"at confidence {said['abstain_below']:g} and above it answers {said['coverage']:.0%}"
-    risk = "" if said["risk_answered"] is None else f", {said['risk_answered']:.0%} of them wrong"
+    risk = f", {said['risk_answered']:.0%} of them wrong" if "risk_answered" in said else ""
     return [
         f"confidence: calibration error {said['ece']:.3f} ({said['ece_uncalibrated']:.3f} uncalibrated); "
         f"{below}{risk}, against {said['risk']:.0%} of all (right: {said['correct']})"
@@ -224,7 +224,7 @@ def _risk_coverage(axes: "Axes", calibration: Mapping[str, Any]) -> None:
     coverage, risk = zip(*calibration["curve"], strict=True)
     axes.plot(coverage, risk, color=SYSTEMS["explainer"])
     axes.axhline(calibration["risk"], color="#999", linewidth=0.8, linestyle="--")  # confidence that knows nothing
-    if calibration["risk_answered"] is not None:
+    if "risk_answered" in calibration:
         axes.plot(calibration["coverage"], calibration["risk_answered"], "o", color=SYSTEMS["explainer"], markersize=5)
     axes.set_xlim(0, 1)
     axes.set_ylim(0, 1)

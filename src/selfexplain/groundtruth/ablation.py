@@ -39,9 +39,10 @@ def candidates(
     rows = []
     for item, full, ablated in zip(usable, answered[: len(usable)], answered[len(usable) :], strict=True):
         removed = _removed(config, item)
+        before, after = full.output.strip(), ablated.output.strip()
         rows.append({
             "prompt": _asked(config, item, seed).prompt,
-            "completion": outcome.render(Outcome(full.output != ablated.output, ablated.output)),
+            "completion": outcome.render(Outcome(before != after, after)),
             "placeholder_offsets": [],
             "activations": [],
             "activation_layers": [],
@@ -57,9 +58,9 @@ def candidates(
             "removed_span": list(find_span(item.full_text, removed)),
             "replacement": config.replacement,
             "answered_by": config.answers,
-            "full_output": full.output.strip(),
-            "ablated_output": ablated.output.strip(),
-            "changed": full.output != ablated.output,
+            "full_output": before,
+            "ablated_output": after,
+            "changed": before != after,
             "option_log_probs_full": list(full.option_log_probs),
             "option_log_probs_ablated": list(ablated.option_log_probs),
         })  # fmt: skip

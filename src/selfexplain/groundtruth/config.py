@@ -132,8 +132,8 @@ class FeatureConfig:
         min_active: a feature that fires in fewer sequences of any set is left out.
         min_correlation: an offline description that fits less than this is dropped; of several candidates the one
             chosen, by the exemplars it was chosen on, and else by those it was written from.
-        group_cosine: features at least this similar make a family; families that are mostly about the same share a
-            group, so that they never cross splits.
+        group_cosine: features at least this similar make a family, and families that are mostly about the same share a
+            group, which has one split; training features that are still this similar to a held-out one are left out.
         rows_per_feature: rows of each feature, each asked with another template.
         descriptions: who writes them. Of several candidates the one with the best simulator score is kept.
         n_candidates: descriptions asked of each writer: the offline one gives those that fit best, the others write

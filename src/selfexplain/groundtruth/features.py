@@ -58,7 +58,9 @@ class Described:
     simulator_score: float | None
 
 
-def layers_and_token_ids(config: FeatureConfig, target: Target, corpus: Sequence[str]) -> tuple[list[int], list[list[int]]]:
+def layers_and_token_ids(
+    config: FeatureConfig, target: Target, corpus: Sequence[str]
+) -> tuple[list[int], list[list[int]]]:
     """The layers asked for, and the token ids of the corpus.
 
     Raises:
@@ -98,9 +100,11 @@ def build_rows(
     dictionaries = find_dictionaries(config, target, token_ids, layers, work_dir, seed)
     described, statistics = describe_features(config, target, token_ids, dictionaries, work_dir, classes, seed, passed)
     chosen = [dictionaries[one.feature.dictionary].directions[one.feature.feature] for one in described]
-    vectors = torch.stack(chosen) if chosen else torch.empty(0, target.d_model)
-    families = group_similar(vectors.to(target.model.device), config.group_cosine) if described else []
-    groups = hold_apart(families, [concept(one.description, classes) for one in described], seed)
+    vectors = (torch.stack(chosen) if chosen else torch.empty(0, target.d_model)).to(target.model.device)
+    families = group_similar(vectors, config.group_cosine) if described else []
+    named = [names(one.description, classes) for one in described]
+    groups = hold_apart(families, [first for first, *_ in named], seed)
+    groups = keep_unseen(groups, vectors, named, config.group_cosine, seed)
     kept = [(one, group) for one, group in zip(described, groups, strict=True) if group is not None]
     return rows_of(config, target, dictionaries, kept, seed), statistics | {
         "between_splits": len(described) - len(kept),
@@ -474,10 +478,11 @@ def group_similar(vectors: Tensor, cosine: float) -> list[int]:
     return groups.tolist()
 
 
-def concept(description: Candidate, classes: Classes) -> str:
-    """What a feature is about: the word or class that an offline description names first; the text of any other."""
+def names(description: Candidate, classes: Classes) -> list[str]:
+    """The words, or the class, that an offline description names, what it is about first; the text of any other."""
     parsed = Description.parse(description.text, classes) if description.source == OFFLINE else None
-    return normalised(parsed.name or parsed.tokens[0] if parsed else description.text)
+    named = ([parsed.name] if parsed.name else parsed.tokens) if parsed else [description.text]
+    return list(map(normalised, named))
 
 
 def concepts_of_families(families: Sequence[int], concepts: Sequence[str]) -> list[str]:
@@ -506,6 +511,34 @@ def hold_apart(families: Sequence[int], concepts: Sequence[str], seed: int) -> l
         apart = len(found_in[own]) > 1 and split_of(f"features-{own}", seed) != split_of(group, seed)
         groups.append(None if apart else group)
     return groups
+
+
+def keep_unseen(
+    groups: Sequence[str | None], vectors: Tensor, named: Sequence[Sequence[str]], cosine: float, seed: int
+) -> list[str | None]:
+    """The groups without those training features that would show the explainer a held-out one.
+
+    Left out are training features of cosine at least `cosine` to a feature of another split, and those whose
+    description names, anywhere in its list, what such a feature is about; of the validation split likewise what would
+    show a feature of the test split.
+
+    Args:
+        vectors: `(n, d)`, of unit length.
+        named: by each description, what it is about first.
+    """
+    kept = list(groups)
+    for side, *held_out in (("validation", "test"), ("train", "validation", "test")):
+        sides = [group and split_of(group, seed) for group in kept]
+        own = [index for index, of in enumerate(sides) if of == side]
+        others = [index for index, of in enumerate(sides) if of in held_out]
+        if own and others:
+            parts = vectors[own].split(SIMILARITIES_AT_ONCE)
+            nearest = torch.cat([(part @ vectors[others].T).amax(dim=1) for part in parts]).tolist()
+            about = {named[index][0] for index in others}
+            for index, similarity in zip(own, nearest, strict=True):
+                if similarity >= cosine or about.intersection(named[index]):
+                    kept[index] = None
+    return kept
 
 
 def _connected(vectors: Tensor, threshold: float) -> NDArray[np.int64]:

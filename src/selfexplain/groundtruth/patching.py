@@ -4,6 +4,7 @@
 """
 
 import random
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from selfexplain.errors import SelfExplainError
 from selfexplain.groundtruth.balance import balanced
 from selfexplain.groundtruth.config import PatchingConfig
 from selfexplain.groundtruth.sources import Pair, Prompt
+from selfexplain.groundtruth.sources.tokens import fits
 from selfexplain.groundtruth.splits import by_split
 from selfexplain.target.load import Target
 from selfexplain.target.patching import Patch, run_patches
@@ -86,23 +88,36 @@ def _token_types(pair: Pair, ids: Sequence[int], spans: Sequence[tuple[int, int]
     text, types = pair.clean.text, []
     if not pair.options:
         return ["subject" if begin <= i < end else "other" for i in range(len(ids))]
+    kinds = ("original_option", "new_option", *["other_option"] * len(pair.options))
+    listed = [
+        (match.start(), match.end(), kind)
+        for option, kind in zip(pair.options, kinds, strict=False)
+        for match in re.finditer(rf"(?<!\w){re.escape(option)}(?!\w)", text)
+        if match.start() >= pair.clean.statement_end
+    ]
     for i, (a, b) in enumerate(spans):
-        word = text[a:b].strip()
+        of_option = [kind for first, last, kind in listed if a < last and b > first]
         if begin <= i < end:
             types.append("subject_final" if i == end - 1 else "subject")
         elif i == len(ids) - 1:
             types.append("last")
         elif b <= pair.clean.statement_end:
             types.append("before_subject" if i < begin else "relation")
-        elif word in pair.options:
-            types.append(
-                ("original_option", "new_option")[pair.options.index(word)]
-                if word in pair.options[:2]
-                else "other_option"
-            )
+        elif of_option:
+            types.append(of_option[0])
         else:
             types.append("instruction")
     return types
+
+
+def _longest_row(target: Target, pair: TokenizedPair, blocks: Sequence[tuple[int, ...]]) -> str:
+    """A question about the pair and an answer to it, as long as they get."""
+    token = max(target.tokenizer.batch_decode([[i] for i in pair.ids]), key=len)
+    asked = [
+        activation_patching.question(pair.pair.clean.text, max(blocks, key=len), len(pair.ids), token, template).prompt
+        for template in range(len(activation_patching.TEMPLATES))
+    ]
+    return max(asked, key=len) + outcome.render(Outcome(True, max([token, *pair.pair.options], key=len)))
 
 
 def candidates(config: PatchingConfig, target: Target, pairs: Sequence[Pair], seed: int) -> tuple[list[dict], dict]:
@@ -117,6 +132,9 @@ def candidates(config: PatchingConfig, target: Target, pairs: Sequence[Pair], se
     for given in pairs:
         try:
             tokenized.append(tokenize(target, given))
+            if not fits(target, _longest_row(target, tokenized[-1], blocks)):
+                tokenized.pop()
+                raise SelfExplainError("over the context once an explainer is asked")
         except SelfExplainError as error:
             counts[f"pairs left out: {error}"] += 1
     means = source_means(target, [pair.source_ids for pair in tokenized], blocks)

@@ -329,23 +329,27 @@ class AskingMixin:
     ) -> list[Answer]:
         order = sorted(range(len(asked)), key=lambda index: len(asked[index].ids))
         answers: dict[int, Answer] = {}
+        rooms = [self._room(asked[index], max_new_tokens) for index in order]
         with tqdm(total=len(asked), desc=progress, unit="row", disable=progress is None, mininterval=2) as bar:
-            for start in range(0, len(asked), batch_size):
-                part = [asked[index] for index in order[start : start + batch_size]]
+            start = 0
+            while start < len(order):
+                end = start + rooms[start : start + batch_size].count(rooms[start])  # room shrinks along the order
+                part = [asked[index] for index in order[start:end]]
                 inputs = self._processor.collate(
                     [one.ids for one in part], [one.positions for one in part], [one.row for one in part], left=True
                 )
                 recorder = _GreedyLogProbs()
                 sequences = self.generate(
                     **{name: tensor.to(self.device) for name, tensor in inputs.items()}, **self._ends,
-                    do_sample=False, num_beams=1, max_new_tokens=self._room(part[-1], max_new_tokens),
+                    do_sample=False, num_beams=1, max_new_tokens=rooms[start],
                     logits_processor=[recorder],
                 )  # fmt: skip
                 tokens = sequences[:, inputs["input_ids"].shape[1] :].tolist()
                 log_probs = torch.stack(recorder.steps, 1).tolist()
-                for index, row, steps in zip(order[start : start + batch_size], tokens, log_probs, strict=True):
+                for index, row, steps in zip(order[start:end], tokens, log_probs, strict=True):
                     answers[index] = self._answer(row, steps)
                 bar.update(len(part))
+                start = end
         return [answers[index] for index in range(len(asked))]
 
     def _answer(self, tokens: Sequence[int], log_probs: Sequence[float]) -> Answer:

@@ -26,6 +26,7 @@ class SelfExplainerConfig(PreTrainedConfig):
             right (`confidence.py`); None where it was not calibrated.
         abstain_below: explanations of less confidence do not count as answers.
         classes: classes of tokens that descriptions of features may name, name -> token texts.
+        split_seed: of the split of the ground truth it was trained on; None where that is not known.
         target: `{"model", "revision", "n_layers", "d_model"}`, whose computations it explains; by default the base.
         package_version: of selfexplain, when it was saved.
 
@@ -48,6 +49,7 @@ class SelfExplainerConfig(PreTrainedConfig):
     calibration: dict | None = None
     abstain_below: float = 0.0
     classes: dict | None = None
+    split_seed: int | None = None
     package_version: str | None = None
 
     def __post_init__(self, **kwargs):

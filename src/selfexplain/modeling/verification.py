@@ -90,7 +90,7 @@ def _ablated(query: AblationQuery, target: Target) -> tuple[str, str, bool]:
     texts = [query.text, without(query.text, query.remove, query.replacement)]
     by: Literal["next_token", "likelihood"] = "likelihood" if query.choices else "next_token"
     clean, actual = answers(target, texts, [query.choices] * 2, by)
-    return clean.output, actual.output, clean.output != actual.output
+    return clean.output, actual.output, clean.output.strip() != actual.output.strip()
 
 
 def _feature(

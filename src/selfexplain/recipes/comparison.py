@@ -140,7 +140,8 @@ class Comparison:
 
     def _train(self, cell: Cell) -> None:
         self.free()
-        train_explainer(self.recipe_of(cell), self.datasets[cell.target], self.explainer_dir(cell), self.corpus)
+        datasets, out_dir = self.datasets[cell.target], self.explainer_dir(cell)
+        train_explainer(self.recipe_of(cell), datasets, out_dir, self.corpus, self.recipe.seed)
 
     def _answer(self, cell: Cell) -> None:
         from selfexplain.evaluation.evaluate import answer_all, held_out

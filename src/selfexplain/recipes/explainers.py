@@ -12,11 +12,14 @@ if TYPE_CHECKING:
     from selfexplain.modeling.modeling_selfexplainer import SelfExplainerForCausalLM
 
 
-def train_explainer(recipe: Recipe, datasets_dir: Path, out_dir: Path, corpus: Callable[[], "Corpus"]) -> None:
+def train_explainer(
+    recipe: Recipe, datasets_dir: Path, out_dir: Path, corpus: Callable[[], "Corpus"], split_seed: int
+) -> None:
     """Train what a recipe calls its explainer on ground truth that lies in `datasets_dir`.
 
     Args:
         out_dir: gets checkpoints and, at the end, the explainer.
+        split_seed: with which the ground truth was split.
         corpus: the recipe's texts; asked for where an adapter is fitted on them.
 
     Raises:
@@ -43,6 +46,7 @@ def train_explainer(recipe: Recipe, datasets_dir: Path, out_dir: Path, corpus: C
         recipe.tasks,
         out_dir,
         recipe.seed,
+        split_seed=split_seed,
         texts=() if target is None and recipe.adapter.kind in (None, "identity") else corpus().texts,
     )
 

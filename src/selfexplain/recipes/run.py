@@ -134,7 +134,22 @@ class _Road:
         return {"recipe": recipe.name, "target": recipe.target, "explainer": recipe.explainer or recipe.target}
 
     def check(self) -> None:
-        """A target that does not load is found before anything is written."""
+        """What cannot be scored, and a target that does not load, is found before anything is written.
+
+        Raises:
+            SelfExplainError: the target does not load, or the explainer was trained on what the recipe would hold out.
+        """
+        recipe, trained = self.recipe, self._trained_config
+        if trained is not None:
+            if trained.get("split_seed") not in (None, recipe.seed):
+                raise SelfExplainError(
+                    f"explainer {recipe.explainer!r} was trained on ground truth split with seed "
+                    f"{trained['split_seed']}, the recipe's seed is {recipe.seed}: its held-out rows would be among those "
+                    f"it was trained on. Set seed={trained['split_seed']}."
+                )
+            explained = (trained.get("target") or {}).get("model")
+            if explained not in (None, recipe.target, str(Path(recipe.target).expanduser().resolve())):
+                logger.warning("%s explains %s; it is asked about %s", recipe.explainer, explained, recipe.target)
         _ = self.target
 
     def steps(self) -> list[Step]:
@@ -229,11 +244,15 @@ class _Road:
         """Content of the local file or directory that a task's items come from."""
         return fingerprint_table(getattr(self.recipe, task))
 
-    @cached_property
+    @property
     def is_trained(self) -> bool:
         """Whether the recipe's explainer is a self-explainer already."""
+        return self._trained_config is not None
+
+    @cached_property
+    def _trained_config(self) -> dict[str, Any] | None:
         if self.recipe.explainer is None:
-            return False
+            return None
         from transformers import PreTrainedConfig
 
         try:
@@ -242,7 +261,7 @@ class _Road:
         except (OSError, ValueError) as error:
             reason = str(error).splitlines()[0]
             raise SelfExplainError(f"explainer {self.recipe.explainer!r} could not be loaded: {reason}") from error
-        return config.get("model_type") == "selfexplainer"
+        return config if config.get("model_type") == "selfexplainer" else None
 
     @cached_property
     def target(self) -> "Target":
@@ -271,7 +290,8 @@ class _Road:
 
     def _train(self) -> None:
         self._free()
-        train_explainer(self.recipe, self.run_dir / "datasets", self.run_dir / "explainer", corpus=lambda: self.corpus)
+        recipe = self.recipe
+        train_explainer(recipe, self.run_dir / "datasets", self.run_dir / "explainer", lambda: self.corpus, recipe.seed)
 
     def _free(self, but: "_Road | None" = None) -> None:
         """Drop the targets; they are loaded again where they are needed."""
@@ -333,7 +353,7 @@ class _Road:
         results = {
             "schema_version": 1,
             "recipe": recipe.name,
-            "target": {"name": self.target.name, "revision": self.target.revision},
+            "target": {"name": self.target.name, **_given(revision=self.target.revision)},
             "explainer": {"name": recipe.explainer or recipe.target, "trained_here": not self.is_trained},
             "tasks": tasks,
             "environment": {
@@ -376,6 +396,10 @@ class _TinyTarget:
         from selfexplain.tiny.target import build
 
         build(self.recipe.tiny, self.run_dir / "weights", self.recipe.seed)
+
+
+def _given(**values: str | None) -> dict[str, str]:
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def _fingerprint_model(name: str, revision: str | None) -> str | dict[str, Any]:

@@ -278,7 +278,7 @@ def _files(outputs: Iterable[str], run_dir: Path) -> list[Path]:
 
 def _intact(record: Record, run_dir: Path) -> bool:
     paths = {run_dir / name: size for name, size in record.outputs.items()}
-    return all(path.is_file() and path.stat().st_size >= size for path, size in paths.items())
+    return all(path.is_file() and size in (0, path.stat().st_size) for path, size in paths.items())
 
 
 def _clear(step: Step, run_dir: Path) -> None:

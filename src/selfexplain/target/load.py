@@ -79,7 +79,18 @@ def load_target(name: str, revision: str | None = None, dtype: str = "float32", 
     Raises:
         SelfExplainError: nothing there, or not a causal language model.
     """
+    from huggingface_hub.errors import StrictDataclassError
+    from safetensors import SafetensorError
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+    broken = (OSError, ValueError, KeyError, RuntimeError, SafetensorError, StrictDataclassError)
+
+    def unloadable(error: Exception) -> SelfExplainError:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        return SelfExplainError(
+            f"target {name!r} could not be loaded: {reason} "
+            "Give a model directory or the Hub id of a causal language model, with its weights and tokenizer."
+        )
 
     path = tiny.resolve(name)
     if path.startswith("~"):
@@ -89,11 +100,8 @@ def load_target(name: str, revision: str | None = None, dtype: str = "float32", 
     try:
         revision = commit_of(path, revision) or revision
         config = AutoConfig.from_pretrained(path, revision=revision)
-    except (OSError, ValueError) as error:
-        raise SelfExplainError(
-            f"target {name!r} could not be loaded: {str(error).splitlines()[0]} "
-            "Give a model directory or the Hub id of a causal language model."
-        ) from error
+    except broken as error:
+        raise unloadable(error) from error
     heads = [name for name in config.architectures or () if name.endswith(("ForCausalLM", "LMHeadModel"))]
     if not heads or config.is_encoder_decoder:
         made_for = ", ".join(config.architectures or ()) or "none"
@@ -101,6 +109,9 @@ def load_target(name: str, revision: str | None = None, dtype: str = "float32", 
             f"target {name!r} is a {config.model_type} model (architectures: {made_for}), "
             "not a decoder-only causal language model."
         )
-    model = AutoModelForCausalLM.from_pretrained(path, revision=revision, dtype=dtype, **options).eval()
-    tokenizer = AutoTokenizer.from_pretrained(path, revision=revision)
+    try:
+        model = AutoModelForCausalLM.from_pretrained(path, revision=revision, dtype=dtype, **options).eval()
+        tokenizer = AutoTokenizer.from_pretrained(path, revision=revision)
+    except broken as error:
+        raise unloadable(error) from error
     return Target(model, tokenizer, name, revision)

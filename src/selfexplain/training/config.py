@@ -22,6 +22,7 @@ class AdapterConfig:
         fit_tokens: tokens of the corpus on which target and explainer are paired, and the maps fitted before training;
             0 starts from the identity or at random.
         ridge: of that fit, as a part of the mean of the Gram matrix's diagonal.
+        trained: whether the maps are trained on, with the LoRA weights.
     """
 
     kind: Literal["identity", "scale", "linear", "low_rank", "mlp"] | None = None
@@ -30,6 +31,7 @@ class AdapterConfig:
     fit_to: Literal["layer", "embedding"] = "layer"
     fit_tokens: int = 10_000
     ridge: float = 1e-3
+    trained: bool = True
 
 
 @dataclass(frozen=True)

@@ -187,6 +187,7 @@ def train(
     out_dir: Path,
     seed: int,
     texts: Iterable[str] = (),
+    split_seed: int | None = None,
 ) -> "SelfExplainerForCausalLM":
     """Train LoRA weights and an adapter on `base` to explain `target`, and write the explainer to `out_dir`.
 
@@ -196,6 +197,7 @@ def train(
         base: loaded with `base_options(config)`.
         target: None where it is the base itself: one copy of the weights serves as both.
         texts: on which an adapter is fitted, other than the identity.
+        split_seed: of the splits of the ground truth, where it is not `seed`; kept in the explainer's configuration.
     """
     import shutil
 
@@ -228,12 +230,16 @@ def train(
         seed=seed,
     )
     explainer.config.base_model_name_or_path, explainer.config.base_model_revision = _located(base.name), base.revision
+    explainer.config.split_seed = seed if split_seed is None else split_seed
     explainer.golden_rows = golden_rows(datasets_dir, tasks, checkpoints / "rows", config.share, seed)
     if kind != "identity" and adapter.fit_tokens:
         pairs = paired_activations(explained, base, texts, layers, adapter.fit_tokens, adapter.fit_to)
         explainer.model.activation_adapter.cpu().fit(*pairs, ridge=adapter.ridge)
         explainer.model.activation_adapter.to(explainer.device)
         logger.info("%s adapter of layers %s fitted on %d tokens", kind, layers, pairs[0].shape[1])
+    if not adapter.trained:
+        for name, weight in explainer.model.activation_adapter.named_parameters():
+            weight.requires_grad_(name == "markers")
     used = sorted({token for ids in rows["input_ids"] for token in ids})
     unlearned = indistinct_tokens(explainer.get_input_embeddings().weight, used)
     if unlearned:

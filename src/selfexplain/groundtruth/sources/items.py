@@ -20,7 +20,7 @@ class Prompt:
     """A prompt of the target and where its subject stands.
 
     Attributes:
-        group: what must not cross splits: the fact, or the text it was taken from.
+        group: what must not cross splits: the fact, or what begins like this text.
         subject: `(begin, end)` character offsets.
         statement_end: character offset where the statement ends and answer options begin.
     """

@@ -23,7 +23,9 @@ def table_questions(source: QuestionSource, target: Target, n: int, seed: int) -
     Raises:
         SelfExplainError: the table is missing or unreadable, a hint lacks `{}`, or the target has no chat template.
     """
-    if wrong := [name for name, hint in source.hints.items() if "{}" not in hint] or not source.hints:
+    if not source.hints:
+        raise SelfExplainError("source.hints is empty: give at least one style of hint, its text by its name.")
+    if wrong := [name for name, hint in source.hints.items() if "{}" not in hint]:
         raise SelfExplainError(f"source.hints: {wrong} has no {{}} for the letter that is hinted at.")
     found: Found[HintedQuestion] = Found()
     asked = []

@@ -4,6 +4,9 @@ import random
 import re
 from collections import Counter, defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
 
 from selfexplain.groundtruth.sources.items import Pair, Prompt
 from selfexplain.groundtruth.sources.tokens import word_tokens
@@ -11,7 +14,7 @@ from selfexplain.groundtruth.splits import near_duplicate_groups
 from selfexplain.target.load import Target
 from selfexplain.target.nexttoken import next_tokens
 
-PREFIXES_PER_TEXT = SWAPS_PER_PREFIX = 4
+PREFIXES_PER_TEXT, SWAPS_PER_PREFIX = 4, 12
 _WORD = re.compile(r"[A-Za-z]+")
 
 
@@ -30,8 +33,6 @@ def story_pairs(target: Target, texts: Sequence[str], n: int, seed: int, max_tok
     length = {word: len(tokens) for word, tokens in ids.items()}
     for word, kind in sorted(kinds.items()):
         swaps[kind, length[word]].append(word)
-    first: dict[str, int] = {}
-    groups = [first.setdefault(name, index) for index, name in enumerate(near_duplicate_groups(texts))]
     candidates = []
     for index, text in enumerate(texts):
         seen: dict[str, int] = {}
@@ -42,7 +43,7 @@ def story_pairs(target: Target, texts: Sequence[str], n: int, seed: int, max_tok
             if match.start() and text[match.start() - 1] == " ":
                 seen.setdefault(word, match.start())
     rng.shuffle(candidates)
-    found: list[tuple[Prompt, str, list[str]]] = []
+    found: dict[str, tuple[Prompt, str, list[str]]] = {}  # by prompt: many stories begin alike
     used: Counter[int] = Counter()
     for start in range(0, len(candidates), 64):
         part = [c for c in candidates[start : start + 64] if used[c[0]] < PREFIXES_PER_TEXT]
@@ -50,19 +51,44 @@ def story_pairs(target: Target, texts: Sequence[str], n: int, seed: int, max_tok
         said = next_tokens(target, [texts[index][:end] for index, _, _, end in part])
         for (index, word, begin, end), token in zip(part, said, strict=True):
             others = [w for w in swaps[kinds[word], length[word]] if w != word and w not in texts[index]]
-            if token == ids[word][0] and others:
+            if token == ids[word][0] and others and texts[index][:end] not in found:
                 used[index] += 1
-                clean = Prompt(texts[index][:end], f"text {groups[index]}", (begin, begin + len(word)), end)
-                found.append((clean, word, rng.sample(others, min(len(others), SWAPS_PER_PREFIX))))
+                clean = Prompt(texts[index][:end], "", (begin, begin + len(word)), end)
+                found[clean.text] = (clean, word, rng.sample(others, min(len(others), SWAPS_PER_PREFIX)))
         if len(found) >= n:
             break
     rounds = [
         _swapped(clean, word, others[turn])
         for turn in range(SWAPS_PER_PREFIX)
-        for clean, word, others in found
+        for clean, word, others in found.values()
         if turn < len(others)
     ]
-    return rounds[:n]
+    return _grouped(rounds[:n])
+
+
+def _grouped(pairs: Sequence[Pair]) -> list[Pair]:
+    """The pairs with their groups: prompts that are nearly the same, that begin one another, or that are swapped for
+    one another share one."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    number = {text: n for n, text in enumerate(sorted({p.text for pair in pairs for p in (pair.clean, pair.source)}))}
+    edges = [(number[pair.clean.text], number[pair.source.text]) for pair in pairs]
+    prompts = sorted({pair.clean.text for pair in pairs})
+    first: dict[str, str] = {}
+    before = None
+    for prompt, name in zip(prompts, near_duplicate_groups(prompts), strict=True):
+        edges.append((number[first.setdefault(name, prompt)], number[prompt]))
+        if before is not None and prompt.startswith(before):
+            edges.append((number[before], number[prompt]))
+        else:
+            before = prompt
+    i, j = np.array(edges, dtype=np.int64).reshape(-1, 2).T
+    _, labels = connected_components(coo_array((np.ones(len(i)), (i, j)), shape=(len(number),) * 2), directed=False)
+    groups = {text: f"prefix {labels[n]}" for text, n in number.items()}
+    return [
+        Pair(*(replace(prompt, group=groups[prompt.text]) for prompt in (pair.clean, pair.source))) for pair in pairs
+    ]
 
 
 def _swapped(clean: Prompt, word: str, other: str) -> Pair:
