@@ -47,7 +47,7 @@ def test_a_broken_directory_is_named(target_dir, file, content):
     path.unlink() if content is None else path.write_bytes(content)
     for other in target_dir.glob("tokenizer*") if file.startswith("tokenizer") else ():
         other.unlink()
-    with pytest.raises(SelfExplainError, match="could not be loaded: .*weights and tokenizer"):
+    with pytest.raises(SelfExplainError, match=r"could not be loaded: .*weights and tokenizer"):
         load_target(str(target_dir))
 
 

@@ -82,8 +82,8 @@ def test_the_maps_of_a_target_can_be_fitted_to_its_own_embeddings(target_dir, da
     torch.testing.assert_close(same[0], same[1])  # a layer paired with itself
     explainer = train(
         TrainingConfig(**LITTLE, learning_rate=1e-2), InjectionConfig(),
-        AdapterConfig(kind="linear", fit_to="embedding", trained=False), base, None, datasets_dir, ["feature_description"],
-        tmp_path / "explainer", 0, texts=TEXTS,
+        AdapterConfig(kind="linear", fit_to="embedding", trained=False), base, None, datasets_dir,
+        ["feature_description"], tmp_path / "explainer", 0, texts=TEXTS,
     )  # fmt: skip
     mapped = explainer.model.activation_adapter(held[1], torch.full((held.shape[1],), 2))
     assert (mapped - embedded[1]).norm() < 0.5 * embedded[1].norm() < (held[1] - embedded[1]).norm()

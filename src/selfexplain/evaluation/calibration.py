@@ -34,8 +34,8 @@ def calibration_scores(
 
     Returns:
         `ece` and `ece_uncalibrated`, expected calibration errors; `aurc`, the mean risk over all coverages (an
-        explainer that knows nothing of its errors has `risk`, the share of wrong answers); `coverage` and
-        (where any is) `risk_answered` at `abstain_below`; `curve`, (coverage, risk) from the most confident answers to all.
+        explainer that knows nothing of its errors has `risk`, the share of wrong answers); `coverage` and, where any is
+        answered, `risk_answered` at `abstain_below`; `curve`, (coverage, risk) from the most confident answers to all.
     """
     risk, n = risks(confidence, correct), len(correct)
     points = np.unique(np.linspace(1, n, min(n, CURVE_POINTS)).round().astype(int))

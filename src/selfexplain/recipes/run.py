@@ -143,9 +143,8 @@ class _Road:
         if trained is not None:
             if trained.get("split_seed") not in (None, recipe.seed):
                 raise SelfExplainError(
-                    f"explainer {recipe.explainer!r} was trained on ground truth split with seed "
-                    f"{trained['split_seed']}, the recipe's seed is {recipe.seed}: its held-out rows would be among those "
-                    f"it was trained on. Set seed={trained['split_seed']}."
+                    f"explainer {recipe.explainer!r} was trained on ground truth split with seed {trained['split_seed']}, "
+                    f"the recipe's seed is {recipe.seed}: it would be scored on rows that it was trained on. Set seed={trained['split_seed']}."
                 )
             explained = (trained.get("target") or {}).get("model")
             if explained not in (None, recipe.target, str(Path(recipe.target).expanduser().resolve())):
