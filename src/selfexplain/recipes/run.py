@@ -141,10 +141,11 @@ class _Road:
         """
         recipe, trained = self.recipe, self._trained_config
         if trained is not None:
-            if trained.get("split_seed") not in (None, recipe.seed):
+            seed = trained.get("split_seed")
+            if seed not in (None, recipe.seed):
                 raise SelfExplainError(
-                    f"explainer {recipe.explainer!r} was trained on ground truth split with seed {trained['split_seed']}, "
-                    f"the recipe's seed is {recipe.seed}: it would be scored on rows that it was trained on. Set seed={trained['split_seed']}."
+                    f"explainer {recipe.explainer!r} was trained on ground truth split with seed {seed}, the recipe's "
+                    f"seed is {recipe.seed}: it would be scored on rows that it was trained on. Set seed={seed}."
                 )
             explained = (trained.get("target") or {}).get("model")
             if explained not in (None, recipe.target, str(Path(recipe.target).expanduser().resolve())):
