@@ -19,6 +19,9 @@ from selfexplain.target.resume import clean_run
 from selfexplain.tasks import outcome
 
 
+NAMES, THINGS = ["Tom", "Ann"], ["dog", "cat", "ball"]
+
+
 @pytest.fixture
 def patching(lively, world, pairs_config, tmp_path):
     build("activation_patching", pairs_config, lively, world, tmp_path / "data", seed=0)
@@ -36,7 +39,26 @@ def test_no_group_crosses_splits_and_no_source_either(patching):
     assert sum(map(len, groups)) == len(set.union(*groups))
     texts = {split: {row["target_prompt"] for row in rows} for split, rows in patching.items()}
     sources = {split: {row["source_prompt"] for row in rows} for split, rows in patching.items()}
-    assert not texts["train"] & sources["test"] and not texts["test"] & sources["train"]
+    assert not (texts["train"] | sources["train"]) & (texts["test"] | sources["test"])
+
+
+def test_no_story_prompt_crosses_splits(target, monkeypatch):
+    """Stories begin alike: the same prompt, the same but for a word, or one that begins another."""
+    openings = [f"One {time} {name} saw a {thing}" for time in ("day", "evening") for name in NAMES for thing in THINGS]
+    texts = [f"{opening}{rest}" for opening in openings for rest in (". So the", " and a", " by the")]
+    texts = [f"{text} {thing} went home with {name}." for text in texts for name in NAMES for thing in THINGS[:2]]
+    said = {name: target.tokenizer(f" {name}", add_special_tokens=False)["input_ids"][0] for name in NAMES + THINGS}
+
+    def next_tokens(_, prefixes):
+        return [next((said[name] for name in NAMES if name in prefix), 0) for prefix in prefixes]
+
+    monkeypatch.setattr("selfexplain.groundtruth.sources.stories.next_tokens", next_tokens)
+    pairs = story_pairs(target, texts, 400, seed=0)
+    cleans = [pair.clean.text for pair in pairs]
+    groups = {prompt.text: prompt.group for pair in pairs for prompt in (pair.clean, pair.source)}
+    assert len(pairs) > 20 and all(groups[pair.clean.text] == groups[pair.source.text] for pair in pairs)
+    assert all(groups[a] == groups[b] for a in cleans for b in cleans if b.startswith(a))
+    assert all(prompt.group == groups[prompt.text] for pair in pairs for prompt in (pair.clean, pair.source))
 
 
 def test_a_patching_row_reproduces_its_own_outcome(lively, patching):
