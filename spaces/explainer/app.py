@@ -12,6 +12,7 @@ if "SPACE_ID" in os.environ:  # behind the Hub's proxy, visitors are told apart 
 
 import spaces  # isort: skip  # noqa: F401  (before torch: on ZeroGPU it takes the place of CUDA)
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,9 @@ import pages
 from limits import MAX_SESSIONS
 from selfexplain import SelfExplainError
 
+logger = logging.getLogger(__name__)
+
+BROKEN = "Something went wrong when this page was built; the log says what."
 THEME = gr.themes.Base(
     primary_hue="blue",
     neutral_hue="stone",
@@ -72,16 +76,20 @@ def build() -> gr.Blocks:
     return demo.queue(max_size=128)
 
 
-def problem(error: SelfExplainError) -> gr.Blocks:
-    """What stands in its place where the explainer is gone: what happened, and what to do."""
+def page() -> gr.Blocks:
+    """The page, or what stands in its place where it could not be built: what happened, and what to do."""
+    try:
+        return build()
+    except SelfExplainError as error:
+        message = str(error)
+    except Exception:
+        logger.exception("the page could not be built")
+        message = BROKEN
     with gr.Blocks(title="Ask a model about itself", analytics_enabled=False) as demo:
-        gr.HTML(pages.problem(str(error)), apply_default_css=False)
+        gr.HTML(pages.problem(message), apply_default_css=False)
     return demo
 
 
 if __name__ == "__main__":
-    try:
-        demo = build()
-    except SelfExplainError as error:
-        demo = problem(error)
+    demo = page()
     demo.launch(**LAUNCH)

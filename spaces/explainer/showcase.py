@@ -5,12 +5,14 @@ import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from limits import MAX_CHARACTERS, MAX_TOKENS
 from selfexplain import SelfExplainerForCausalLM, SelfExplainError, Target, capture, load_target
 from selfexplain.recipes.run import explainer_of
 
@@ -124,15 +126,16 @@ def load(source: str | None = None) -> Showcase:
     rows = {task: _rows(source, run, task, explainer) for task in DATASETS}
     features = [_feature(row) for row in _one_each(rows["feature_description"])][:MAX_FEATURES]
     features.sort(key=lambda feature: -feature.simulator_score)
-    curated = run / "examples.json"
+    curated, target = run / "examples.json", _target(explainer)
     return Showcase(
         name=found if (run / "manifest.json").is_file() else source,
         explainer=explainer,
-        target=_target(explainer),
+        target=target,
         results=_results(source, run),
         features=features,
         texts=_texts(features) or _prompts(rows),
-        examples=FALLBACK | (json.loads(curated.read_text(encoding="utf-8")) if curated.is_file() else examples(rows)),
+        examples=FALLBACK
+        | (json.loads(curated.read_text(encoding="utf-8")) if curated.is_file() else examples(rows, target)),
     )
 
 
@@ -144,10 +147,19 @@ def listed_model() -> str | None:
     return models[0] if models else None
 
 
-def examples(rows: dict[str, list[dict]]) -> dict[str, list[dict]]:
-    """Held-out rows to start from, as many that change the output as not; not chosen for being answered well."""
+def most_tokens(target: Target) -> int:
+    """How many tokens a visitor's text may have: the explainer reads it too, with its question around it."""
+    return min(MAX_TOKENS, target.context_length // 2)
+
+
+def examples(rows: dict[str, list[dict]], target: Target) -> dict[str, list[dict]]:
+    """Held-out rows to start from, as many that change the output as not; not chosen for being answered well.
+
+    Those that a visitor could not ask himself are left out.
+    """
     found: dict[str, list[dict]] = {}
-    patching = _one_each(rows["activation_patching"])
+    patching = _balanced(_one_each(rows["activation_patching"]), 4, target)
+    ablation = _balanced(rows["input_ablation"], 4, target)
     if patching:
         found["patch"] = [
             {
@@ -158,7 +170,7 @@ def examples(rows: dict[str, list[dict]]) -> dict[str, list[dict]]:
                 "source_token": row["source_position"],
                 "note": f"Held out, not chosen for its answer. Token type: {row['token_type'].replace('_', ' ')}.",
             }
-            for row in _balanced(patching, 4)
+            for row in patching
         ]
         found["feature"] = [
             {
@@ -167,19 +179,31 @@ def examples(rows: dict[str, list[dict]]) -> dict[str, list[dict]]:
                 "token": row["position"],
                 "note": "A held-out text.",
             }
-            for row in _balanced(patching, 4)
+            for row in patching
         ]
-    if rows["input_ablation"]:
+    if ablation:
         found["ablation"] = [
             {"text": row["target_prompt"], "remove": row["removed_text"], "note": f"Held out. Topic: {row['topic']}."}
-            for row in _balanced(rows["input_ablation"], 4)
+            for row in ablation
         ]
     return found
 
 
-def _balanced(rows: Sequence[dict], n: int) -> list[dict]:
-    return [row for pair in zip(*([r for r in rows if r["changed"] is c] for c in (True, False)), strict=False)
-            for row in pair][:n]  # fmt: skip
+def _balanced(rows: Sequence[dict], n: int, target: Target) -> list[dict]:
+    """The first rows that have room on the page, in turn one that changes the output and one that does not."""
+
+    def of(changed: bool) -> Iterator[dict]:
+        return (row for row in rows if row["changed"] is changed and _has_room(row, target))
+
+    return list(islice(chain.from_iterable(zip(of(True), of(False), strict=False)), n))
+
+
+def _has_room(row: dict, target: Target) -> bool:
+    texts = [row[name] for name in ("target_prompt", "source_prompt") if name in row]
+    return all(
+        len(text) <= MAX_CHARACTERS and len(target.tokenizer(text)["input_ids"]) <= most_tokens(target)
+        for text in texts
+    )
 
 
 def _one_each(rows: Sequence[dict]) -> list[dict]:

@@ -1,10 +1,13 @@
 """What the page's events call, called directly."""
 
+import html
 import time
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 
+import showcase
 from limits import RateLimit
 
 VISITOR = SimpleNamespace(client=SimpleNamespace(host="203.0.113.9"))
@@ -59,8 +62,31 @@ def test_without_a_block_whose_first_layer_it_reads_there_is_no_patch_tab(show, 
 
 def test_a_line_is_removed_with_its_line_break(tabs):
     assert tabs.parts_of("a\nb\n") == ["a", "\nb", "\n"]
-    part, parts, answer = tabs.ablate("Question: Where?\nHint: The answer is Peru.\nAnswer:", 9)
+    part, parts, answer = tabs.ablate("Question: Where?\nHint: The answer is Peru.\nAnswer:", "", 9)
     assert part == 2 and parts.count("<button") == 3 and "What really happens" in answer
+    assert "The text is empty" in tabs.ablate("", "", 2)[-1]
+
+
+CHAT = "<|im_start|>user\nQuestion: Where is {}?\nEurope, Asia or America?{}<|im_end|>\n<|im_start|>assistant\nAnswer:"
+
+
+@pytest.mark.parametrize("hint", ["\nHint: The answer is Asia", "Hint:\nA friend says Asia."])
+def test_the_part_of_an_example_may_end_within_a_line_or_have_several(tabs, show, monkeypatch, hint):
+    import app
+    import service
+
+    short = {"target_prompt": CHAT.format("Peru", hint), "removed_text": hint, "topic": "homes"}
+    long = short | {"target_prompt": CHAT.format("Peru " * 120, hint)}
+    rows = [each | {"changed": changed} for changed in (True, False) for each in (long, short)]
+    found = showcase.examples({"activation_patching": [], "input_ablation": rows}, show.target)
+    assert [each["text"] for each in found["ablation"]] == [short["target_prompt"]] * 2
+    for module in (tabs, service):
+        monkeypatch.setattr(module, "SHOW", replace(show, examples=show.examples | found))
+    app.build()
+    example = found["ablation"][0]
+    part, parts, answer = tabs.ablate(example["text"], hint, tabs.part_of(example))
+    assert tabs.parts_of(example["text"], hint)[part] == hint and f"remove={hint!r}" in html.unescape(answer)
+    assert tabs.ablate(example["text"], hint, part - 1)[0] == part - 1
 
 
 def test_features_are_found_by_all_words(tabs, show):

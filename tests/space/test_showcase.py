@@ -74,11 +74,21 @@ def test_the_readme_says_what_the_hub_needs():
     assert len(card["short_description"]) <= 60 and "models" not in card
 
 
-def test_a_model_that_is_gone_is_told_with_what_to_do(tmp_path):
-    with pytest.raises(SelfExplainError) as error:
+@pytest.mark.parametrize(
+    ("error", "told"), [(SelfExplainError("org/gone is gone"), "org/gone is gone"), (KeyError("inside"), "the log")]
+)
+def test_what_keeps_the_page_from_starting_is_told_with_what_to_do(monkeypatch, error, told):
+    def broken():
+        raise error
+
+    monkeypatch.setattr(app, "build", broken)
+    page = json.dumps(app.page().get_config_file())
+    assert "lost its model" in page and "HF_TOKEN" in page and told in page and "inside" not in page
+
+
+def test_a_model_that_is_gone_is_told(tmp_path):
+    with pytest.raises(SelfExplainError, match="gone"):
         showcase.load(str(tmp_path / "gone"))
-    page = json.dumps(app.problem(error.value).get_config_file())
-    assert "lost its model" in page and "HF_TOKEN" in page and "gone" in page
 
 
 def test_demo_serves_the_run_that_is_named(run, monkeypatch):
