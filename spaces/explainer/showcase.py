@@ -75,7 +75,7 @@ class Showcase:
 
     Attributes:
         name: what a visitor passes to `from_pretrained` to load the same explainer.
-        target: the model explained; the explainer's own base, LoRA off, unless it explains another model.
+        target: the model explained; the explainer's own base, LoRA off, unless it explains another model or was merged.
         results: `results.json`; None where the run has none.
         features: held-out features, the best described first; empty where the run has none.
         texts: what directions are looked up in, beside the visitor's text.
@@ -276,10 +276,13 @@ def _results(source: str, run: Path) -> dict[str, Any] | None:
 
 
 def _target(explainer: SelfExplainerForCausalLM) -> Target:
-    about = explainer.config.target
-    if about["model"] in (None, explainer.config.base_model_name_or_path):
+    """The explainer's own base, LoRA off; a model of its own where the explainer is another one, or was merged."""
+    config, about = explainer.config, explainer.config.target
+    if not config.merged and about["model"] in (None, config.base_model_name_or_path):
         return Target(explainer.language_model, explainer.processor.tokenizer, about["model"] or "its own base")
-    return load_target(about["model"], about.get("revision"))
+    if about["model"] is None:
+        raise SelfExplainError("the explainer is merged and its config.json does not name its target: nothing to run.")
+    return load_target(about["model"], about.get("revision"), "auto", device_map=_device())
 
 
 def _device() -> str:

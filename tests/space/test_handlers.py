@@ -84,7 +84,7 @@ def test_the_part_of_an_example_may_end_within_a_line_or_have_several(tabs, show
         monkeypatch.setattr(module, "SHOW", replace(show, examples=show.examples | found))
     app.build()
     example = found["ablation"][0]
-    part, parts, answer = tabs.ablate(example["text"], hint, tabs.part_of(example))
+    part, _, answer = tabs.ablate(example["text"], hint, tabs.part_of(example))
     assert tabs.parts_of(example["text"], hint)[part] == hint and f"remove={hint!r}" in html.unescape(answer)
     assert tabs.ablate(example["text"], hint, part - 1)[0] == part - 1
 

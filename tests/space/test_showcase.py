@@ -60,6 +60,25 @@ def test_a_bare_model_directory_is_enough():
     assert "nothing to show" in pages.results(found.results)
 
 
+def test_a_merged_explainer_is_asked_about_its_target(show, tmp_path):
+    path, text, hint = tmp_path / "merged", "The capital of France is", "\nHint: The answer is Oslo."
+    show.explainer.merge_and_save(path)
+    found = showcase.load(str(path))
+    assert found.foreign is found.target and found.target.name == "selfexplain/tiny"
+    assert "Ask a model about itself" in pages.header(found)
+    trials = [
+        [
+            questions.ask_feature(each, text, 1, 4),
+            questions.ask_patch(each, text, "The capital of Japan is", (0, 1), 4, 4),
+            questions.ask_ablation(each, f"Where is Oslo?\nNorway or Peru?{hint}\nAnswer:", hint),
+        ]
+        for each in (found, show)
+    ]
+    for merged, whole in zip(*trials, strict=True):
+        assert (merged.before, merged.after) == (whole.before, whole.after)
+        assert merged.explanation.text == whole.explanation.text
+
+
 def test_the_model_that_the_readme_lists_is_shown(tmp_path, monkeypatch):
     (tmp_path / "README.md").write_text("---\nmodels:\n- org/one\n- org/two\n---\n")
     monkeypatch.setattr(showcase, "HERE", tmp_path)
