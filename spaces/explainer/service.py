@@ -20,11 +20,12 @@ import showcase
 from limits import RateLimit
 from questions import PatchMap, Trial
 from selfexplain import SelfExplainError
+from selfexplain.publishing.names import DATASET_NAMES
 
 logger = logging.getLogger(__name__)
 
 SHOW = showcase.load(os.environ.get("SELFEXPLAIN_EXPLAINER"))
-TASKS = SHOW.results["tasks"] if SHOW.results else showcase.DATASETS  # it was trained on no others
+TASKS = SHOW.results["tasks"] if SHOW.results else DATASET_NAMES  # it was trained on no others
 LAYERS = SHOW.explainer.config.layers
 BLOCKS = questions.blocks(SHOW)
 ONE_AT_A_TIME = {"concurrency_id": "model", "concurrency_limit": 1}  # the model switches its LoRA on and off

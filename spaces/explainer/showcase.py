@@ -14,18 +14,15 @@ from torch import Tensor
 
 from limits import MAX_CHARACTERS, MAX_TOKENS
 from selfexplain import SelfExplainerForCausalLM, SelfExplainError, Target, capture, load_target
+from selfexplain.publishing.names import DATASET_NAMES, configuration
 from selfexplain.recipes.run import explainer_of
 
 logger = logging.getLogger(__name__)
 
 EMBEDDED = "selfexplain/tiny-selfexplainer"
 HERE = Path(__file__).parent
-DATASETS = {
-    "feature_description": "selfexplain-features",
-    "activation_patching": "selfexplain-patching",
-    "input_ablation": "selfexplain-ablation",
-}
 MAX_FEATURES = 400
+MAX_ROWS = 1200  # of each task: a feature has up to three, and each holds its vector
 MAX_TEXTS = 160
 BATCH = 32
 FALLBACK = {
@@ -123,7 +120,7 @@ def load(source: str | None = None) -> Showcase:
     except OSError as error:
         raise SelfExplainError(f"{source} could not be loaded: {str(error).splitlines()[0]}") from error
     run = HERE / "embedded" if source == EMBEDDED else Path(source)
-    rows = {task: _rows(source, run, task, explainer) for task in DATASETS}
+    rows = {task: _rows(source, run, task, explainer) for task in DATASET_NAMES}
     features = [_feature(row) for row in _one_each(rows["feature_description"])][:MAX_FEATURES]
     features.sort(key=lambda feature: -feature.simulator_score)
     curated, target = run / "examples.json", _target(explainer)
@@ -241,25 +238,28 @@ def _feature(row: dict) -> Feature:
 
 
 def _rows(source: str, run: Path, task: str, explainer: SelfExplainerForCausalLM) -> list[dict]:
-    """Test rows of a task: from the run directory, or from the datasets that the model's card names; else none."""
+    """The first test rows of a task: from the run directory, or the dataset that the model's card names; else none."""
     import pyarrow.parquet as pq
 
     path = run / "datasets" / task / "test.parquet"
     if path.is_file():
-        return pq.read_table(path).to_pylist()
+        return pq.read_table(path).slice(0, MAX_ROWS).to_pylist()
     if run.exists():
         return []
     from datasets import load_dataset
     from huggingface_hub import ModelCard
 
-    names = [name for name in ModelCard.load(source).data.get("datasets") or [] if name.endswith(DATASETS[task])]
-    if not names:
-        return []
+    target = explainer.config.target["model"] or explainer.config.base_model_name_or_path
     try:
-        return load_dataset(names[0], explainer.config.target["model"].replace("/", "--"), split="test").to_list()
+        named = ModelCard.load(source).data.get("datasets") or []
+        names = [name for name in named if name.endswith(DATASET_NAMES[task])]
+        if not names:
+            return []
+        rows = load_dataset(names[0], configuration(target), split="test")
     except (OSError, ValueError) as error:
-        logger.warning("no %s rows to show: %s could not be loaded (%s).", task, names[0], str(error).splitlines()[0])
+        logger.warning("no %s rows to show for %s: %s", task, source, str(error).splitlines()[0])
         return []
+    return rows.select(range(min(len(rows), MAX_ROWS))).to_list()
 
 
 def _results(source: str, run: Path) -> dict[str, Any] | None:

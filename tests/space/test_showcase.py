@@ -13,6 +13,7 @@ import showcase
 from selfexplain import tiny
 from selfexplain.cli import app as command_line
 from selfexplain.errors import SelfExplainError
+from selfexplain.publishing.names import DATASET_NAMES
 
 
 @pytest.fixture
@@ -27,7 +28,7 @@ def run(tmp_path):
 
 def test_the_embedded_explainer_comes_with_results_features_and_examples(show):
     assert show.name == "selfexplain/tiny-selfexplainer" and show.foreign is None
-    assert show.results["tasks"].keys() == showcase.DATASETS.keys()
+    assert show.results["tasks"].keys() == DATASET_NAMES.keys()
     assert len(show.features) == 100 and len(show.texts) > 50
     scores = [feature.simulator_score for feature in show.features]
     assert scores == sorted(scores, reverse=True)
@@ -77,6 +78,21 @@ def test_a_merged_explainer_is_asked_about_its_target(show, tmp_path):
     for merged, whole in zip(*trials, strict=True):
         assert (merged.before, merged.after) == (whole.before, whole.after)
         assert merged.explanation.text == whole.explanation.text
+
+
+def test_a_model_on_the_hub_without_a_card_has_no_rows(show, monkeypatch, caplog):
+    from huggingface_hub import ModelCard
+    from huggingface_hub.errors import EntryNotFoundError
+
+    class Missing(EntryNotFoundError, OSError):
+        """As for a file that the Hub does not have."""
+
+    def missing(source):
+        raise Missing(f"404: {source} has no README.md")
+
+    monkeypatch.setattr(ModelCard, "load", missing)
+    assert showcase._rows("lab/bare", showcase.Path("lab/bare"), "input_ablation", show.explainer) == []
+    assert "no input_ablation rows to show for lab/bare: 404" in caplog.text
 
 
 def test_the_model_that_the_readme_lists_is_shown(tmp_path, monkeypatch):
