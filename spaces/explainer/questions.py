@@ -226,6 +226,7 @@ def ask_patch(
     """
     token = _index(token, len(check_text(showcase, text)), "token")
     source_token = _index(source_token, len(check_text(showcase, source)), "token of the other text")
+    _check_block(showcase, layers)
     others = [example["source"] for example in showcase.examples["patch"] if example["source"] != source]
     rng = Random(f"{text}{source}{layers}{token}")
     other = rng.choice(others or [text])
@@ -275,6 +276,17 @@ def ask_map(showcase: Showcase, text: str, source: str, source_token: int) -> Pa
         tuple(zip(*predicted, strict=True)),
         tuple(map(tuple, changed.T.tolist())),
     )
+
+
+def _check_block(showcase: Showcase, layers: Sequence[int]) -> None:
+    """Raise SelfExplainError for layers that no question in training was about."""
+    readable, n_layers = showcase.explainer.config.layers, showcase.target.n_layers
+    first, n = (layers[0], len(layers)) if layers else (-1, 0)
+    if first not in readable or first + n > n_layers or list(layers) != list(range(first, first + n)):
+        raise SelfExplainError(
+            f"Layers {_short(str(list(layers)))} cannot be patched. Give neighbours in ascending order, from 0 to "
+            f"{n_layers - 1}, of which the explainer reads the first; it reads {', '.join(map(str, readable))}."
+        )
 
 
 def _block_means(showcase: Showcase, text: str, layers: Sequence[int]) -> Tensor:
