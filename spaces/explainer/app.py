@@ -7,8 +7,6 @@ listens: `GRADIO_SERVER_NAME`, `GRADIO_SERVER_PORT`.
 import os
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
-if "SPACE_ID" in os.environ:  # behind the Hub's proxy, visitors are told apart by the address that it forwards
-    os.environ.setdefault("FORWARDED_ALLOW_IPS", "*")
 
 import spaces  # isort: skip  # noqa: F401  (before torch: on ZeroGPU it takes the place of CUDA)
 
@@ -23,6 +21,10 @@ from limits import MAX_SESSIONS
 from selfexplain import SelfExplainError
 
 logger = logging.getLogger(__name__)
+
+PROXIES = "127.0.0.0/8,::1,10.0.0.0/8,172.16.0.0/12,192.168.0.0/16,100.64.0.0/10,fc00::/7"
+"""Addresses taken for proxies, the private ones: a visitor is the last other address in X-Forwarded-For.
+With "*" uvicorn would take the first, which a visitor can write there himself."""
 
 BROKEN = "Something went wrong when this page was built; the log says what."
 THEME = gr.themes.Base(
@@ -91,5 +93,7 @@ def page() -> gr.Blocks:
 
 
 if __name__ == "__main__":
+    if "SPACE_ID" in os.environ:
+        os.environ.setdefault("FORWARDED_ALLOW_IPS", PROXIES)
     demo = page()
     demo.launch(**LAUNCH)
