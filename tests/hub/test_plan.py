@@ -83,23 +83,6 @@ def test_a_run_on_a_directory_is_published_under_public_names(run_dir, tmp_path)
     assert "/data/models/mine" in (run_dir / "recipe.yaml").read_text()  # the run stays as it is
 
 
-def test_where_nobody_has_the_target_there_is_no_space_and_this_is_said(run_dir, tmp_path, space, caplog):
-    rename(run_dir, "/data/models/mine")
-
-    def published(staging, **options):
-        found = make_plan(run_dir, "lab", tmp_path / staging, space=space, **options).repositories
-        card = next(
-            file.source for file in next(r for r in found if r.kind == "model").files if file.path == "README.md"
-        )
-        return any(repository.kind == "space" for repository in found), "huggingface.co/spaces" in card.read_text()
-
-    assert published("named", base="someone/mine") == (True, True) and not caplog.text
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setattr(planning, "_merge", lambda *arguments: None)
-        assert published("full", full=True) == (False, False)
-    assert "no Space" in caplog.text and "'mine'" in caplog.text
-
-
 def test_a_base_that_others_can_load_takes_no_other_name(finished, tmp_path):
     with pytest.raises(SelfExplainError, match="Leave --base out"):
         plan(finished, tmp_path, base="someone/mine")
