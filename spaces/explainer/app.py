@@ -7,11 +7,10 @@ listens: `GRADIO_SERVER_NAME`, `GRADIO_SERVER_PORT`.
 import os
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
-if "SPACE_ID" in os.environ:  # behind the Hub's proxy, visitors are told apart by the address that it forwards
-    os.environ.setdefault("FORWARDED_ALLOW_IPS", "*")
 
 import spaces  # isort: skip  # noqa: F401  (before torch: on ZeroGPU it takes the place of CUDA)
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,13 @@ import pages
 from limits import MAX_SESSIONS
 from selfexplain import SelfExplainError
 
+logger = logging.getLogger(__name__)
+
+PROXIES = "127.0.0.0/8,::1,10.0.0.0/8,172.16.0.0/12,192.168.0.0/16,100.64.0.0/10,fc00::/7"
+"""Addresses taken for proxies, the private ones: a visitor is the last other address in X-Forwarded-For.
+With "*" uvicorn would take the first, which a visitor can write there himself."""
+
+BROKEN = "Something went wrong when this page was built; the log says what."
 THEME = gr.themes.Base(
     primary_hue="blue",
     neutral_hue="stone",
@@ -72,16 +78,22 @@ def build() -> gr.Blocks:
     return demo.queue(max_size=128)
 
 
-def problem(error: SelfExplainError) -> gr.Blocks:
-    """What stands in its place where the explainer is gone: what happened, and what to do."""
+def page() -> gr.Blocks:
+    """The page, or what stands in its place where it could not be built: what happened, and what to do."""
+    try:
+        return build()
+    except SelfExplainError as error:
+        message = str(error)
+    except Exception:
+        logger.exception("the page could not be built")
+        message = BROKEN
     with gr.Blocks(title="Ask a model about itself", analytics_enabled=False) as demo:
-        gr.HTML(pages.problem(str(error)), apply_default_css=False)
+        gr.HTML(pages.problem(message), apply_default_css=False)
     return demo
 
 
 if __name__ == "__main__":
-    try:
-        demo = build()
-    except SelfExplainError as error:
-        demo = problem(error)
+    if "SPACE_ID" in os.environ:
+        os.environ.setdefault("FORWARDED_ALLOW_IPS", PROXIES)
+    demo = page()
     demo.launch(**LAUNCH)

@@ -3,6 +3,9 @@
 import time
 from collections import OrderedDict, deque
 
+MAX_CHARACTERS = 1200
+MAX_TOKENS = 256
+MAX_MAP_TOKENS = 64
 MAX_VISITORS = 10_000
 MAX_SESSIONS = 512
 """Gradio copies the whole page for each session, 100 kB, and every call of an endpoint is a session that it never ends:

@@ -54,10 +54,11 @@ def e(text: object) -> str:
 
 
 def header(show: Showcase) -> str:
-    target, other = show.target, show.foreign is not None
+    target, base = show.target, show.explainer.config.base_model_name_or_path
+    other = show.foreign is not None and target.name != base  # a merged explainer's target is apart, but no other
     facts = [
         f"explainer <b>{e(show.name)}</b>",
-        *([f"made of <b>{e(show.explainer.config.base_model_name_or_path)}</b>"] if other else []),
+        *([f"made of <b>{e(base)}</b>"] if other else []),
         f"target <b>{e(target.name)}</b>",
         f"{target.n_layers} layers of width {target.d_model}",
     ]

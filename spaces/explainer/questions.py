@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
+from limits import MAX_CHARACTERS, MAX_MAP_TOKENS
 from selfexplain import Explanation, FeatureQuery, PatchQuery, SelfExplainError
 from selfexplain.features.describe import Description
 from selfexplain.features.simulate import simulate
@@ -18,11 +19,8 @@ from selfexplain.target.nexttoken import next_token_logits
 from selfexplain.target.patching import Patch, run_patches
 from selfexplain.tasks import activation_patching, input_ablation, outcome
 from selfexplain.tasks.outcome import Outcome
-from showcase import Feature, Showcase, residuals
+from showcase import Feature, Showcase, most_tokens, residuals
 
-MAX_CHARACTERS = 1200
-MAX_TOKENS = 128
-MAX_MAP_TOKENS = 64
 N_BLOCKS = 4
 N_EXEMPLARS = 3
 
@@ -97,8 +95,8 @@ class PatchMap:
     actual: tuple[tuple[bool, ...], ...]
 
 
-def check_text(showcase: Showcase, text: str, limit: int = MAX_TOKENS) -> list[str]:
-    """The tokens of a visitor's text.
+def check_text(showcase: Showcase, text: str, limit: int | None = None) -> list[str]:
+    """The tokens of a visitor's text, at most `limit`, and never more than the explainer can be asked about.
 
     Raises:
         SelfExplainError: empty or too long.
@@ -109,7 +107,7 @@ def check_text(showcase: Showcase, text: str, limit: int = MAX_TOKENS) -> list[s
         )
     if not text.strip():
         raise SelfExplainError("The text is empty. Type a sentence, or take one of the examples.")
-    tokens = showcase.tokens(text)
+    tokens, limit = showcase.tokens(text), limit or most_tokens(showcase.target)
     if len(tokens) > limit:
         raise SelfExplainError(f"The text has {len(tokens)} tokens; there is room for {limit} here. Shorten it.")
     return tokens
@@ -228,6 +226,7 @@ def ask_patch(
     """
     token = _index(token, len(check_text(showcase, text)), "token")
     source_token = _index(source_token, len(check_text(showcase, source)), "token of the other text")
+    _check_block(showcase, layers)
     others = [example["source"] for example in showcase.examples["patch"] if example["source"] != source]
     rng = Random(f"{text}{source}{layers}{token}")
     other = rng.choice(others or [text])
@@ -277,6 +276,17 @@ def ask_map(showcase: Showcase, text: str, source: str, source_token: int) -> Pa
         tuple(zip(*predicted, strict=True)),
         tuple(map(tuple, changed.T.tolist())),
     )
+
+
+def _check_block(showcase: Showcase, layers: Sequence[int]) -> None:
+    """Raise SelfExplainError for layers that no question in training was about."""
+    readable, n_layers = showcase.explainer.config.layers, showcase.target.n_layers
+    first, n = (layers[0], len(layers)) if layers else (-1, 0)
+    if first not in readable or first + n > n_layers or list(layers) != list(range(first, first + n)):
+        raise SelfExplainError(
+            f"Layers {_short(str(list(layers)))} cannot be patched. Give neighbours in ascending order, from 0 to "
+            f"{n_layers - 1}, of which the explainer reads the first; it reads {', '.join(map(str, readable))}."
+        )
 
 
 def _block_means(showcase: Showcase, text: str, layers: Sequence[int]) -> Tensor:

@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable
 from dataclasses import asdict
 from functools import lru_cache, wraps
-from typing import Any
+from typing import Any, TypeVar
 
 import gradio as gr
 
@@ -20,48 +20,75 @@ import showcase
 from limits import RateLimit
 from questions import PatchMap, Trial
 from selfexplain import SelfExplainError
+from selfexplain.publishing.names import DATASET_NAMES
 
 logger = logging.getLogger(__name__)
 
 SHOW = showcase.load(os.environ.get("SELFEXPLAIN_EXPLAINER"))
-TASKS = SHOW.results["tasks"] if SHOW.results else showcase.DATASETS  # it was trained on no others
+TASKS = SHOW.results["tasks"] if SHOW.results else DATASET_NAMES  # it was trained on no others
 LAYERS = SHOW.explainer.config.layers
 BLOCKS = questions.blocks(SHOW)
 ONE_AT_A_TIME = {"concurrency_id": "model", "concurrency_limit": 1}  # the model switches its LoRA on and off
 LIMIT = RateLimit(n=90, seconds=60)
 MAP_COST = 10
 SORRY = "Something went wrong on this side; it is not your input. Try another text, or come back later."
+FAILED_ON_GPU = "ZeroGPU worker error"  # the title under which `spaces` tells what its worker did not answer
+T = TypeVar("T")
 
 
 # ---------------------------------------------------------------- questions, on a GPU where there is one
 
 
-@lru_cache(maxsize=512)
-@spaces.GPU(duration=30)
+def on_gpu(seconds: int, remembered: int = 512) -> Callable[[Callable[..., T]], Callable[..., T]]:
+    """Run a question on a GPU where ZeroGPU lends one, and remember so many answers.
+
+    There the function runs in another process, and of an error only the name of its class comes back. So bad input,
+    which has a message for the visitor, comes back as a value and is raised here; it is not remembered.
+    """
+
+    def decorate(ask: Callable[..., T]) -> Callable[..., T]:
+        @spaces.GPU(duration=seconds)
+        @wraps(ask)
+        def worker(*args: Any) -> T | SelfExplainError:
+            try:
+                return ask(*args)
+            except SelfExplainError as error:
+                return error
+
+        @lru_cache(maxsize=remembered)
+        @wraps(ask)
+        def asked(*args: Any) -> T:
+            answer = worker(*args)
+            if isinstance(answer, SelfExplainError):
+                raise answer
+            return answer
+
+        return asked
+
+    return decorate
+
+
+@on_gpu(seconds=30)
 def ask_feature(text: str, layer: int, token: int) -> Trial:
     return questions.ask_feature(SHOW, text, layer, token)
 
 
-@lru_cache(maxsize=512)
-@spaces.GPU(duration=30)
+@on_gpu(seconds=30)
 def ask_direction(index: int) -> Trial:
     return questions.ask_direction(SHOW, SHOW.features[index])
 
 
-@lru_cache(maxsize=512)
-@spaces.GPU(duration=30)
+@on_gpu(seconds=30)
 def ask_patch(text: str, source: str, layers: tuple[int, ...], token: int, source_token: int) -> Trial:
     return questions.ask_patch(SHOW, text, source, layers, token, source_token)
 
 
-@lru_cache(maxsize=64)
-@spaces.GPU(duration=60)
+@on_gpu(seconds=60, remembered=64)
 def ask_map(text: str, source: str, source_token: int) -> PatchMap:
     return questions.ask_map(SHOW, text, source, source_token)
 
 
-@lru_cache(maxsize=512)
-@spaces.GPU(duration=30)
+@on_gpu(seconds=30)
 def ask_ablation(text: str, remove: str) -> Trial:
     return questions.ask_ablation(SHOW, text, remove)
 
@@ -79,15 +106,29 @@ def admit(request: gr.Request | None, cost: int = 1) -> None:
         raise SelfExplainError(f"That is more than {LIMIT.n} questions a minute. Wait a moment, then go on.")
 
 
+def needs(kind: type, what: str, **given: object) -> None:
+    """Raise SelfExplainError for an argument of the wrong type: programs can send any JSON."""
+    for name, value in given.items():
+        if type(value) is not kind:  # True is no number here
+            raise SelfExplainError(f"`{name}` has to be {what}; it is {value!r:.60}.")
+
+
+def message(error: Exception) -> str:
+    """What a visitor is told of an error: what was wrong with the input, what ZeroGPU says of its quota, or sorry."""
+    if isinstance(error, SelfExplainError):
+        return str(error)
+    if isinstance(error, gr.Error) and error.title != FAILED_ON_GPU:
+        return str(error.message)
+    logger.error("a question failed", exc_info=error)
+    return SORRY
+
+
 def shown(handler: Callable[[], str]) -> str:
     """HTML of an answer, or of what went wrong; no visitor sees a traceback."""
     try:
         return handler()
-    except SelfExplainError as error:
-        return pages.error(str(error))
-    except Exception:
-        logger.exception("a question failed")
-        return pages.error(SORRY)
+    except Exception as error:
+        return pages.error(message(error))
 
 
 def told(endpoint: Callable[..., Any]) -> Callable[..., Any]:
@@ -97,11 +138,8 @@ def told(endpoint: Callable[..., Any]) -> Callable[..., Any]:
     def wrapped(*args, **kwargs):
         try:
             return endpoint(*args, **kwargs)
-        except SelfExplainError as error:
-            raise gr.Error(str(error), print_exception=False) from None
-        except Exception:
-            logger.exception("%s failed", endpoint.__name__)
-            raise gr.Error(SORRY, print_exception=False) from None
+        except Exception as error:
+            raise gr.Error(message(error), print_exception=False) from None
 
     return wrapped
 
@@ -123,6 +161,8 @@ def explain_feature(text: str, layer: int, token: int = -1, request: gr.Request 
         right after that token (after), and where in texts it holds something alike (exemplars).
     """
     admit(request)
+    needs(str, "a text", text=text)
+    needs(int, "a whole number", layer=layer, token=token)
     return asdict(ask_feature(text, layer, token))
 
 
@@ -144,6 +184,10 @@ def explain_patch(
         happens (before, after).
     """
     admit(request)
+    needs(str, "a text", text=text, source=source)
+    needs(int, "a whole number", token=token, source_token=source_token)
+    needs(list, "a list of whole numbers", layers=layers)
+    needs(int, "a whole number", **{f"layers[{n}]": layer for n, layer in enumerate(layers)})
     return asdict(ask_patch(text, source, tuple(layers), token, source_token))
 
 
@@ -160,4 +204,5 @@ def explain_ablation(text: str, remove: str, request: gr.Request = None) -> dict
         really happens (before, after).
     """
     admit(request)
+    needs(str, "a text", text=text, remove=remove)
     return asdict(ask_ablation(text, remove))

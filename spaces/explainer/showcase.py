@@ -5,25 +5,24 @@ import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from limits import MAX_CHARACTERS, MAX_TOKENS
 from selfexplain import SelfExplainerForCausalLM, SelfExplainError, Target, capture, load_target
+from selfexplain.publishing.names import DATASET_NAMES, configuration
 from selfexplain.recipes.run import explainer_of
 
 logger = logging.getLogger(__name__)
 
 EMBEDDED = "selfexplain/tiny-selfexplainer"
 HERE = Path(__file__).parent
-DATASETS = {
-    "feature_description": "selfexplain-features",
-    "activation_patching": "selfexplain-patching",
-    "input_ablation": "selfexplain-ablation",
-}
 MAX_FEATURES = 400
+MAX_ROWS = 1200  # of each task: a feature has up to three, and each holds its vector
 MAX_TEXTS = 160
 BATCH = 32
 FALLBACK = {
@@ -73,7 +72,7 @@ class Showcase:
 
     Attributes:
         name: what a visitor passes to `from_pretrained` to load the same explainer.
-        target: the model explained; the explainer's own base, LoRA off, unless it explains another model.
+        target: the model explained; the explainer's own base, LoRA off, unless it explains another model or was merged.
         results: `results.json`; None where the run has none.
         features: held-out features, the best described first; empty where the run has none.
         texts: what directions are looked up in, beside the visitor's text.
@@ -121,18 +120,19 @@ def load(source: str | None = None) -> Showcase:
     except OSError as error:
         raise SelfExplainError(f"{source} could not be loaded: {str(error).splitlines()[0]}") from error
     run = HERE / "embedded" if source == EMBEDDED else Path(source)
-    rows = {task: _rows(source, run, task, explainer) for task in DATASETS}
+    rows = {task: _rows(source, run, task, explainer) for task in DATASET_NAMES}
     features = [_feature(row) for row in _one_each(rows["feature_description"])][:MAX_FEATURES]
     features.sort(key=lambda feature: -feature.simulator_score)
-    curated = run / "examples.json"
+    curated, target = run / "examples.json", _target(explainer)
     return Showcase(
         name=found if (run / "manifest.json").is_file() else source,
         explainer=explainer,
-        target=_target(explainer),
+        target=target,
         results=_results(source, run),
         features=features,
         texts=_texts(features) or _prompts(rows),
-        examples=FALLBACK | (json.loads(curated.read_text(encoding="utf-8")) if curated.is_file() else examples(rows)),
+        examples=FALLBACK
+        | (json.loads(curated.read_text(encoding="utf-8")) if curated.is_file() else examples(rows, target)),
     )
 
 
@@ -144,10 +144,19 @@ def listed_model() -> str | None:
     return models[0] if models else None
 
 
-def examples(rows: dict[str, list[dict]]) -> dict[str, list[dict]]:
-    """Held-out rows to start from, as many that change the output as not; not chosen for being answered well."""
+def most_tokens(target: Target) -> int:
+    """How many tokens a visitor's text may have: the explainer reads it too, with its question around it."""
+    return min(MAX_TOKENS, target.context_length // 2)
+
+
+def examples(rows: dict[str, list[dict]], target: Target) -> dict[str, list[dict]]:
+    """Held-out rows to start from, as many that change the output as not; not chosen for being answered well.
+
+    Those that a visitor could not ask himself are left out.
+    """
     found: dict[str, list[dict]] = {}
-    patching = _one_each(rows["activation_patching"])
+    patching = _balanced(_one_each(rows["activation_patching"]), 4, target)
+    ablation = _balanced(rows["input_ablation"], 4, target)
     if patching:
         found["patch"] = [
             {
@@ -158,7 +167,7 @@ def examples(rows: dict[str, list[dict]]) -> dict[str, list[dict]]:
                 "source_token": row["source_position"],
                 "note": f"Held out, not chosen for its answer. Token type: {row['token_type'].replace('_', ' ')}.",
             }
-            for row in _balanced(patching, 4)
+            for row in patching
         ]
         found["feature"] = [
             {
@@ -167,19 +176,31 @@ def examples(rows: dict[str, list[dict]]) -> dict[str, list[dict]]:
                 "token": row["position"],
                 "note": "A held-out text.",
             }
-            for row in _balanced(patching, 4)
+            for row in patching
         ]
-    if rows["input_ablation"]:
+    if ablation:
         found["ablation"] = [
             {"text": row["target_prompt"], "remove": row["removed_text"], "note": f"Held out. Topic: {row['topic']}."}
-            for row in _balanced(rows["input_ablation"], 4)
+            for row in ablation
         ]
     return found
 
 
-def _balanced(rows: Sequence[dict], n: int) -> list[dict]:
-    return [row for pair in zip(*([r for r in rows if r["changed"] is c] for c in (True, False)), strict=False)
-            for row in pair][:n]  # fmt: skip
+def _balanced(rows: Sequence[dict], n: int, target: Target) -> list[dict]:
+    """The first rows that have room on the page, in turn one that changes the output and one that does not."""
+
+    def of(changed: bool) -> Iterator[dict]:
+        return (row for row in rows if row["changed"] is changed and _has_room(row, target))
+
+    return list(islice(chain.from_iterable(zip(of(True), of(False), strict=False)), n))
+
+
+def _has_room(row: dict, target: Target) -> bool:
+    texts = [row[name] for name in ("target_prompt", "source_prompt") if name in row]
+    return all(
+        len(text) <= MAX_CHARACTERS and len(target.tokenizer(text)["input_ids"]) <= most_tokens(target)
+        for text in texts
+    )
 
 
 def _one_each(rows: Sequence[dict]) -> list[dict]:
@@ -217,25 +238,28 @@ def _feature(row: dict) -> Feature:
 
 
 def _rows(source: str, run: Path, task: str, explainer: SelfExplainerForCausalLM) -> list[dict]:
-    """Test rows of a task: from the run directory, or from the datasets that the model's card names; else none."""
+    """The first test rows of a task: from the run directory, or the dataset that the model's card names; else none."""
     import pyarrow.parquet as pq
 
     path = run / "datasets" / task / "test.parquet"
     if path.is_file():
-        return pq.read_table(path).to_pylist()
+        return pq.read_table(path).slice(0, MAX_ROWS).to_pylist()
     if run.exists():
         return []
     from datasets import load_dataset
     from huggingface_hub import ModelCard
 
-    names = [name for name in ModelCard.load(source).data.get("datasets") or [] if name.endswith(DATASETS[task])]
-    if not names:
-        return []
+    target = explainer.config.target["model"] or explainer.config.base_model_name_or_path
     try:
-        return load_dataset(names[0], explainer.config.target["model"].replace("/", "--"), split="test").to_list()
+        named = ModelCard.load(source).data.get("datasets") or []
+        names = [name for name in named if name.endswith(DATASET_NAMES[task])]
+        if not names:
+            return []
+        rows = load_dataset(names[0], configuration(target), split="test")
     except (OSError, ValueError) as error:
-        logger.warning("no %s rows to show: %s could not be loaded (%s).", task, names[0], str(error).splitlines()[0])
+        logger.warning("no %s rows to show for %s: %s", task, source, str(error).splitlines()[0])
         return []
+    return rows.select(range(min(len(rows), MAX_ROWS))).to_list()
 
 
 def _results(source: str, run: Path) -> dict[str, Any] | None:
@@ -252,10 +276,13 @@ def _results(source: str, run: Path) -> dict[str, Any] | None:
 
 
 def _target(explainer: SelfExplainerForCausalLM) -> Target:
-    about = explainer.config.target
-    if about["model"] in (None, explainer.config.base_model_name_or_path):
+    """The explainer's own base, LoRA off; a model of its own where the explainer is another one, or was merged."""
+    config, about = explainer.config, explainer.config.target
+    if not config.merged and about["model"] in (None, config.base_model_name_or_path):
         return Target(explainer.language_model, explainer.processor.tokenizer, about["model"] or "its own base")
-    return load_target(about["model"], about.get("revision"))
+    if about["model"] is None:
+        raise SelfExplainError("the explainer is merged and its config.json does not name its target: nothing to run.")
+    return load_target(about["model"], about.get("revision"), "auto", device_map=_device())
 
 
 def _device() -> str:

@@ -1,5 +1,6 @@
 """The tabs: one question each, with what it takes to ask it by clicking."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ import gradio as gr
 
 import pages
 import questions
+from limits import MAX_CHARACTERS
 from pages import Code
 from selfexplain import SelfExplainError
 from service import (
@@ -26,7 +28,7 @@ from service import (
 
 PICK = (Path(__file__).parent / "pick.js").read_text(encoding="utf-8")
 ASKING: dict[str, Any] = ONE_AT_A_TIME | {"api_visibility": "private", "show_progress": "minimal"}
-BOX: dict[str, Any] = {"max_length": questions.MAX_CHARACTERS, "lines": 1, "max_lines": 6, "submit_btn": "Ask"}
+BOX: dict[str, Any] = {"max_length": MAX_CHARACTERS, "lines": 1, "max_lines": 6, "submit_btn": "Ask"}
 CODE = Code(SHOW.name, SHOW.foreign and SHOW.foreign.name)
 
 
@@ -221,15 +223,25 @@ def patch_tabs(demo: gr.Blocks, tabs: gr.Tabs) -> None:
 # ---------------------------------------------------------------- remove a part
 
 
-def parts_of(text: str) -> list[str]:
-    """The lines of a text, each with the line break before it."""
-    first, *others = text.split("\n")
-    return [first, *(f"\n{line}" for line in others)]
+def parts_of(text: str, own: str = "") -> list[str]:
+    """The lines of a text, each with the line break before it; `own`, the part of an example, is one whatever it is.
+
+    In a chat template the line of a hint goes on with what ends the turn, and a hint may have several lines.
+    """
+    if own and text.count(own) == 1:
+        before, after = text.split(own)
+        return [*parts_of(before), own, *parts_of(after)]
+    return [part for part in re.split(r"(?=\n)", text) if part]
 
 
-def ablate(text: str, part: int, request: gr.Request = None) -> tuple[int, str, str]:  # type: ignore
+def part_of(example: dict[str, Any]) -> int:
+    """The number of the part that an example removes."""
+    return parts_of(example["text"], example["remove"]).index(example["remove"])
+
+
+def ablate(text: str, own: str, part: int, request: gr.Request = None) -> tuple[int, str, str]:  # type: ignore
     """Part picked, and HTML of the parts and of the answer."""
-    parts = parts_of(text)
+    parts = parts_of(text, own) or [text]
     part = min(part, len(parts) - 1)
 
     def answer() -> str:
@@ -246,7 +258,7 @@ def ablation_tab(demo: gr.Blocks) -> None:
     first = SHOW.examples["ablation"][0]
     chosen = examples("ablation")
     text = gr.Textbox(first["text"], label="Text that the target reads", **BOX)
-    part = gr.State(parts_of(first["text"]).index(first["remove"]))
+    own, part = gr.State(first["remove"]), gr.State(part_of(first))
     gr.HTML('<p class="legend">Pick the line to remove.</p>', apply_default_css=False)
     parts = pick(elem_id="parts")
     answer = pick(pages.waiting(), elem_id="ablation-answer")
@@ -254,14 +266,15 @@ def ablation_tab(demo: gr.Blocks) -> None:
 
     def on_example(event: gr.EventData, request: gr.Request):
         example = SHOW.examples["ablation"][event.index]
-        return example["text"], *ablate(example["text"], parts_of(example["text"]).index(example["remove"]), request)
+        given = example["text"], example["remove"]
+        return *given, *ablate(*given, part_of(example), request)
 
-    def on_part(text: str, event: gr.EventData, request: gr.Request):
-        return ablate(text, event.index, request)
+    def on_part(text: str, own: str, event: gr.EventData, request: gr.Request):
+        return ablate(text, own, event.index, request)
 
-    chosen.select(on_example, None, [text, *outputs], **ASKING)
-    parts.select(on_part, [text], outputs, **ASKING)
-    gr.on([text.submit, demo.load], ablate, [text, part], outputs, **ASKING)
+    chosen.select(on_example, None, [text, own, *outputs], **ASKING)
+    parts.select(on_part, [text, own], outputs, **ASKING)
+    gr.on([text.submit, demo.load], ablate, [text, own, part], outputs, **ASKING)
 
 
 # ---------------------------------------------------------------- features

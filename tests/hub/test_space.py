@@ -6,6 +6,7 @@ import shutil
 import pytest
 
 from selfexplain.publishing.hub import Options, publish
+from selfexplain.publishing.plan import make_plan
 from selfexplain.recipes.recipe import load_recipe
 from selfexplain.recipes.run import run
 from serving import serving
@@ -46,3 +47,18 @@ def test_one_model_explains_another_on_the_page(hub, cross_model, space, tmp_pat
         texts = ["The capital of France is", "The capital of Japan is"]
         found = client.predict(*texts, [0, 1], 4, 4, api_name="/explain_patch")
     assert (found["before"], found["after"]) == ("Paris", "Tokyo")  # what the target says, not the explainer's base
+
+
+def test_where_nobody_has_the_target_there_is_no_space_and_this_is_said(run_dir, space, tmp_path, caplog):
+    def planned(staging):
+        found = {
+            part.kind: part.files for part in make_plan(run_dir, "lab", tmp_path / staging, space=space).repositories
+        }
+        card = next(file.source for file in found["model"] if file.path == "README.md")
+        return "space" in found, "quickstart-explainer" in card.read_text()
+
+    assert planned("named") == (True, True) and "no Space" not in caplog.text
+    recipe = run_dir / "recipe.yaml"
+    recipe.write_text(recipe.read_text().replace("target: selfexplain/tiny\n", "target: /data/models/mine\n"))
+    assert planned("local") == (False, False)
+    assert "no Space" in caplog.text and "'mine'" in caplog.text

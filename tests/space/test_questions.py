@@ -89,7 +89,10 @@ def test_a_feature_of_the_browser_is_asked_about(show):
         (questions.ask_feature, ("a b " * 60, 0, 0), "tokens"),
         (questions.ask_feature, ("The capital", 8, 0), "no layer 8; they are numbered 0 to 7"),
         (questions.ask_feature, ("The capital", 0, 3), "no token 3; they are numbered 0 to 2"),
-        (questions.ask_patch, ("The capital", "Peru", (0, 9), 0, 0), "layers 0 to 7"),
+        *(
+            (questions.ask_patch, ("The capital", "Peru", layers, 0, 0), "neighbours in ascending order, from 0 to 7")
+            for layers in ((), (0, 9), (0, 2), (0, 0), (3, 2), (-1,), (7, 8), (0,) * 2000)
+        ),
         (questions.ask_patch, ("The capital", "Peru", (0,), 0, 9), "token of the other text 9"),
         (questions.ask_map, ("a b " * 40, "Peru", 0), "room for 64"),
         (questions.ask_ablation, ("The capital", "Lima"), "occurs 0 times"),

@@ -13,6 +13,7 @@ import showcase
 from selfexplain import tiny
 from selfexplain.cli import app as command_line
 from selfexplain.errors import SelfExplainError
+from selfexplain.publishing.names import DATASET_NAMES
 
 
 @pytest.fixture
@@ -27,7 +28,7 @@ def run(tmp_path):
 
 def test_the_embedded_explainer_comes_with_results_features_and_examples(show):
     assert show.name == "selfexplain/tiny-selfexplainer" and show.foreign is None
-    assert show.results["tasks"].keys() == showcase.DATASETS.keys()
+    assert show.results["tasks"].keys() == DATASET_NAMES.keys()
     assert len(show.features) == 100 and len(show.texts) > 50
     scores = [feature.simulator_score for feature in show.features]
     assert scores == sorted(scores, reverse=True)
@@ -60,6 +61,40 @@ def test_a_bare_model_directory_is_enough():
     assert "nothing to show" in pages.results(found.results)
 
 
+def test_a_merged_explainer_is_asked_about_its_target(show, tmp_path):
+    path, text, hint = tmp_path / "merged", "The capital of France is", "\nHint: The answer is Oslo."
+    show.explainer.merge_and_save(path)
+    found = showcase.load(str(path))
+    assert found.foreign is found.target and found.target.name == "selfexplain/tiny"
+    assert "Ask a model about itself" in pages.header(found)
+    trials = [
+        [
+            questions.ask_feature(each, text, 1, 4),
+            questions.ask_patch(each, text, "The capital of Japan is", (0, 1), 4, 4),
+            questions.ask_ablation(each, f"Where is Oslo?\nNorway or Peru?{hint}\nAnswer:", hint),
+        ]
+        for each in (found, show)
+    ]
+    for merged, whole in zip(*trials, strict=True):
+        assert (merged.before, merged.after) == (whole.before, whole.after)
+        assert merged.explanation.text == whole.explanation.text
+
+
+def test_a_model_on_the_hub_without_a_card_has_no_rows(show, monkeypatch, caplog):
+    from huggingface_hub import ModelCard
+    from huggingface_hub.errors import EntryNotFoundError
+
+    class Missing(EntryNotFoundError, OSError):
+        """As for a file that the Hub does not have."""
+
+    def missing(source):
+        raise Missing(f"404: {source} has no README.md")
+
+    monkeypatch.setattr(ModelCard, "load", missing)
+    assert showcase._rows("lab/bare", showcase.Path("lab/bare"), "input_ablation", show.explainer) == []
+    assert "no input_ablation rows to show for lab/bare: 404" in caplog.text
+
+
 def test_the_model_that_the_readme_lists_is_shown(tmp_path, monkeypatch):
     (tmp_path / "README.md").write_text("---\nmodels:\n- org/one\n- org/two\n---\n")
     monkeypatch.setattr(showcase, "HERE", tmp_path)
@@ -74,11 +109,21 @@ def test_the_readme_says_what_the_hub_needs():
     assert len(card["short_description"]) <= 60 and "models" not in card
 
 
-def test_a_model_that_is_gone_is_told_with_what_to_do(tmp_path):
-    with pytest.raises(SelfExplainError) as error:
+@pytest.mark.parametrize(
+    ("error", "told"), [(SelfExplainError("org/gone is gone"), "org/gone is gone"), (KeyError("inside"), "the log")]
+)
+def test_what_keeps_the_page_from_starting_is_told_with_what_to_do(monkeypatch, error, told):
+    def broken():
+        raise error
+
+    monkeypatch.setattr(app, "build", broken)
+    page = json.dumps(app.page().get_config_file())
+    assert "lost its model" in page and "HF_TOKEN" in page and told in page and "inside" not in page
+
+
+def test_a_model_that_is_gone_is_told(tmp_path):
+    with pytest.raises(SelfExplainError, match="gone"):
         showcase.load(str(tmp_path / "gone"))
-    page = json.dumps(app.problem(error.value).get_config_file())
-    assert "lost its model" in page and "HF_TOKEN" in page and "gone" in page
 
 
 def test_demo_serves_the_run_that_is_named(run, monkeypatch):

@@ -280,6 +280,8 @@ def _is_there(file: File, state: Any) -> bool:
 
 
 def _name_model_to_space(api: "HfApi", plan: Plan) -> None:
+    if not any(repository.kind == "space" for repository in plan.repositories):
+        return
     space, model = plan.names.space(plan.recipe["name"]), plan.names.model(plan.recipe["name"])
     with _token_for("space", space):
         known = _insist(api.get_space_variables, space)

@@ -3,6 +3,7 @@
 import dataclasses
 import fnmatch
 import json
+import logging
 import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,7 +15,9 @@ from selfexplain import tiny
 from selfexplain.errors import SelfExplainError
 from selfexplain.publishing import cards
 from selfexplain.publishing.figures import write_construction
-from selfexplain.publishing.names import Names, configuration
+from selfexplain.publishing.names import Names, configuration, is_hub_id
+
+logger = logging.getLogger(__name__)
 
 Kind = Literal["model", "dataset", "space"]
 
@@ -99,7 +102,7 @@ def make_plan(
         full: merge the trained weights into the base instead of naming it.
         base: id on the Hub of a base that the run read from a directory.
         licence: of the base.
-        space: the files of the Space.
+        space: the files of the Space; it is left out where the target is not on the Hub, where it finds none to run.
         earlier: by id of a dataset repository, a directory with the small files that other runs published there.
 
     Raises:
@@ -120,7 +123,11 @@ def make_plan(
         _results(public, recipe, names, staging, earlier.get(names.results)),
         _model(public, recipe, names, staging, licence),
     ]
-    if space is not None:
+    if space is not None and not is_hub_id(recipe["target"]):
+        logger.warning(
+            "no Space: it runs the target, %r, which is not on the Hub (--base ID names it)", recipe["target"]
+        )
+    elif space is not None:
         repositories.append(_space(space, recipe, names, staging))
     for repository in repositories:
         _check_limits(repository)
