@@ -83,6 +83,32 @@ def space(tmp_path_factory):
     return path
 
 
+@pytest.fixture(scope="session")
+def on_directory(tmp_path_factory):
+    """A finished run on a model directory and a text, both named as typed beside them: `ownmodel`, `./texts.txt`."""
+    from selfexplain import tiny
+    from selfexplain.groundtruth.sources import TINY_WORLD, read_corpus
+    from selfexplain.recipes.recipe import load_recipe
+    from selfexplain.recipes.run import run
+
+    path = tmp_path_factory.mktemp("own")
+    shutil.copytree(tiny.resolve("selfexplain/tiny"), path / "ownmodel")
+    texts = read_corpus(TINY_WORLD, 0).texts[:500]
+    (path / "texts.txt").write_text("".join(text.replace("\n", " ") + "\n" for text in texts))
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.chdir(path)
+        few = [
+            "layers=[1]", "n_saes=1", "n_features=48", "n_tokens=3000", "n_candidates=1", "min_active=2",
+            "rows_per_feature=1",
+        ]  # fmt: skip
+        values = [
+            "target=ownmodel", "corpus=./texts.txt", "tasks=[feature_description]", "training.epochs=0.05",
+            "evaluation.rows_limit=2", "evaluation.selfie_rows=0", "evaluation.n_resamples=10",
+            *(f"feature_description.{value}" for value in few),
+        ]  # fmt: skip
+        return run(load_recipe("quickstart", values), path / "run")
+
+
 @pytest.fixture
 def run_dir(finished, tmp_path):
     """A copy of the finished run, to be changed."""

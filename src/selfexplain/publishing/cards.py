@@ -14,7 +14,7 @@ from selfexplain import tiny
 from selfexplain.errors import SelfExplainError
 from selfexplain.evaluation.config import EXPLAINED_BY
 from selfexplain.publishing.figures import change_counts, write_construction
-from selfexplain.publishing.names import DATASET_NAMES, Names
+from selfexplain.publishing.names import DATASET_NAMES, Names, is_hub_id
 from selfexplain.resources import resource
 
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 SPLITS = ("train", "validation", "test")
 TAG = "selfexplain"
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 @dataclass(frozen=True)
@@ -144,7 +143,7 @@ def model_card(run_dir: Path, figures: str, names: Names | None = None, licence:
         licence=licence,
         merged=merged,
         apart=merged or config["target"].get("model") not in (None, config["base_model_name_or_path"]),
-        reachable=recipe["target"] in tiny.NAMES or _HUB_ID.fullmatch(recipe["target"]) is not None,
+        reachable=is_hub_id(recipe["target"]),
         linked=_linked,
     )
 
@@ -254,7 +253,7 @@ def _model_front_matter(
     from huggingface_hub import EvalResult, ModelCardData
 
     base = config["base_model_name_or_path"]
-    on_hub = isinstance(base, str) and _HUB_ID.fullmatch(base) is not None  # a directory is no name on the Hub
+    on_hub = isinstance(base, str) and is_hub_id(base)  # a directory is no name on the Hub
     datasets = {task: names.dataset(task) if names else DATASET_NAMES[task] for task in results["tasks"]}
     return ModelCardData(
         model_name=f"{recipe['name']}-selfexplainer",
@@ -356,7 +355,7 @@ def _templates() -> "Environment":
 
 def _linked(name: str, kind: str = "") -> str:
     """A model or dataset, as a link where it is on the Hub."""
-    if _HUB_ID.fullmatch(name) and name not in tiny.NAMES:
+    if is_hub_id(name) and name not in tiny.NAMES:
         return f"[{name}](https://huggingface.co/{kind}{name})"
     return f"`{name}`"
 

@@ -1,5 +1,6 @@
 """What the parts of a run are called on the Hub."""
 
+import re
 from dataclasses import dataclass
 
 DATASET_NAMES = {
@@ -37,3 +38,8 @@ def configuration(target: str) -> str:
     """The configuration of a dataset that holds the rows about a target: `meta-llama/Llama-3.1-8B` and another
     organisation's model of the same name are two."""
     return target.replace("/", "--")
+
+
+def is_hub_id(name: str) -> bool:
+    """Whether a name has the form of an id on the Hub, such as meta-llama/Llama-3.2-1B."""
+    return re.fullmatch(r"\w[\w.-]*/[\w.-]+", name) is not None

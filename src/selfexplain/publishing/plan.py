@@ -5,7 +5,7 @@ import fnmatch
 import json
 import re
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -14,7 +14,7 @@ from selfexplain import tiny
 from selfexplain.errors import SelfExplainError
 from selfexplain.publishing import cards
 from selfexplain.publishing.figures import write_construction
-from selfexplain.publishing.names import Names, configuration
+from selfexplain.publishing.names import Names, configuration, is_hub_id
 
 Kind = Literal["model", "dataset", "space"]
 
@@ -23,13 +23,14 @@ MAX_FILES_IN_DIRECTORY = 10_000
 """Limits of the Hub: hub/storage-limits in its documentation."""
 
 _HUB_NAME = re.compile(r"[A-Za-z0-9](?:[\w.-]{0,94}[A-Za-z0-9])?")
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
-_CONTENT = ("tokenizer.json", "tokenizer_config.json", "card.json", "statistics.json")
+_CONTENT = ("tokenizer.json", "tokenizer_config.json", "injection_check.json", "card.json", "statistics.json")
 """What a model reads or wrote may look like a path and be none."""
 _NOT_PUBLISHED = ("manifest.json", "replies.sqlite*", "neuronpedia-*")
 """Of a dataset's directory: how its build stands, what an endpoint said, and exports that lie elsewhere anyway."""
 _TEXT = {".json", ".jsonl", ".yaml", ".yml", ".md", ".txt", ".py", ".jinja", ".css", ".js", ".html", ".toml", ".cfg"}
-_LOCAL_PATH = re.compile(r"(?:(?:/[\w.@+-]+){2,}/?|~[\w.-]*/\S*|\.{1,2}/\S*|[A-Za-z]:[\\/]\S*)")
+_LOCAL_PATH = re.compile(r"(?:(?:/[^\s/]+){2,}/?|~[\w.-]*/\S*|\.{1,2}/\S*|[A-Za-z]:[\\/]\S*)")
+_NAMING_COLUMNS = ("target_model", "sae_release")
+"""The columns of rows that name a model or a directory; all others hold text and numbers."""
 _SECRETS = {
     "a Hugging Face token": re.compile(r"\bhf_(?:jwt_|oauth_)?[A-Za-z0-9]{20,}"),
     "a GitHub token": re.compile(r"\b(?:gh[pousr]_[A-Za-z0-9]{30,}|github_pat_\w{30,})"),
@@ -124,6 +125,8 @@ def make_plan(
         repositories.append(_space(space, recipe, names, staging))
     for repository in repositories:
         _check_limits(repository)
+    for file in (file for part in repositories for file in part.files if file.source.suffix == ".parquet"):
+        _check_rows(file)
     texts = [file for part in repositories for file in part.files if file.source.suffix in _TEXT]
     for file in sorted(texts, key=lambda file: not file.source.is_relative_to(public)):  # causes before consequences
         _check_text(file, run_dir / file.source.relative_to(public) if file.source.is_relative_to(public) else None)
@@ -177,7 +180,7 @@ def check_finished(run_dir: Path) -> dict[str, Any]:
 
 def is_local(name: str) -> bool:
     """Whether a model's name is a directory of this machine rather than a Hub id or a reserved name."""
-    return name not in tiny.NAMES and (_HUB_ID.fullmatch(name) is None or Path(name).is_dir())
+    return name not in tiny.NAMES and (not is_hub_id(name) or Path(name).is_dir())
 
 
 def base_of(run_dir: Path) -> str:
@@ -186,11 +189,14 @@ def base_of(run_dir: Path) -> str:
 
 
 def _public_words(recipe: Mapping[str, Any], run_dir: Path, full: bool, base: str | None) -> dict[str, str]:
-    """What stands for the local paths of the recipe: the base's id, and the last part of every other path."""
+    """What stands for the local names of the recipe: the base's id, and the last part of every other path.
+
+    The explainer names its models by their whole path, recipe and rows as they were typed: both get one public name.
+    """
     own_base = base_of(run_dir)
     if base is not None and not is_local(own_base):
         raise SelfExplainError(f"--base {base}: the run's base is {own_base}, which others can load. Leave --base out.")
-    if base is not None and _HUB_ID.fullmatch(base) is None:
+    if base is not None and not is_hub_id(base):
         raise SelfExplainError(
             f"--base {base}: expected the id of a model on the Hub, such as meta-llama/Llama-3.2-1B."
         )
@@ -200,6 +206,11 @@ def _public_words(recipe: Mapping[str, Any], run_dir: Path, full: bool, base: st
             "which merges the trained weights into it, or name it on the Hub with --base ID."
         )
     words = {own_base: base or Path(own_base).name} if is_local(own_base) else {}
+    own_target = cards.read_json(run_dir / "explainer" / "config.json")["target"]["model"]
+    for typed, located in ((recipe["explainer"] or recipe["target"], own_base), (recipe["target"], own_target)):
+        if located is not None and is_local(located):
+            words.setdefault(located, Path(located).name)
+            words[typed] = words[located]
     for value in _leaves(recipe):
         if value not in tiny.NAMES and (_LOCAL_PATH.fullmatch(value) or ("/" in value and Path(value).exists())):
             words.setdefault(value, Path(value).name)
@@ -221,29 +232,37 @@ def _copy_in_public_words(run_dir: Path, public: Path, words: Mapping[str, str])
             copy.symlink_to(source.resolve())
 
 
-def _reword(text: str, words: Mapping[str, str]) -> str:
-    for word in sorted(words, key=len, reverse=True):
-        text = text.replace(word, words[word])
-    return text
+def _reword(text: str, words: Mapping[str, str], bare_anywhere: bool = False) -> str:
+    """The text with every word replaced.
+
+    Args:
+        bare_anywhere: replace a name without a separator wherever it stands alone, not only as the value of a key that
+            names a model: in running text it may be any word.
+    """
+    paths, bare = (sorted((w for w in words if ("/" in w) is slash), key=len, reverse=True) for slash in (True, False))
+    patterns = [rf"(?<![\w./~-]){re.escape(word)}(?![\w-])" for word in (*paths, *(bare if bare_anywhere else ()))]
+    if not bare_anywhere:
+        patterns += [
+            rf"""(?:(?<=^target: )|(?<=^explainer: )|(?<="name": ")|(?<="model_name": ")){re.escape(word)}(?="|$)"""
+            for word in bare
+        ]
+    return re.sub("|".join(patterns), lambda found: words[found[0]], text, flags=re.M)
 
 
 def _rewrite_parquet(source: Path, copy: Path, words: Mapping[str, str]) -> None:
-    """The same rows, with the target under its public name."""
+    """The same rows, with the models and directories that they name under their public names."""
     import pyarrow as pa
-    import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
-    with pq.ParquetFile(source) as file:
-        index = file.schema_arrow.get_field_index("target_model")
-        if index < 0:  # vectors apart from their rows
-            shutil.copy(source, copy)
-            return
-        with pq.ParquetWriter(copy, file.schema_arrow, compression="zstd") as writer:
-            for batch in file.iter_batches():
-                column = batch.column(index)
-                for word, public in words.items():
-                    column = pc.if_else(pc.equal(column, word), pa.scalar(public, column.type), column)
-                writer.write_batch(batch.set_column(index, file.schema_arrow.field(index), column))
+    with pq.ParquetFile(source) as file, pq.ParquetWriter(copy, file.schema_arrow, compression="zstd") as writer:
+        for batch in file.iter_batches():
+            for column in set(_NAMING_COLUMNS) & set(batch.schema.names):
+                field = batch.schema.field(column)
+                named = batch[column].to_pylist()
+                public = {value: _reword(value, words, bare_anywhere=True) for value in set(named)}
+                renamed = pa.array([public[value] for value in named], field.type)
+                batch = batch.set_column(batch.schema.get_field_index(column), field, renamed)
+            writer.write_batch(batch)
 
 
 def _merge(run_dir: Path, public: Path, words: Mapping[str, str]) -> None:
@@ -387,7 +406,7 @@ def _check_text(file: File, original: Path | None) -> None:
             )
     found = None
     if file.source.suffix in (".json", ".yaml") and not file.path.endswith(_CONTENT):
-        found = next((value for value in _leaves(_load(file.source, text)) if _LOCAL_PATH.fullmatch(value)), None)
+        found = _local_path(_leaves(_load(file.source, text)))
     elif file.source.suffix in (".md", ".py"):
         found = next((str(path) for path in (Path.cwd(), Path.home()) if f"{path}/" in text), None)
     if found is not None:
@@ -395,6 +414,27 @@ def _check_text(file: File, original: Path | None) -> None:
             f"{place} names {found}, a path of this machine that means nothing to others. Make the run again with the "
             "current version, or correct that file."
         )
+
+
+def _check_rows(file: File) -> None:
+    """Raise SelfExplainError where rows name a path of this machine."""
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    columns = [name for name in _NAMING_COLUMNS if name in pq.read_schema(file.source).names]
+    rows = pq.read_table(file.source, columns=columns)
+    found = _local_path(value for column in rows.columns for value in pc.unique(column).to_pylist())
+    if found is not None:
+        raise SelfExplainError(
+            f"rows of {file.path} name {found}, a path of this machine that means nothing to others. Build the dataset "
+            "again from where the recipe says."
+        )
+
+
+def _local_path(values: Iterable[str]) -> str | None:
+    """The first path of this machine in these strings."""
+    words = (word.strip("'\"`(),;:") for value in values for word in value.split())
+    return next((word for word in words if _LOCAL_PATH.fullmatch(word)), None)
 
 
 def _load(path: Path, text: str) -> Any:
