@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -20,7 +21,7 @@ TEXT = "The capital of France is"
 
 @pytest.fixture
 def hub(monkeypatch, tmp_path):
-    """A Hub with the clients of this process pointed at it; it waits little between tries."""
+    """A Hub with the clients of this process pointed at it; `waits` are the seconds they would wait between tries."""
     with Hub() as hub:
         point_clients_at(hub, monkeypatch, tmp_path / "hub-cache")
         yield hub
@@ -63,7 +64,9 @@ def point_clients_at(hub, monkeypatch, cache):
         "HF_HUB_CACHE": str(cache),
     }.items():
         monkeypatch.setattr(constants, name, value)
+    hub.waits = []
     monkeypatch.setattr(huggingface_hub.utils._http.time, "sleep", lambda _: None)
+    monkeypatch.setattr(publishing, "time", SimpleNamespace(sleep=hub.waits.append))
     monkeypatch.setattr(publishing, "TIMEOUT", 5.0)
 
 

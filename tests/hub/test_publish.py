@@ -12,7 +12,7 @@ from hub.server import TOKEN, Fault
 from selfexplain.cli import app
 from selfexplain.errors import SelfExplainError
 from selfexplain.modeling.modeling_selfexplainer import SelfExplainerForCausalLM
-from selfexplain.publishing.hub import Options, publish
+from selfexplain.publishing.hub import Options, _insist, publish
 
 PATCHING = "datasets/lab/selfexplain-patching"
 REPOSITORIES = {
@@ -112,6 +112,19 @@ def test_a_branch_and_pull_requests(hub_with_run, finished, space):
     assert list(repo.files) == [".gitattributes"] and "config.json" in repo.head("refs/pr/1").files
 
 
+def test_what_is_not_on_main_changes_no_live_space(hub_with_run, finished, space):
+    hub = hub_with_run
+    live = hub.repo("spaces/lab/quickstart-explainer")
+    live.variables.clear()
+    publish(finished, "lab", Options(revision="draft"), space)
+    for name in REPOSITORIES:
+        hub.repo(name).commit({".gitattributes": b""}, "emptied", "main")
+    del hub.roles["lab"]  # whoever reads may propose
+    done = publish(finished, "lab", Options(create_pr=True), space)
+    assert {part.url.removeprefix(hub.url + "/") for part in done if part.changed} == REPOSITORIES
+    assert live.variables == {}
+
+
 def test_private(hub, finished, space):
     publish(finished, "lab", Options(private=True), space)
     assert all(hub.repo(name).private for name in REPOSITORIES)
@@ -145,6 +158,17 @@ def test_what_passes_is_waited_for(hub, finished, space, monkeypatch):
     assert len(collection["items"]) == len(REPOSITORIES)
 
 
+def test_waits_double_and_are_as_long_as_the_hub_asks(hub):
+    from huggingface_hub import HfApi
+
+    hub.add("model", MODEL)
+    asked = {"headers": {"Retry-After": "30"}, "code": 429}
+    hub.faults += [Fault("GET /api/models", code=503, times=2), Fault("GET /api/models", **asked)]
+    hub.faults += [Fault("GET /api/models", code=503)]
+    assert _insist(HfApi().model_info, MODEL).id == MODEL
+    assert hub.waits == [1, 2, 30, 60]
+
+
 def test_a_stale_answer_leads_to_no_second_commit(hub_with_run, finished, space):
     hub_with_run.faults.append(Fault(f"GET /api/models/{MODEL}$", kind="stale", times=2))
     publish(finished, "lab", Options(), space)
@@ -164,6 +188,29 @@ def test_after_a_break_the_same_command_continues(hub, finished, space):
     assert arrived and not set(arrived) & set(hub.writes("/_objects/"))  # no large file is sent twice
     assert hub.writes("datasets/.*/commit") == []
     assert len(commits(hub, MODEL)) == 2
+
+
+def test_an_upload_that_breaks_for_good_says_what_to_do(hub_with_run, finished, space, monkeypatch):
+    hub = hub_with_run
+    hub.repo(MODEL).commit({".gitattributes": b""}, "emptied", "main")
+    hub.objects.clear()
+    hub.faults.append(Fault("PUT /_objects/", kind="drop", times=10_000))
+    with pytest.raises(SelfExplainError, match=r"cannot be reached .*the same command continues"):
+        publish(finished, "lab", Options(), space)
+    assert hub.waits == [1, 2, 4, 8, 16]
+    hub.faults[:] = [Fault("PUT /_objects/", code=403, message="no room left", times=10_000)]
+    with pytest.raises(SelfExplainError, match=r"refused \(403\).*Ask for write access"):
+        publish(finished, "lab", Options(), space)
+
+    def broken(**_):
+        raise ConnectionError("Network error: connection refused")
+
+    monkeypatch.setattr("huggingface_hub._commit_api.is_xet_available", lambda: True)
+    monkeypatch.setattr("huggingface_hub._commit_api._upload_xet_files", broken)
+    hub.waits.clear()
+    with pytest.raises(SelfExplainError, match=r"cannot be reached \(Network error.*the same command continues"):
+        publish(finished, "lab", Options(), space)
+    assert hub.waits == [1, 2, 4, 8, 16]
 
 
 def _nothing_pushed(hub):

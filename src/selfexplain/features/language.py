@@ -142,9 +142,7 @@ def describe_all(endpoint: Endpoint, requests: Sequence[Request]) -> list[str | 
     return [None if reply is None else parse_description(reply) for reply in replies]
 
 
-def predict_each(
-    endpoint: Endpoint, asked: Sequence[tuple[str, Sequence[str]]]
-) -> list[NDArray[np.float64] | None]:
+def predict_each(endpoint: Endpoint, asked: Sequence[tuple[str, Sequence[str]]]) -> list[NDArray[np.float64] | None]:
     """Foretold strengths `(n_tokens,)` for each (description, tokens); None where there was no readable reply."""
     replies = endpoint.ask([simulate_request(*one) for one in asked], "simulating features")
     return [

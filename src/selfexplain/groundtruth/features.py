@@ -58,7 +58,9 @@ class Described:
     simulator_score: float | None
 
 
-def layers_and_token_ids(config: FeatureConfig, target: Target, corpus: Sequence[str]) -> tuple[list[int], list[list[int]]]:
+def layers_and_token_ids(
+    config: FeatureConfig, target: Target, corpus: Sequence[str]
+) -> tuple[list[int], list[list[int]]]:
     """The layers asked for, and the token ids of the corpus.
 
     Raises:

@@ -93,9 +93,12 @@ def publish(run_dir: Path, org: str, options: Options, space: Path | None) -> li
         for repository in plan.repositories:
             _check_name(api, repository, options)
         done = [_push(api, repository, options, may_create) for repository in plan.repositories]
-        if space is not None:
+        on_main = options.revision is None and not options.create_pr
+        if space is not None and on_main:  # elsewhere the Space shows what main holds, and its README names the model
             _name_model_to_space(api, plan)
-        if may_create and not options.create_pr:
+        if options.create_pr:
+            logger.info("the collection stays as it is: nothing is in it before the pull requests are merged")
+        elif may_create:
             done.append(_collect(api, plan, options.private))
         else:
             logger.warning("no collection: this needs the right to create in %s", org)
@@ -323,23 +326,29 @@ def _token_for(kind: str, name: str) -> Iterator[None]:
 
 
 def _insist(call: Callable[..., T], *args: Any, **kwargs: Any) -> T:
-    """Make a call again while it fails for reasons that pass: 429, 5xx, a commit in between, timeouts, broken lines."""
+    """Make a call again while it fails for reasons that pass: 429, 5xx, a commit in between, timeouts, broken lines.
+
+    What an upload broke of is a RuntimeError of huggingface_hub around it, or, under Xet, an error of Python's own.
+    """
     from huggingface_hub import get_session
-    from huggingface_hub.errors import HfHubHTTPError, HTTPError
+    from huggingface_hub.errors import HfHubHTTPError, HTTPError, OfflineModeIsEnabled
 
     wait = FIRST_WAIT
     for left in range(TRIES - 1, -1, -1):
         try:
             get_session().timeout = TIMEOUT
             return call(*args, **kwargs)
-        except HTTPError as error:
-            response = error.response if isinstance(error, HfHubHTTPError) else None
+        except OfflineModeIsEnabled:
+            raise
+        except (HTTPError, ConnectionError, TimeoutError, RuntimeError) as error:
+            cause = error.__cause__ if isinstance(error, RuntimeError) and error.__cause__ else error
+            response = cause.response if isinstance(cause, HfHubHTTPError) else None
             passes = response is None or response.status_code in (408, 409, 412, 429) or response.status_code >= 500
             if not left or not passes:
-                raise
+                raise (ConnectionError(str(cause)) if isinstance(cause, RuntimeError) else cause) from None
             asked = response.headers.get("Retry-After", "") if response is not None else ""
             wait = max(wait, float(asked)) if asked.isdigit() else wait
-            reason = response.status_code if response is not None else type(error).__name__
+            reason = response.status_code if response is not None else type(cause).__name__
             logger.warning("%s: %s; trying again in %g s", args[0] if args else call.__name__, reason, wait)
             time.sleep(wait)
             wait *= 2
@@ -382,7 +391,7 @@ def errors_told(api: "HfApi", org: str) -> Iterator[None]:
         else:
             advice = f"Change what it refuses and publish again. {again}"
         raise SelfExplainError(_without_token(f"{api.endpoint} refused ({status}): {said} {advice}", api)) from error
-    except HTTPError as error:
+    except (HTTPError, ConnectionError, TimeoutError) as error:
         raise SelfExplainError(
             _without_token(
                 f"{api.endpoint} cannot be reached ({error}). Check the network and HF_ENDPOINT. {again}", api
