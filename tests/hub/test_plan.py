@@ -6,17 +6,26 @@ import shutil
 import pytest
 import yaml
 
+from hub.conftest import update_manifest
 from selfexplain.errors import SelfExplainError
 from selfexplain.publishing import plan as planning
 from selfexplain.publishing.plan import make_plan
 
 
-def update_manifest(run_dir):
-    """As if the run had written the files as they are now."""
-    manifest = json.loads((run_dir / "manifest.json").read_text())
-    for stage in manifest["stages"].values():
-        stage["outputs"] = {path: (run_dir / path).stat().st_size for path in stage["outputs"]}
-    (run_dir / "manifest.json").write_text(json.dumps(manifest))
+def rename(run_dir, name):
+    """The same run, as if its target had been called `name`; its rows too."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    for path in (*run_dir.rglob("*.json"), *run_dir.rglob("*.md"), run_dir / "recipe.yaml"):
+        text = path.read_text().replace("selfexplain/tiny-world", "/data/texts/corpus.jsonl")
+        path.write_text(text.replace("selfexplain/tiny", name))
+    for path in run_dir.rglob("*.parquet"):
+        rows = pq.read_table(path)
+        index = rows.schema.get_field_index("target_model")
+        names = pa.array([name] * len(rows), rows.schema.field(index).type)
+        pq.write_table(rows.set_column(index, rows.schema.field(index), names), path)
+    update_manifest(run_dir)
 
 
 def plan(run_dir, tmp_path, **options):
@@ -69,7 +78,7 @@ def test_a_run_on_a_directory_is_published_under_one_public_name(on_directory, t
         strings = [
             table[name].to_pylist() for name in table.column_names if table.schema.field(name).type == pa.string()
         ]
-        assert not [value for column in strings for value in column if path in value or "ownmodel" in value]
+        assert not [value for column in strings for value in column if value and (path in value or "ownmodel" in value)]
         assert set(table["target_model"].to_pylist()) == {"someone/mine"}
     config = json.loads(files["explainer", "config.json"].read_text())
     assert config["base_model_name_or_path"] == config["target"]["model"] == "someone/mine"
@@ -167,7 +176,7 @@ def local_path_in_rows(run_dir):
 
 def secret(run_dir):
     path = run_dir / "predictions" / "input_ablation.jsonl"
-    path.write_text(path.read_text() + json.dumps({"group": "x", "note": "hf_" + "Z9" * 17}) + "\n")
+    path.write_text(path.read_text() + json.dumps({"group": "x", "answers": {}, "note": "hf_" + "Z9" * 17}) + "\n")
     update_manifest(run_dir)
 
 
@@ -197,7 +206,7 @@ def bad_name(run_dir):
         (local_path, ["adapter_config.json names /home/someone/models/tiny", "a path of this machine"]),
         (local_path_in_a_sentence, ["results.json names /home/someone/texts.jsonl", "a path of this machine"]),
         (local_path_in_rows, ["selfexplain--tiny/test.parquet name /home/someone/saes", "Build the dataset again"]),
-        (secret, ["predictions/input_ablation.jsonl holds a Hugging Face token", "revoke it"]),
+        (secret, ["run/predictions/input_ablation.jsonl holds a Hugging Face token", "revoke it"]),
         (private_key, ["statistics.json holds a private key"]),
         (bad_name, ["lab/mine and yours-selfexplainer is no name", "Change `name` in the recipe"]),
     ],

@@ -7,7 +7,7 @@ import re
 import pytest
 from typer.testing import CliRunner
 
-from hub.conftest import MODEL
+from hub.conftest import MODEL, update_manifest
 from hub.server import TOKEN, Fault
 from selfexplain.cli import app
 from selfexplain.errors import SelfExplainError
@@ -66,6 +66,7 @@ def test_dry_run_lists_every_file_with_its_size_and_asks_nobody(hub, pushed, fin
             assert path == ".gitattributes" or re.search(rf"^ +[\d.]+ \w?B  {re.escape(path)}$", shown.output, re.M), (
                 path
             )
+    assert "collection lab: quickstart self-explainer" in shown.output
 
 
 def test_what_belongs_to_other_runs_stays_and_what_this_run_left_goes(hub_with_run, run_dir, space):
@@ -74,13 +75,51 @@ def test_what_belongs_to_other_runs_stays_and_what_this_run_left_goes(hub_with_r
     repo.commit({**repo.files, "notes.md": b"by hand", "lora/old.safetensors": b"old"}, "by hand", "main")
     _as_another_target(run_dir, "lab/other-target")
     hub.add("model", "lab/other-target", {"README.md": b"---\nlicense: mit\n---\n"})
-    publish(run_dir, "lab", Options(), space)
+    publish(run_dir, "lab", Options(replace=True), space)
     assert "notes.md" in hub.repo(MODEL).files and "lora/old.safetensors" not in hub.repo(MODEL).files
 
     files = hub.repo(PATCHING).files
     assert {path.split("/")[0] for path in files if "/" in path} == {"selfexplain--tiny", "lab--other-target"}
     card = files["README.md"].decode()
     assert card.count("config_name") == 2 and "| `selfexplain--tiny` |" in card and "| `lab--other-target` |" in card
+
+
+def test_another_run_is_not_overwritten_unless_that_is_meant(hub_with_run, run_dir, space):
+    hub, recipe = hub_with_run, run_dir / "recipe.yaml"
+    was = recipe.read_text()
+    recipe.write_text(was.replace("name: quickstart", "name: tiny", 1))
+    with pytest.raises(SelfExplainError, match=r"-features: selfexplain--tiny there is of another run \(recipe quick"):
+        publish(run_dir, "lab", Options(), space)
+    recipe.write_text(was)
+    _as_another_target(run_dir, "lab/other-target")
+    hub.add("model", "lab/other-target", {"README.md": b"---\nlicense: mit\n---\n"})
+    with pytest.raises(SelfExplainError, match=r"-results: quickstart there .*target selfexplain/tiny.*--replace"):
+        publish(run_dir, "lab", Options(), space)
+    assert hub.writes() == []
+    publish(run_dir, "lab", Options(replace=True), space)
+    assert "- `lab/other-target`: mit" in hub.repo(PATCHING).files["README.md"].decode().splitlines()
+
+
+def test_results_of_runs_with_other_systems_are_one_table(hub_with_run, run_dir, tmp_path, space):
+    from datasets import load_dataset
+
+    hub, path = hub_with_run, run_dir / "predictions" / "activation_patching.jsonl"
+    _as_another_target(run_dir, "lab/other-target")
+    hub.add("model", "lab/other-target")
+    recipe, results = run_dir / "recipe.yaml", run_dir / "results.json"
+    recipe.write_text(recipe.read_text().replace("name: quickstart", "name: another", 1))
+    results.write_text(results.read_text().replace('"recipe": "quickstart"', '"recipe": "another"'))
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    few = [{**row, "answers": {"explainer": row["answers"]["explainer"], "majority": True}} for row in rows]
+    path.write_text("".join(json.dumps(row) + "\n" for row in few))
+    update_manifest(run_dir)
+    publish(run_dir, "lab", Options(), space)
+    for name, content in hub.repo("datasets/lab/selfexplain-results").files.items():
+        (tmp_path / "results" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "results" / name).write_bytes(content)
+    table = load_dataset(str(tmp_path / "results"), "activation_patching", cache_dir=str(tmp_path / "cache"))["test"]
+    systems = [{entry["system"] for entry in row["answers"]} for row in table]
+    assert len(systems) == 2 * len(rows) and {"explainer", "majority"} in systems and max(map(len, systems)) > 2
 
 
 def test_the_full_form_takes_the_place_of_the_adapter_form(hub_with_run, finished, space, tmp_path):
@@ -95,7 +134,7 @@ def test_the_full_form_takes_the_place_of_the_adapter_form(hub_with_run, finishe
     vector = adapters.capture("The capital of France is", layers=[1])[0, 4]
     assert whole.explain_feature(vector, 1).text == adapters.explain_feature(vector, 1).text
     card = files["README.md"].decode()
-    assert "base_model_relation: merge" in card and 'target = load_target("selfexplain/tiny")' in card
+    assert "base_model_relation: finetune" in card and 'target = load_target("selfexplain/tiny")' in card
 
 
 def test_a_branch_and_pull_requests(hub_with_run, finished, space):
@@ -313,7 +352,4 @@ def _as_another_target(run_dir, name):
     """The same run, as if its target had another name."""
     for path in (*run_dir.rglob("*.json"), run_dir / "recipe.yaml"):
         path.write_text(path.read_text().replace("selfexplain/tiny", name).replace(f"{name}-world", "corpus.jsonl"))
-    manifest = json.loads((run_dir / "manifest.json").read_text())
-    for stage in manifest["stages"].values():
-        stage["outputs"] = {path: (run_dir / path).stat().st_size for path in stage["outputs"]}
-    (run_dir / "manifest.json").write_text(json.dumps(manifest))
+    update_manifest(run_dir)

@@ -5,7 +5,7 @@ import fnmatch
 import json
 import re
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -41,10 +41,11 @@ _SECRETS = {
 
 @dataclass(frozen=True)
 class File:
-    """A file on this machine, and its path in the repository."""
+    """A file on this machine, and its path in the repository; `written_from` is the one it was made of, if any."""
 
     path: str
     source: Path
+    written_from: Path | None = None
 
     @property
     def size(self) -> int:
@@ -89,8 +90,10 @@ def make_plan(
     full: bool = False,
     base: str | None = None,
     licence: cards.Licence | None = None,
+    licences: Mapping[str, str] | None = None,
     space: Path | None = None,
     earlier: Mapping[str, Path] | None = None,
+    replace: bool = False,
 ) -> Plan:
     """Plan the repositories of a finished run: ground truth, results, model and Space, in the order of pushing.
 
@@ -100,12 +103,14 @@ def make_plan(
         full: merge the trained weights into the base instead of naming it.
         base: id on the Hub of a base that the run read from a directory.
         licence: of the base.
+        licences: of the target and of what the rows were made from, by name, where they are known.
         space: the files of the Space.
-        earlier: by id of a dataset repository, a directory with the small files that other runs published there.
+        earlier: by id of a dataset repository, a directory with the small files that runs published there.
+        replace: take the place of another run that was published under the same name.
 
     Raises:
-        SelfExplainError: the run is unfinished or does not fit together, names a base that others cannot load, or holds
-            local paths, secrets or files that the Hub would not take.
+        SelfExplainError: the run is unfinished or does not fit together, would replace another one, names a base that
+            others cannot load, or holds local paths, secrets or files that the Hub would not take.
     """
     recipe = check_finished(run_dir)
     earlier = earlier or {}
@@ -116,8 +121,13 @@ def make_plan(
     if full:
         _merge(run_dir, public, words)
     recipe = cards.read_recipe(public)
+    if not replace:
+        _check_replaced(recipe, names, earlier)
     repositories = [
-        *(_dataset(public, task, names, staging, earlier.get(names.dataset(task))) for task in recipe["tasks"]),
+        *(
+            _dataset(public, task, names, staging, earlier.get(names.dataset(task)), licences or {})
+            for task in recipe["tasks"]
+        ),
         _results(public, recipe, names, staging, earlier.get(names.results)),
         _model(public, recipe, names, staging, licence),
     ]
@@ -128,8 +138,9 @@ def make_plan(
     for file in (file for part in repositories for file in part.files if file.source.suffix == ".parquet"):
         _check_rows(file)
     texts = [file for part in repositories for file in part.files if file.source.suffix in _TEXT]
-    for file in sorted(texts, key=lambda file: not file.source.is_relative_to(public)):  # causes before consequences
-        _check_text(file, run_dir / file.source.relative_to(public) if file.source.is_relative_to(public) else None)
+    origins = [(file, file.written_from or file.source) for file in texts]
+    for file, origin in sorted(origins, key=lambda pair: not pair[1].is_relative_to(public)):  # causes first
+        _check_text(file, run_dir / origin.relative_to(public) if origin.is_relative_to(public) else None)
     return Plan(recipe, names, tuple(repositories))
 
 
@@ -239,13 +250,12 @@ def _reword(text: str, words: Mapping[str, str], bare_anywhere: bool = False) ->
         bare_anywhere: replace a name without a separator wherever it stands alone, not only as the value of a key that
             names a model: in running text it may be any word.
     """
-    paths, bare = (sorted((w for w in words if ("/" in w) is slash), key=len, reverse=True) for slash in (True, False))
-    patterns = [rf"(?<![\w./~-]){re.escape(word)}(?![\w-])" for word in (*paths, *(bare if bare_anywhere else ()))]
-    if not bare_anywhere:
-        patterns += [
-            rf"""(?:(?<=^target: )|(?<=^explainer: )|(?<="name": ")|(?<="model_name": ")){re.escape(word)}(?="|$)"""
-            for word in bare
-        ]
+    longest_first = sorted(words, key=len, reverse=True)
+    anywhere = [word for word in longest_first if "/" in word or bare_anywhere]
+    as_value = [word for word in longest_first if word not in anywhere]
+    patterns = [rf"(?<![\w./~-]){re.escape(word)}(?![\w-])" for word in anywhere]
+    key = r"""(?:(?<=^target: )|(?<=^explainer: )|(?<="name": ")|(?<="model_name": "))"""
+    patterns += [rf"{key}{re.escape(word)}(?=\"|$)" for word in as_value]
     return re.sub("|".join(patterns), lambda found: words[found[0]], text, flags=re.M)
 
 
@@ -276,10 +286,45 @@ def _merge(run_dir: Path, public: Path, words: Mapping[str, str]) -> None:
             file.write_text(_reword(file.read_text(encoding="utf-8"), words), encoding="utf-8")
 
 
-def _dataset(public: Path, task: str, names: Names, staging: Path, earlier: Path | None) -> Repository:
+def _check_replaced(recipe: Mapping[str, Any], names: Names, earlier: Mapping[str, Path]) -> None:
+    """Raise SelfExplainError where another run's rows about the target, or results of a recipe of that name, lie."""
+    rows, results = f"{configuration(recipe['target'])}/card.json", f"{recipe['name']}/results.json"
+    there: dict[tuple[str, str], Callable[[Any], dict[str, Any]]] = {
+        **{(names.dataset(task), rows): lambda card: _run_of_recipe(card["recipe"]) for task in recipe["tasks"]},
+        (names.results, results): _run_of_results,
+    }
+    own = _run_of_recipe(recipe)
+    for (repository, name), run_of in there.items():
+        path = earlier.get(repository, Path()) / name
+        found = run_of(cards.read_json(path)) if path.is_file() else own
+        if found != own:
+            other = ", ".join(f"{key} {value}" for key, value in found.items() if value != own[key])
+            instead = "publish to another --org" if name == rows else "change `name` in the recipe"
+            raise SelfExplainError(
+                f"{repository}: {name.partition('/')[0]} there is of another run ({other}), which this one would "
+                f"replace. If that is meant, add --replace; else {instead}."
+            )
+
+
+def _run_of_recipe(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """What makes two runs different ones."""
+    explainer = recipe["explainer"] or recipe["target"]
+    return {"recipe": recipe["name"], "target": recipe["target"], "explainer": explainer, "seed": recipe["seed"]}
+
+
+def _run_of_results(results: Mapping[str, Any]) -> dict[str, Any]:
+    target, explainer = results["target"]["name"], results["explainer"]["name"]
+    seed = results["environment"]["seed"]
+    return {"recipe": results["recipe"], "target": target, "explainer": explainer, "seed": seed}
+
+
+def _dataset(
+    public: Path, task: str, names: Names, staging: Path, earlier: Path | None, licences: Mapping[str, str]
+) -> Repository:
     """One configuration a target; those of earlier runs stay, and the card tells of all."""
     own = cards.read_configuration(public, task)
-    own = dataclasses.replace(own, name=configuration(own.recipe["target"]))
+    told = {name: licences[name] for name in (own.recipe["target"], own.source[0]) if name in licences}
+    own = dataclasses.replace(own, name=configuration(own.recipe["target"]), licences=told)
     directory = public / "datasets" / task
     facts = _staged(staging / own.name / f"{task}.json", json.dumps(dataclasses.asdict(own), indent=1) + "\n")
     card_facts = [cards.Configuration(**cards.read_json(path)) for path in _earlier(earlier, "*/card.json", own.name)]
@@ -311,10 +356,10 @@ def _results(public: Path, recipe: Mapping[str, Any], names: Names, staging: Pat
         File(f"{name}/results.json", public / "results.json"),
         File(f"{name}/recipe.yaml", public / "recipe.yaml"),
         *(
-            File(f"{name}/{part}/{path}", file)
-            for part in ("predictions", "figures")
-            for path, file in _tree(public / part)
+            File(f"{name}/predictions/{path}", _staged(staging / "predictions" / path, _answers(file)), file)
+            for path, file in _tree(public / "predictions")
         ),
+        *(File(f"{name}/figures/{path}", file) for path, file in _tree(public / "figures")),
     ]
     return Repository("dataset", names.results, "results", _sorted(files), (f"{name}/*",))
 
@@ -337,6 +382,19 @@ def _scores(results: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
                     "n_test": result["n_test"],
                     "n_groups": result["n_groups"],
                 }
+
+
+def _answers(predictions: Path) -> str:
+    """The rows of a run's predictions with the answers as a list: runs whose systems differ then make one table."""
+    rows = [json.loads(line) for line in predictions.read_text(encoding="utf-8").splitlines()]
+    for row in rows:
+        row["answers"] = [{"system": system, "answer": _said(answer)} for system, answer in row["answers"].items()]
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+
+def _said(answer: str | bool) -> str:
+    """An answer in words: of rules that only tell whether the output changes, too."""
+    return answer if isinstance(answer, str) else "changed" if answer else "unchanged"
 
 
 def _model(
