@@ -49,7 +49,7 @@ def main(ids, out):
         streamed = next(iter(load_dataset(name, split="test", streaming=True)))
         seen[name] = {"rows": {split: len(part) for split, part in rows.items()}, "first": rows["test"][0] == streamed}
     answers = load_dataset(ids["results"], "activation_patching")["test"]
-    seen["answers"] = sorted(answers[0]["answers"])
+    seen["answers"] = sorted(entry["system"] for entry in answers[0]["answers"])
 
     seen["snippets"] = {}
     for kind, name in [("model", ids["model"]), *(("dataset", name) for name in (*ids["datasets"], ids["results"]))]:

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -20,7 +21,7 @@ TEXT = "The capital of France is"
 
 @pytest.fixture
 def hub(monkeypatch, tmp_path):
-    """A Hub with the clients of this process pointed at it; it waits little between tries."""
+    """A Hub with the clients of this process pointed at it; `waits` are the seconds they would wait between tries."""
     with Hub() as hub:
         point_clients_at(hub, monkeypatch, tmp_path / "hub-cache")
         yield hub
@@ -63,7 +64,9 @@ def point_clients_at(hub, monkeypatch, cache):
         "HF_HUB_CACHE": str(cache),
     }.items():
         monkeypatch.setattr(constants, name, value)
+    hub.waits = []
     monkeypatch.setattr(huggingface_hub.utils._http.time, "sleep", lambda _: None)
+    monkeypatch.setattr(publishing, "time", SimpleNamespace(sleep=hub.waits.append))
     monkeypatch.setattr(publishing, "TIMEOUT", 5.0)
 
 
@@ -81,6 +84,40 @@ def space(tmp_path_factory):
     (path / "app.py").write_text("import os\n\nprint(os.environ['SELFEXPLAIN_EXPLAINER'])\n")
     (path / "requirements.txt").write_text("selfexplain\n")
     return path
+
+
+@pytest.fixture(scope="session")
+def on_directory(tmp_path_factory):
+    """A finished run on a model directory and a text, both named as typed beside them: `ownmodel`, `./texts.txt`."""
+    from selfexplain import tiny
+    from selfexplain.groundtruth.sources import TINY_WORLD, read_corpus
+    from selfexplain.recipes.recipe import load_recipe
+    from selfexplain.recipes.run import run
+
+    path = tmp_path_factory.mktemp("own")
+    shutil.copytree(tiny.resolve("selfexplain/tiny"), path / "ownmodel")
+    texts = read_corpus(TINY_WORLD, 0).texts[:500]
+    (path / "texts.txt").write_text("".join(text.replace("\n", " ") + "\n" for text in texts))
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.chdir(path)
+        few = [
+            "layers=[1]", "n_saes=1", "n_features=48", "n_tokens=3000", "n_candidates=1", "min_active=2",
+            "rows_per_feature=1",
+        ]  # fmt: skip
+        values = [
+            "target=ownmodel", "corpus=./texts.txt", "tasks=[feature_description]", "training.epochs=0.05",
+            "evaluation.rows_limit=2", "evaluation.selfie_rows=0", "evaluation.n_resamples=10",
+            *(f"feature_description.{value}" for value in few),
+        ]  # fmt: skip
+        return run(load_recipe("quickstart", values), path / "run")
+
+
+def update_manifest(run_dir):
+    """As if the run had written the files as they are now."""
+    manifest = json.loads((run_dir / "manifest.json").read_text())
+    for stage in manifest["stages"].values():
+        stage["outputs"] = {path: (run_dir / path).stat().st_size for path in stage["outputs"]}
+    (run_dir / "manifest.json").write_text(json.dumps(manifest))
 
 
 @pytest.fixture

@@ -108,9 +108,12 @@ class Hub:
         self.server.server_close()
 
     def copy_of(self, other: "Hub") -> None:
-        """Hold what another Hub holds."""
+        """Hold what another Hub holds, with the links of its cards leading here."""
         for name in ("repos", "objects", "collections"):
             setattr(self, name, copy.deepcopy(getattr(other, name)))
+        for commit in (commit for repo in self.repos.values() for commit in repo.commits.values()):
+            if "README.md" in commit.files:
+                commit.files["README.md"] = commit.files["README.md"].replace(other.url.encode(), self.url.encode())
 
     @property
     def environment(self) -> dict[str, str]:

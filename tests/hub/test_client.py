@@ -52,6 +52,8 @@ def test_the_space_lists_the_model_and_holds_every_file(pushed, space):
 
 def test_every_repository_links_to_the_others(pushed):
     linked = {name: pushed.repo(name).files["README.md"].decode() for name in (MODEL, "datasets/" + DATASETS[1])}
-    assert all(f"https://huggingface.co/datasets/{name}" in linked[MODEL] for name in DATASETS)
-    assert "https://huggingface.co/spaces/lab/quickstart-explainer" in linked[MODEL]
-    assert f"https://huggingface.co/{MODEL}" in linked["datasets/" + DATASETS[1]]
+    hub = pushed.url  # of HF_ENDPOINT
+    assert all(f"({hub}/datasets/{name})" in linked[MODEL] for name in DATASETS)
+    assert f"({hub}/spaces/lab/quickstart-explainer)" in linked[MODEL]
+    assert f"({hub}/{MODEL})" in linked["datasets/" + DATASETS[1]]
+    assert not any("https://huggingface.co" in card for card in linked.values())

@@ -26,11 +26,21 @@ def in_reach(hub_with_run, finished, real_space, tmp_path, monkeypatch):
 def test_commands(in_reach):
     assert len(COMMANDS) >= 5
     for command in COMMANDS:
+        hub = in_reach
+        hub.log.clear()
         program, *arguments = shlex.split(command)
         assert program == "selfexplain"
         shown = CliRunner().invoke(app, arguments)
         assert shown.exit_code == 0, f"{command}\n{shown.output}"
-        assert bool(in_reach.writes("my-lab")) == (command not in COMMANDS[:1])
+        ours = {name: repo for (_, name), repo in hub.repos.items() if name.startswith("my-lab/")}
+        if "--dry-run" in command:
+            assert hub.log == [] and not ours
+        elif "--revision draft" in command:
+            assert all("draft" in repo.refs for repo in ours.values()) and not hub.writes("/commit/main")
+        elif "--create-pr" in command:
+            assert hub.writes() == []  # main is what the run is
+        elif "publish" in command:
+            assert hub.writes("my-lab") and len(ours) == 6
     for name in re.findall(r"`(my-lab/[\w.-]+)`", PAGE.split("## Load")[0]):
         assert any(known == name for _, known in in_reach.repos), name
 

@@ -6,17 +6,10 @@ import shutil
 import pytest
 import yaml
 
+from hub.conftest import update_manifest
 from selfexplain.errors import SelfExplainError
 from selfexplain.publishing import plan as planning
 from selfexplain.publishing.plan import make_plan
-
-
-def update_manifest(run_dir):
-    """As if the run had written the files as they are now."""
-    manifest = json.loads((run_dir / "manifest.json").read_text())
-    for stage in manifest["stages"].values():
-        stage["outputs"] = {path: (run_dir / path).stat().st_size for path in stage["outputs"]}
-    (run_dir / "manifest.json").write_text(json.dumps(manifest))
 
 
 def rename(run_dir, name):
@@ -64,23 +57,45 @@ def test_scores_are_rows_of_a_table(finished, tmp_path):
     assert row["value"] == truth["activation_patching"]["scores"]["explainer"][row["metric"]]["value"]
 
 
-def test_a_run_on_a_directory_is_published_under_public_names(run_dir, tmp_path):
+def test_a_run_on_a_directory_is_published_under_one_public_name(on_directory, tmp_path):
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    rename(run_dir, "/data/models/mine")
-    with pytest.raises(SelfExplainError, match=r"/data/models/mine, which nobody else can load.*--full.*--base ID"):
-        plan(run_dir, tmp_path)
-    found = plan(run_dir, tmp_path, base="someone/mine")
-    for repository in found.repositories:
-        for file in repository.files:
-            if file.source.suffix in (".json", ".jsonl", ".yaml", ".md"):
-                assert "/data/" not in file.source.read_text(), file.path
-            if file.source.suffix == ".parquet":
-                assert set(pq.read_table(file.source)["target_model"].to_pylist()) == {"someone/mine"}
-    model = next(repository for repository in found.repositories if repository.kind == "model")
-    config = json.loads(next(file.source for file in model.files if file.path == "config.json").read_text())
-    assert config["base_model_name_or_path"] == "someone/mine"
-    assert "/data/models/mine" in (run_dir / "recipe.yaml").read_text()  # the run stays as it is
+    path = str(on_directory.parent)
+    with pytest.raises(SelfExplainError, match=rf"{path}/ownmodel, which nobody else can load.*--full.*--base ID"):
+        plan(on_directory, tmp_path)
+    files = {
+        (part.title, file.path): file.source
+        for part in plan(on_directory, tmp_path, base="someone/mine").repositories
+        for file in part.files
+    }
+    rows = [source for (_, name), source in files.items() if name.endswith(".parquet")]
+    assert len(rows) == 3
+    for source in files.values():
+        assert path.encode() not in source.read_bytes() and b"./texts" not in source.read_bytes()
+    for source in rows:
+        table = pq.read_table(source)
+        strings = [
+            table[name].to_pylist() for name in table.column_names if table.schema.field(name).type == pa.string()
+        ]
+        assert not [value for column in strings for value in column if value and (path in value or "ownmodel" in value)]
+        assert set(table["target_model"].to_pylist()) == {"someone/mine"}
+    config = json.loads(files["explainer", "config.json"].read_text())
+    assert config["base_model_name_or_path"] == config["target"]["model"] == "someone/mine"
+    recipe = yaml.safe_load(files["explainer", "recipe.yaml"].read_text())
+    assert (recipe["name"], recipe["target"], recipe["corpus"]) == ("quickstart", "someone/mine", "texts.txt")
+    assert json.loads(files["results", "quickstart/results.json"].read_text())["target"]["name"] == "someone/mine"
+    assert ("ground truth: feature_description", "someone--mine/test.parquet") in files  # where the Space looks
+    assert "target: ownmodel" in (on_directory / "recipe.yaml").read_text()  # the run stays as it is
+
+
+def test_a_name_is_replaced_where_it_is_one():
+    words = {"/data/mine": "me/mine", "./mine": "me/mine", "mine": "me/mine"}
+    text = "name: mine\ntarget: mine\nsaes: /data/mine/saes\nnote: mine, /data/mine2 and a/./mine\n"
+    assert planning._reword(text, words) == (
+        "name: mine\ntarget: me/mine\nsaes: me/mine/saes\nnote: mine, /data/mine2 and a/./mine\n"
+    )
+    assert planning._reword('{"name": "mine", "word": "mine"}', words) == '{"name": "me/mine", "word": "mine"}'
 
 
 def test_a_base_that_others_can_load_takes_no_other_name(finished, tmp_path):
@@ -140,9 +155,28 @@ def local_path(run_dir):
     update_manifest(run_dir)
 
 
+def local_path_in_a_sentence(run_dir):
+    path = run_dir / "results.json"
+    results = json.loads(path.read_text())
+    path.write_text(json.dumps({**results, "note": "made of '/home/someone/texts.jsonl'."}))
+    update_manifest(run_dir)
+
+
+def local_path_in_rows(run_dir):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    for path in (run_dir / "datasets" / "feature_description").glob("t*.parquet"):
+        rows = pq.read_table(path)
+        place = rows.schema.get_field_index("sae_release")
+        named = pa.array(["/home/someone/saes"] * len(rows), rows.schema.field(place).type)
+        pq.write_table(rows.set_column(place, rows.schema.field(place), named), path)
+    update_manifest(run_dir)
+
+
 def secret(run_dir):
     path = run_dir / "predictions" / "input_ablation.jsonl"
-    path.write_text(path.read_text() + json.dumps({"group": "x", "note": "hf_" + "Z9" * 17}) + "\n")
+    path.write_text(path.read_text() + json.dumps({"group": "x", "answers": {}, "note": "hf_" + "Z9" * 17}) + "\n")
     update_manifest(run_dir)
 
 
@@ -170,7 +204,9 @@ def bad_name(run_dir):
         (no_scores, ["has no scores of input_ablation"]),
         (other_rows, ["test.parquet has", "its statistics say"]),
         (local_path, ["adapter_config.json names /home/someone/models/tiny", "a path of this machine"]),
-        (secret, ["predictions/input_ablation.jsonl holds a Hugging Face token", "revoke it"]),
+        (local_path_in_a_sentence, ["results.json names /home/someone/texts.jsonl", "a path of this machine"]),
+        (local_path_in_rows, ["selfexplain--tiny/test.parquet name /home/someone/saes", "Build the dataset again"]),
+        (secret, ["run/predictions/input_ablation.jsonl holds a Hugging Face token", "revoke it"]),
         (private_key, ["statistics.json holds a private key"]),
         (bad_name, ["lab/mine and yours-selfexplainer is no name", "Change `name` in the recipe"]),
     ],

@@ -7,12 +7,12 @@ import re
 import pytest
 from typer.testing import CliRunner
 
-from hub.conftest import MODEL
+from hub.conftest import MODEL, update_manifest
 from hub.server import TOKEN, Fault
 from selfexplain.cli import app
 from selfexplain.errors import SelfExplainError
 from selfexplain.modeling.modeling_selfexplainer import SelfExplainerForCausalLM
-from selfexplain.publishing.hub import Options, publish
+from selfexplain.publishing.hub import Options, _insist, publish
 
 PATCHING = "datasets/lab/selfexplain-patching"
 REPOSITORIES = {
@@ -66,6 +66,7 @@ def test_dry_run_lists_every_file_with_its_size_and_asks_nobody(hub, pushed, fin
             assert path == ".gitattributes" or re.search(rf"^ +[\d.]+ \w?B  {re.escape(path)}$", shown.output, re.M), (
                 path
             )
+    assert "collection lab: quickstart self-explainer" in shown.output
 
 
 def test_what_belongs_to_other_runs_stays_and_what_this_run_left_goes(hub_with_run, run_dir, space):
@@ -74,13 +75,51 @@ def test_what_belongs_to_other_runs_stays_and_what_this_run_left_goes(hub_with_r
     repo.commit({**repo.files, "notes.md": b"by hand", "lora/old.safetensors": b"old"}, "by hand", "main")
     _as_another_target(run_dir, "lab/other-target")
     hub.add("model", "lab/other-target", {"README.md": b"---\nlicense: mit\n---\n"})
-    publish(run_dir, "lab", Options(), space)
+    publish(run_dir, "lab", Options(replace=True), space)
     assert "notes.md" in hub.repo(MODEL).files and "lora/old.safetensors" not in hub.repo(MODEL).files
 
     files = hub.repo(PATCHING).files
     assert {path.split("/")[0] for path in files if "/" in path} == {"selfexplain--tiny", "lab--other-target"}
     card = files["README.md"].decode()
     assert card.count("config_name") == 2 and "| `selfexplain--tiny` |" in card and "| `lab--other-target` |" in card
+
+
+def test_another_run_is_not_overwritten_unless_that_is_meant(hub_with_run, run_dir, space):
+    hub, recipe = hub_with_run, run_dir / "recipe.yaml"
+    was = recipe.read_text()
+    recipe.write_text(was.replace("name: quickstart", "name: tiny", 1))
+    with pytest.raises(SelfExplainError, match=r"-features: selfexplain--tiny there is of another run \(recipe quick"):
+        publish(run_dir, "lab", Options(), space)
+    recipe.write_text(was)
+    _as_another_target(run_dir, "lab/other-target")
+    hub.add("model", "lab/other-target", {"README.md": b"---\nlicense: mit\n---\n"})
+    with pytest.raises(SelfExplainError, match=r"-results: quickstart there .*target selfexplain/tiny.*--replace"):
+        publish(run_dir, "lab", Options(), space)
+    assert hub.writes() == []
+    publish(run_dir, "lab", Options(replace=True), space)
+    assert "- `lab/other-target`: mit" in hub.repo(PATCHING).files["README.md"].decode().splitlines()
+
+
+def test_results_of_runs_with_other_systems_are_one_table(hub_with_run, run_dir, tmp_path, space):
+    from datasets import load_dataset
+
+    hub, path = hub_with_run, run_dir / "predictions" / "activation_patching.jsonl"
+    _as_another_target(run_dir, "lab/other-target")
+    hub.add("model", "lab/other-target")
+    recipe, results = run_dir / "recipe.yaml", run_dir / "results.json"
+    recipe.write_text(recipe.read_text().replace("name: quickstart", "name: another", 1))
+    results.write_text(results.read_text().replace('"recipe": "quickstart"', '"recipe": "another"'))
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    few = [{**row, "answers": {"explainer": row["answers"]["explainer"], "majority": True}} for row in rows]
+    path.write_text("".join(json.dumps(row) + "\n" for row in few))
+    update_manifest(run_dir)
+    publish(run_dir, "lab", Options(), space)
+    for name, content in hub.repo("datasets/lab/selfexplain-results").files.items():
+        (tmp_path / "results" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "results" / name).write_bytes(content)
+    table = load_dataset(str(tmp_path / "results"), "activation_patching", cache_dir=str(tmp_path / "cache"))["test"]
+    systems = [{entry["system"] for entry in row["answers"]} for row in table]
+    assert len(systems) == 2 * len(rows) and {"explainer", "majority"} in systems and max(map(len, systems)) > 2
 
 
 def test_the_full_form_takes_the_place_of_the_adapter_form(hub_with_run, finished, space, tmp_path):
@@ -95,7 +134,7 @@ def test_the_full_form_takes_the_place_of_the_adapter_form(hub_with_run, finishe
     vector = adapters.capture("The capital of France is", layers=[1])[0, 4]
     assert whole.explain_feature(vector, 1).text == adapters.explain_feature(vector, 1).text
     card = files["README.md"].decode()
-    assert "base_model_relation: merge" in card and 'target = load_target("selfexplain/tiny")' in card
+    assert "base_model_relation: finetune" in card and 'target = load_target("selfexplain/tiny")' in card
 
 
 def test_a_branch_and_pull_requests(hub_with_run, finished, space):
@@ -110,6 +149,19 @@ def test_a_branch_and_pull_requests(hub_with_run, finished, space):
     assert all(len(hub.repo(name).requests) == 1 for name in REPOSITORIES)
     repo = hub.repo(MODEL)
     assert list(repo.files) == [".gitattributes"] and "config.json" in repo.head("refs/pr/1").files
+
+
+def test_what_is_not_on_main_changes_no_live_space(hub_with_run, finished, space):
+    hub = hub_with_run
+    live = hub.repo("spaces/lab/quickstart-explainer")
+    live.variables.clear()
+    publish(finished, "lab", Options(revision="draft"), space)
+    for name in REPOSITORIES:
+        hub.repo(name).commit({".gitattributes": b""}, "emptied", "main")
+    del hub.roles["lab"]  # whoever reads may propose
+    done = publish(finished, "lab", Options(create_pr=True), space)
+    assert {part.url.removeprefix(hub.url + "/") for part in done if part.changed} == REPOSITORIES
+    assert live.variables == {}
 
 
 def test_private(hub, finished, space):
@@ -145,6 +197,17 @@ def test_what_passes_is_waited_for(hub, finished, space, monkeypatch):
     assert len(collection["items"]) == len(REPOSITORIES)
 
 
+def test_waits_double_and_are_as_long_as_the_hub_asks(hub):
+    from huggingface_hub import HfApi
+
+    hub.add("model", MODEL)
+    asked = {"headers": {"Retry-After": "30"}, "code": 429}
+    hub.faults += [Fault("GET /api/models", code=503, times=2), Fault("GET /api/models", **asked)]
+    hub.faults += [Fault("GET /api/models", code=503)]
+    assert _insist(HfApi().model_info, MODEL).id == MODEL
+    assert hub.waits == [1, 2, 30, 60]
+
+
 def test_a_stale_answer_leads_to_no_second_commit(hub_with_run, finished, space):
     hub_with_run.faults.append(Fault(f"GET /api/models/{MODEL}$", kind="stale", times=2))
     publish(finished, "lab", Options(), space)
@@ -164,6 +227,29 @@ def test_after_a_break_the_same_command_continues(hub, finished, space):
     assert arrived and not set(arrived) & set(hub.writes("/_objects/"))  # no large file is sent twice
     assert hub.writes("datasets/.*/commit") == []
     assert len(commits(hub, MODEL)) == 2
+
+
+def test_an_upload_that_breaks_for_good_says_what_to_do(hub_with_run, finished, space, monkeypatch):
+    hub = hub_with_run
+    hub.repo(MODEL).commit({".gitattributes": b""}, "emptied", "main")
+    hub.objects.clear()
+    hub.faults.append(Fault("PUT /_objects/", kind="drop", times=10_000))
+    with pytest.raises(SelfExplainError, match=r"cannot be reached .*the same command continues"):
+        publish(finished, "lab", Options(), space)
+    assert hub.waits == [1, 2, 4, 8, 16]
+    hub.faults[:] = [Fault("PUT /_objects/", code=403, message="no room left", times=10_000)]
+    with pytest.raises(SelfExplainError, match=r"refused \(403\).*Ask for write access"):
+        publish(finished, "lab", Options(), space)
+
+    def broken(**_):
+        raise ConnectionError("Network error: connection refused")
+
+    monkeypatch.setattr("huggingface_hub._commit_api.is_xet_available", lambda: True)
+    monkeypatch.setattr("huggingface_hub._commit_api._upload_xet_files", broken)
+    hub.waits.clear()
+    with pytest.raises(SelfExplainError, match=r"cannot be reached \(Network error.*the same command continues"):
+        publish(finished, "lab", Options(), space)
+    assert hub.waits == [1, 2, 4, 8, 16]
 
 
 def _nothing_pushed(hub):
@@ -266,7 +352,4 @@ def _as_another_target(run_dir, name):
     """The same run, as if its target had another name."""
     for path in (*run_dir.rglob("*.json"), run_dir / "recipe.yaml"):
         path.write_text(path.read_text().replace("selfexplain/tiny", name).replace(f"{name}-world", "corpus.jsonl"))
-    manifest = json.loads((run_dir / "manifest.json").read_text())
-    for stage in manifest["stages"].values():
-        stage["outputs"] = {path: (run_dir / path).stat().st_size for path in stage["outputs"]}
-    (run_dir / "manifest.json").write_text(json.dumps(manifest))
+    update_manifest(run_dir)

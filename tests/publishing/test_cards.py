@@ -30,8 +30,9 @@ def run_dir(tmp_path):
         "seed": 3,
         "target": "selfexplain/tiny",
         "corpus": "corpus.jsonl",
+        "corpus_options": {"revision": None},
         "tasks": ["activation_patching"],
-        "activation_patching": {"n_pairs": 10},
+        "activation_patching": {"n_pairs": 10, "source": {"path": "lab/facts", "revision": "0123abc"}},
         "training": {**training, changed: 0.123},
     }
     results = {
@@ -228,11 +229,25 @@ def test_an_unfinished_run_is_named(run_dir):
         write_cards(run_dir)
 
 
+def test_cards_name_what_the_rows_were_made_from_and_its_licence(run_dir):
+    found = read_configuration(run_dir, "activation_patching")
+    card = dataset_card("activation_patching", [replace(found, licences={"lab/facts": "mit"})])
+    linked = "[lab/facts](https://huggingface.co/datasets/lab/facts) at 0123abc"
+    assert f"Made from {linked}." in card and "- `lab/facts`: mit" in card.splitlines()
+    assert f"activation patching on {linked}." in model_card(run_dir, "figures/")
+    assert "corpus.jsonl" not in card
+    recipe = {**found.recipe, "activation_patching": {"source": {"path": None, "revision": None}}}
+    assert "Made from `corpus.jsonl`." in dataset_card("activation_patching", [replace(found, recipe=recipe)])
+
+
 def test_sets_out_of_distribution_are_configurations_and_scores_of_their_own(run_dir):
     found = read_configuration(run_dir, "activation_patching")
     counts = {"activations": {"vectors": 9, "rows": 8}, "differences": {"vectors": 7, "rows": 7}}
     own = replace(found, statistics={**found.statistics, "out_of_distribution": counts})
-    card = dataset_card("feature_description", [replace(own, recipe={**own.recipe, "feature_description": {}})])
+    card = dataset_card(
+        "feature_description",
+        [replace(own, task="feature_description", recipe={**own.recipe, "feature_description": {}})],
+    )
     configs = RepoCard(card).data.to_dict()["configs"]
     assert configs[1:] == [
         {"config_name": name, "data_files": [{"split": "test", "path": f"{name}.parquet"}]} for name in counts

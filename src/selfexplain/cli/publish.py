@@ -17,6 +17,7 @@ def publish(
     revision: Annotated[str | None, typer.Option(help="Commit to this branch, not to main.")] = None,
     create_pr: Annotated[bool, typer.Option("--create-pr", help="Open pull requests instead.")] = False,
     base: Annotated[str | None, typer.Option(metavar="ID", help="Hub id of a base that was a directory.")] = None,
+    replace: Annotated[bool, typer.Option("--replace", help="Take the place of another run of that name.")] = False,
     debug: Debug = False,
 ) -> None:
     """Push a finished run to the Hub: datasets, results, model, Space and a collection that holds them."""
@@ -25,7 +26,7 @@ def publish(
         from selfexplain.resources import resource
 
         show_log()
-        options = hub.Options(full, private, revision, create_pr, base)
+        options = hub.Options(full, private, revision, create_pr, base, replace)
         space = resource("spaces/explainer")
         if dry_run:
             with hub.plan_only(Path(run_dir), org, options, space) as plan:
@@ -33,6 +34,7 @@ def publish(
                     typer.echo(f"{repository.kind} {repository.id}: {repository.title}, {_size(repository.size)}")
                     for file in repository.files:
                         typer.echo(f"  {_size(file.size):>9}  {file.path}")
+                typer.echo(f"collection {org}: {plan.names.collection(plan.recipe['name'])}, which holds all of these")
             return
         done = hub.publish(Path(run_dir), org, options, space)
         for part in done:

@@ -5,7 +5,7 @@ import json
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,7 @@ from selfexplain import tiny
 from selfexplain.errors import SelfExplainError
 from selfexplain.evaluation.config import EXPLAINED_BY
 from selfexplain.publishing.figures import change_counts, write_construction
-from selfexplain.publishing.names import DATASET_NAMES, Names
+from selfexplain.publishing.names import DATASET_NAMES, Names, is_hub_id
 from selfexplain.resources import resource
 
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 SPLITS = ("train", "validation", "test")
 TAG = "selfexplain"
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 @dataclass(frozen=True)
@@ -37,6 +36,8 @@ class Configuration:
         versions: of the libraries that made them.
         example: the first test row, prompt and completion.
         vectors_apart: whether each vector is kept once, in a file of its own.
+        task: of the rows.
+        licences: of target and source, by name, where they are known.
     """
 
     name: str
@@ -46,6 +47,12 @@ class Configuration:
     versions: Mapping[str, str]
     example: Mapping[str, str]
     vectors_apart: bool = False
+    task: str = ""
+    licences: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def source(self) -> tuple[str, str | None]:
+        return source_of(self.recipe, self.task)
 
     @property
     def out_of_distribution(self) -> Mapping[str, Mapping[str, Any]]:
@@ -144,8 +151,8 @@ def model_card(run_dir: Path, figures: str, names: Names | None = None, licence:
         licence=licence,
         merged=merged,
         apart=merged or config["target"].get("model") not in (None, config["base_model_name_or_path"]),
-        reachable=recipe["target"] in tiny.NAMES or _HUB_ID.fullmatch(recipe["target"]) is not None,
-        linked=_linked,
+        reachable=is_hub_id(recipe["target"]),
+        sources={task: source_of(recipe, task) for task in results["tasks"]},
     )
 
 
@@ -160,9 +167,9 @@ def dataset_card(task: str, configurations: Sequence[Configuration], names: Name
         task=task,
         configurations=configurations,
         front_matter=_dataset_front_matter(task, configurations),
+        licences={name: licence for found in configurations for name, licence in found.licences.items()},
         id=names.dataset(task) if names else f"datasets/{task}",
         names=names,
-        linked=_linked,
     )
 
 
@@ -183,9 +190,7 @@ def results_card(runs: Mapping[str, Mapping[str, Any]], names: Names) -> str:
         tags=[TAG, "interpretability", "leaderboard"],
         configs=[scores, *answers],
     ).to_yaml()
-    return _render(
-        "results_card.md.jinja", front_matter=front_matter, runs=runs, tasks=tasks, names=names, linked=_linked
-    )
+    return _render("results_card.md.jinja", front_matter=front_matter, runs=runs, tasks=tasks, names=names)
 
 
 def space_card(text: str, recipe: Mapping[str, Any], names: Names) -> str:
@@ -204,6 +209,14 @@ def read_recipe(run_dir: Path) -> dict[str, Any]:
     import yaml
 
     return yaml.safe_load(_read(run_dir / "recipe.yaml"))
+
+
+def source_of(recipe: Mapping[str, Any], task: str) -> tuple[str, str | None]:
+    """What a task's rows were made from, and its revision: the table that the recipe names, or else its corpus."""
+    table = recipe[task].get("source")
+    if table and table["path"]:
+        return table["path"], table["revision"]
+    return recipe["corpus"], recipe["corpus_options"]["revision"]
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -240,6 +253,7 @@ def read_configuration(run_dir: Path, task: str) -> Configuration:
         versions=results["environment"]["versions"],
         example=first,
         vectors_apart=(directory / "vectors.parquet").is_file(),
+        task=task,
     )
 
 
@@ -254,7 +268,7 @@ def _model_front_matter(
     from huggingface_hub import EvalResult, ModelCardData
 
     base = config["base_model_name_or_path"]
-    on_hub = isinstance(base, str) and _HUB_ID.fullmatch(base) is not None  # a directory is no name on the Hub
+    on_hub = isinstance(base, str) and is_hub_id(base)  # a directory is no name on the Hub
     datasets = {task: names.dataset(task) if names else DATASET_NAMES[task] for task in results["tasks"]}
     return ModelCardData(
         model_name=f"{recipe['name']}-selfexplainer",
@@ -262,7 +276,7 @@ def _model_front_matter(
         pipeline_tag="text-generation",
         **({key: value for key, value in dataclasses.asdict(licence).items() if value} if licence else {}),
         base_model=base if on_hub else None,
-        base_model_relation=("merge" if merged else "adapter") if on_hub else None,
+        base_model_relation=("finetune" if merged else "adapter") if on_hub else None,
         datasets=[*datasets.values()],
         tags=[TAG, "interpretability", *(task.replace("_", "-") for task in results["tasks"])],
         eval_results=[
@@ -335,7 +349,9 @@ def _changed_settings(training: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _render(template: str, **values: Any) -> str:
-    return _templates().get_template(template).render(**values)
+    from huggingface_hub import constants
+
+    return _templates().get_template(template).render(hub=constants.ENDPOINT, linked=_linked, **values)
 
 
 @cache
@@ -355,9 +371,11 @@ def _templates() -> "Environment":
 
 
 def _linked(name: str, kind: str = "") -> str:
-    """A model or dataset, as a link where it is on the Hub."""
-    if _HUB_ID.fullmatch(name) and name not in tiny.NAMES:
-        return f"[{name}](https://huggingface.co/{kind}{name})"
+    """A model or, of kind "datasets/", a dataset, as a link where it is on the Hub."""
+    from huggingface_hub import constants
+
+    if is_hub_id(name) and name not in (*tiny.NAMES, tiny.TINY_WORLD):
+        return f"[{name}]({constants.ENDPOINT}/{kind}{name})"
     return f"`{name}`"
 
 

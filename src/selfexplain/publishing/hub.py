@@ -5,7 +5,7 @@ import logging
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from selfexplain import __version__, tiny
 from selfexplain.errors import SelfExplainError
-from selfexplain.publishing.cards import TAG, Licence
+from selfexplain.publishing.cards import TAG, Licence, read_recipe, source_of
 from selfexplain.publishing.names import Names
 from selfexplain.publishing.plan import File, Plan, Repository, base_of, check_finished, is_local, make_plan
 
@@ -44,6 +44,7 @@ class Options:
         revision: the branch to commit to; None for main.
         create_pr: open a pull request in each repository instead.
         base: id on the Hub of a base that the run read from a directory.
+        replace: take the place of another run that was published under the same name.
     """
 
     full: bool = False
@@ -51,6 +52,7 @@ class Options:
     revision: str | None = None
     create_pr: bool = False
     base: str | None = None
+    replace: bool = False
 
     def __post_init__(self) -> None:
         if self.revision is not None and self.create_pr:
@@ -89,13 +91,17 @@ def publish(run_dir: Path, org: str, options: Options, space: Path | None) -> li
         may_create = _check_rights(api, org, options)
         base = options.base or base_of(run_dir)
         licence = None if is_local(base) or base in tiny.NAMES else _licence(api, base, options.full)
-        plan = _plan(api, run_dir, org, options, Path(staging), space, licence)
+        licences = _licences(api, run_dir)
+        plan = _plan(api, run_dir, org, options, Path(staging), space, licence, licences)
         for repository in plan.repositories:
             _check_name(api, repository, options)
         done = [_push(api, repository, options, may_create) for repository in plan.repositories]
-        if space is not None:
+        on_main = options.revision is None and not options.create_pr
+        if space is not None and on_main:  # elsewhere the Space shows what main holds, and its README names the model
             _name_model_to_space(api, plan)
-        if may_create and not options.create_pr:
+        if options.create_pr:
+            logger.info("the collection stays as it is: nothing is in it before the pull requests are merged")
+        elif may_create:
             done.append(_collect(api, plan, options.private))
         else:
             logger.warning("no collection: this needs the right to create in %s", org)
@@ -103,7 +109,14 @@ def publish(run_dir: Path, org: str, options: Options, space: Path | None) -> li
 
 
 def _plan(
-    api: "HfApi", run_dir: Path, org: str, options: Options, staging: Path, space: Path | None, licence: Licence | None
+    api: "HfApi",
+    run_dir: Path,
+    org: str,
+    options: Options,
+    staging: Path,
+    space: Path | None,
+    licence: Licence | None,
+    licences: Mapping[str, str],
 ) -> Plan:
     """Repositories that several runs share get a card about all of them: fetch what the others left."""
     names = Names(org)
@@ -123,7 +136,9 @@ def _plan(
                     local_dir=earlier[shared],
                 )
     return make_plan(
-        run_dir, org, staging, full=options.full, base=options.base, licence=licence, space=space, earlier=earlier
+        run_dir, org, staging,
+        full=options.full, base=options.base, licence=licence, licences=licences, space=space, earlier=earlier,
+        replace=options.replace,
     )  # fmt: skip
 
 
@@ -145,7 +160,7 @@ def _check_rights(api: "HfApi", org: str, options: Options) -> bool:
     if roles[org] == "read" or who.get("auth", {}).get("accessToken", {}).get("role") == "read":
         raise SelfExplainError(
             f"--org {org}: this login may read there and not write. Use a token with write access "
-            "(https://huggingface.co/settings/tokens), or ask for the role of a contributor."
+            f"({api.endpoint}/settings/tokens), or ask for the role of a contributor."
         )
     return True
 
@@ -165,7 +180,7 @@ def _licence(api: "HfApi", base: str, full: bool) -> Licence | None:
     except GatedRepoError as error:
         raise SelfExplainError(
             f"the base {base} is gated and this login has no access to it. Accept its conditions on "
-            f"https://huggingface.co/{base}, then publish again; the adapter form (without --full) needs no access."
+            f"{api.endpoint}/{base}, then publish again; the adapter form (without --full) needs no access."
         ) from error
     except RepositoryNotFoundError as error:
         raise SelfExplainError(
@@ -177,6 +192,27 @@ def _licence(api: "HfApi", base: str, full: bool) -> Licence | None:
     data: dict[str, Any] = info.card_data.to_dict() if info.card_data else {}
     fields = {key: data[key] for key in ("license", "license_name", "license_link") if isinstance(data.get(key), str)}
     return Licence(**fields) if "license" in fields else None
+
+
+def _licences(api: "HfApi", run_dir: Path) -> dict[str, str]:
+    """The licences of the target and of what the rows were made from, where they are on the Hub and name one."""
+    from huggingface_hub.errors import RepositoryNotFoundError
+
+    recipe = read_recipe(run_dir)
+    sources = {source_of(recipe, task)[0]: "dataset" for task in recipe["tasks"]}
+    found = {}
+    for name, kind in {**sources, recipe["target"]: "model"}.items():
+        if is_local(name) or name in (*tiny.NAMES, tiny.TINY_WORLD):
+            continue
+        try:
+            info: Any = _insist(api.repo_info, name, repo_type=kind)
+        except RepositoryNotFoundError:
+            logger.warning("%s is not on the Hub, or is private: the cards do not tell its licence", name)
+            continue
+        licence = info.card_data.get("license") if info.card_data else None
+        if licence:
+            found[name] = licence if isinstance(licence, str) else ", ".join(licence)
+    return found
 
 
 def _check_name(api: "HfApi", repository: Repository, options: Options) -> None:
@@ -325,23 +361,29 @@ def _token_for(kind: str, name: str) -> Iterator[None]:
 
 
 def _insist(call: Callable[..., T], *args: Any, **kwargs: Any) -> T:
-    """Make a call again while it fails for reasons that pass: 429, 5xx, a commit in between, timeouts, broken lines."""
+    """Make a call again while it fails for reasons that pass: 429, 5xx, a commit in between, timeouts, broken lines.
+
+    What an upload broke of is a RuntimeError of huggingface_hub around it, or, under Xet, an error of Python's own.
+    """
     from huggingface_hub import get_session
-    from huggingface_hub.errors import HfHubHTTPError, HTTPError
+    from huggingface_hub.errors import HfHubHTTPError, HTTPError, OfflineModeIsEnabled
 
     wait = FIRST_WAIT
     for left in range(TRIES - 1, -1, -1):
         try:
             get_session().timeout = TIMEOUT
             return call(*args, **kwargs)
-        except HTTPError as error:
-            response = error.response if isinstance(error, HfHubHTTPError) else None
+        except OfflineModeIsEnabled:
+            raise
+        except (HTTPError, ConnectionError, TimeoutError, RuntimeError) as error:
+            cause = error.__cause__ if isinstance(error, RuntimeError) and error.__cause__ else error
+            response = cause.response if isinstance(cause, HfHubHTTPError) else None
             passes = response is None or response.status_code in (408, 409, 412, 429) or response.status_code >= 500
             if not left or not passes:
-                raise
+                raise (ConnectionError(str(cause)) if isinstance(cause, RuntimeError) else cause) from None
             asked = response.headers.get("Retry-After", "") if response is not None else ""
             wait = max(wait, float(asked)) if asked.isdigit() else wait
-            reason = response.status_code if response is not None else type(error).__name__
+            reason = response.status_code if response is not None else type(cause).__name__
             logger.warning("%s: %s; trying again in %g s", args[0] if args else call.__name__, reason, wait)
             time.sleep(wait)
             wait *= 2
@@ -384,7 +426,7 @@ def errors_told(api: "HfApi", org: str) -> Iterator[None]:
         else:
             advice = f"Change what it refuses and publish again. {again}"
         raise SelfExplainError(_without_token(f"{api.endpoint} refused ({status}): {said} {advice}", api)) from error
-    except HTTPError as error:
+    except (HTTPError, ConnectionError, TimeoutError) as error:
         raise SelfExplainError(
             _without_token(
                 f"{api.endpoint} cannot be reached ({error}). Check the network and HF_ENDPOINT. {again}", api

@@ -6,7 +6,7 @@ import json
 import logging
 import re
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -26,13 +26,14 @@ MAX_FILES_IN_DIRECTORY = 10_000
 """Limits of the Hub: hub/storage-limits in its documentation."""
 
 _HUB_NAME = re.compile(r"[A-Za-z0-9](?:[\w.-]{0,94}[A-Za-z0-9])?")
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
-_CONTENT = ("tokenizer.json", "tokenizer_config.json", "card.json", "statistics.json")
+_CONTENT = ("tokenizer.json", "tokenizer_config.json", "injection_check.json", "card.json", "statistics.json")
 """What a model reads or wrote may look like a path and be none."""
 _NOT_PUBLISHED = ("manifest.json", "replies.sqlite*", "neuronpedia-*")
 """Of a dataset's directory: how its build stands, what an endpoint said, and exports that lie elsewhere anyway."""
 _TEXT = {".json", ".jsonl", ".yaml", ".yml", ".md", ".txt", ".py", ".jinja", ".css", ".js", ".html", ".toml", ".cfg"}
-_LOCAL_PATH = re.compile(r"(?:(?:/[\w.@+-]+){2,}/?|~[\w.-]*/\S*|\.{1,2}/\S*|[A-Za-z]:[\\/]\S*)")
+_LOCAL_PATH = re.compile(r"(?:(?:/[^\s/]+){2,}/?|~[\w.-]*/\S*|\.{1,2}/\S*|[A-Za-z]:[\\/]\S*)")
+_NAMING_COLUMNS = ("target_model", "sae_release")
+"""The columns of rows that name a model or a directory; all others hold text and numbers."""
 _SECRETS = {
     "a Hugging Face token": re.compile(r"\bhf_(?:jwt_|oauth_)?[A-Za-z0-9]{20,}"),
     "a GitHub token": re.compile(r"\b(?:gh[pousr]_[A-Za-z0-9]{30,}|github_pat_\w{30,})"),
@@ -43,10 +44,11 @@ _SECRETS = {
 
 @dataclass(frozen=True)
 class File:
-    """A file on this machine, and its path in the repository."""
+    """A file on this machine, and its path in the repository; `written_from` is the one it was made of, if any."""
 
     path: str
     source: Path
+    written_from: Path | None = None
 
     @property
     def size(self) -> int:
@@ -91,8 +93,10 @@ def make_plan(
     full: bool = False,
     base: str | None = None,
     licence: cards.Licence | None = None,
+    licences: Mapping[str, str] | None = None,
     space: Path | None = None,
     earlier: Mapping[str, Path] | None = None,
+    replace: bool = False,
 ) -> Plan:
     """Plan the repositories of a finished run: ground truth, results, model and Space, in the order of pushing.
 
@@ -102,12 +106,14 @@ def make_plan(
         full: merge the trained weights into the base instead of naming it.
         base: id on the Hub of a base that the run read from a directory.
         licence: of the base.
+        licences: of the target and of what the rows were made from, by name, where they are known.
         space: the files of the Space; it is left out where the target is not on the Hub, where it finds none to run.
-        earlier: by id of a dataset repository, a directory with the small files that other runs published there.
+        earlier: by id of a dataset repository, a directory with the small files that runs published there.
+        replace: take the place of another run that was published under the same name.
 
     Raises:
-        SelfExplainError: the run is unfinished or does not fit together, names a base that others cannot load, or holds
-            local paths, secrets or files that the Hub would not take.
+        SelfExplainError: the run is unfinished or does not fit together, would replace another one, names a base that
+            others cannot load, or holds local paths, secrets or files that the Hub would not take.
     """
     recipe = check_finished(run_dir)
     earlier = earlier or {}
@@ -118,8 +124,13 @@ def make_plan(
     if full:
         _merge(run_dir, public, words)
     recipe = cards.read_recipe(public)
+    if not replace:
+        _check_replaced(recipe, names, earlier)
     repositories = [
-        *(_dataset(public, task, names, staging, earlier.get(names.dataset(task))) for task in recipe["tasks"]),
+        *(
+            _dataset(public, task, names, staging, earlier.get(names.dataset(task)), licences or {})
+            for task in recipe["tasks"]
+        ),
         _results(public, recipe, names, staging, earlier.get(names.results)),
         _model(public, recipe, names, staging, licence),
     ]
@@ -131,9 +142,12 @@ def make_plan(
         repositories.append(_space(space, recipe, names, staging))
     for repository in repositories:
         _check_limits(repository)
+    for file in (file for part in repositories for file in part.files if file.source.suffix == ".parquet"):
+        _check_rows(file)
     texts = [file for part in repositories for file in part.files if file.source.suffix in _TEXT]
-    for file in sorted(texts, key=lambda file: not file.source.is_relative_to(public)):  # causes before consequences
-        _check_text(file, run_dir / file.source.relative_to(public) if file.source.is_relative_to(public) else None)
+    origins = [(file, file.written_from or file.source) for file in texts]
+    for file, origin in sorted(origins, key=lambda pair: not pair[1].is_relative_to(public)):  # causes first
+        _check_text(file, run_dir / origin.relative_to(public) if origin.is_relative_to(public) else None)
     return Plan(recipe, names, tuple(repositories))
 
 
@@ -184,7 +198,7 @@ def check_finished(run_dir: Path) -> dict[str, Any]:
 
 def is_local(name: str) -> bool:
     """Whether a model's name is a directory of this machine rather than a Hub id or a reserved name."""
-    return name not in tiny.NAMES and (_HUB_ID.fullmatch(name) is None or Path(name).is_dir())
+    return name not in tiny.NAMES and (not is_hub_id(name) or Path(name).is_dir())
 
 
 def base_of(run_dir: Path) -> str:
@@ -193,11 +207,14 @@ def base_of(run_dir: Path) -> str:
 
 
 def _public_words(recipe: Mapping[str, Any], run_dir: Path, full: bool, base: str | None) -> dict[str, str]:
-    """What stands for the local paths of the recipe: the base's id, and the last part of every other path."""
+    """What stands for the local names of the recipe: the base's id, and the last part of every other path.
+
+    The explainer names its models by their whole path, recipe and rows as they were typed: both get one public name.
+    """
     own_base = base_of(run_dir)
     if base is not None and not is_local(own_base):
         raise SelfExplainError(f"--base {base}: the run's base is {own_base}, which others can load. Leave --base out.")
-    if base is not None and _HUB_ID.fullmatch(base) is None:
+    if base is not None and not is_hub_id(base):
         raise SelfExplainError(
             f"--base {base}: expected the id of a model on the Hub, such as meta-llama/Llama-3.2-1B."
         )
@@ -207,6 +224,11 @@ def _public_words(recipe: Mapping[str, Any], run_dir: Path, full: bool, base: st
             "which merges the trained weights into it, or name it on the Hub with --base ID."
         )
     words = {own_base: base or Path(own_base).name} if is_local(own_base) else {}
+    own_target = cards.read_json(run_dir / "explainer" / "config.json")["target"]["model"]
+    for typed, located in ((recipe["explainer"] or recipe["target"], own_base), (recipe["target"], own_target)):
+        if located is not None and is_local(located):
+            words.setdefault(located, Path(located).name)
+            words[typed] = words[located]
     for value in _leaves(recipe):
         if value not in tiny.NAMES and (_LOCAL_PATH.fullmatch(value) or ("/" in value and Path(value).exists())):
             words.setdefault(value, Path(value).name)
@@ -228,29 +250,36 @@ def _copy_in_public_words(run_dir: Path, public: Path, words: Mapping[str, str])
             copy.symlink_to(source.resolve())
 
 
-def _reword(text: str, words: Mapping[str, str]) -> str:
-    for word in sorted(words, key=len, reverse=True):
-        text = text.replace(word, words[word])
-    return text
+def _reword(text: str, words: Mapping[str, str], bare_anywhere: bool = False) -> str:
+    """The text with every word replaced.
+
+    Args:
+        bare_anywhere: replace a name without a separator wherever it stands alone, not only as the value of a key that
+            names a model: in running text it may be any word.
+    """
+    longest_first = sorted(words, key=len, reverse=True)
+    anywhere = [word for word in longest_first if "/" in word or bare_anywhere]
+    as_value = [word for word in longest_first if word not in anywhere]
+    patterns = [rf"(?<![\w./~-]){re.escape(word)}(?![\w-])" for word in anywhere]
+    key = r"""(?:(?<=^target: )|(?<=^explainer: )|(?<="name": ")|(?<="model_name": "))"""
+    patterns += [rf"{key}{re.escape(word)}(?=\"|$)" for word in as_value]
+    return re.sub("|".join(patterns), lambda found: words[found[0]], text, flags=re.M)
 
 
 def _rewrite_parquet(source: Path, copy: Path, words: Mapping[str, str]) -> None:
-    """The same rows, with the target under its public name."""
+    """The same rows, with the models and directories that they name under their public names."""
     import pyarrow as pa
-    import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
-    with pq.ParquetFile(source) as file:
-        index = file.schema_arrow.get_field_index("target_model")
-        if index < 0:  # vectors apart from their rows
-            shutil.copy(source, copy)
-            return
-        with pq.ParquetWriter(copy, file.schema_arrow, compression="zstd") as writer:
-            for batch in file.iter_batches():
-                column = batch.column(index)
-                for word, public in words.items():
-                    column = pc.if_else(pc.equal(column, word), pa.scalar(public, column.type), column)
-                writer.write_batch(batch.set_column(index, file.schema_arrow.field(index), column))
+    with pq.ParquetFile(source) as file, pq.ParquetWriter(copy, file.schema_arrow, compression="zstd") as writer:
+        for batch in file.iter_batches():
+            for column in set(_NAMING_COLUMNS) & set(batch.schema.names):
+                field = batch.schema.field(column)
+                named = batch[column].to_pylist()
+                public = {value: _reword(value, words, bare_anywhere=True) for value in set(named)}
+                renamed = pa.array([public[value] for value in named], field.type)
+                batch = batch.set_column(batch.schema.get_field_index(column), field, renamed)
+            writer.write_batch(batch)
 
 
 def _merge(run_dir: Path, public: Path, words: Mapping[str, str]) -> None:
@@ -264,10 +293,45 @@ def _merge(run_dir: Path, public: Path, words: Mapping[str, str]) -> None:
             file.write_text(_reword(file.read_text(encoding="utf-8"), words), encoding="utf-8")
 
 
-def _dataset(public: Path, task: str, names: Names, staging: Path, earlier: Path | None) -> Repository:
+def _check_replaced(recipe: Mapping[str, Any], names: Names, earlier: Mapping[str, Path]) -> None:
+    """Raise SelfExplainError where another run's rows about the target, or results of a recipe of that name, lie."""
+    rows, results = f"{configuration(recipe['target'])}/card.json", f"{recipe['name']}/results.json"
+    there: dict[tuple[str, str], Callable[[Any], dict[str, Any]]] = {
+        **{(names.dataset(task), rows): lambda card: _run_of_recipe(card["recipe"]) for task in recipe["tasks"]},
+        (names.results, results): _run_of_results,
+    }
+    own = _run_of_recipe(recipe)
+    for (repository, name), run_of in there.items():
+        path = earlier.get(repository, Path()) / name
+        found = run_of(cards.read_json(path)) if path.is_file() else own
+        if found != own:
+            other = ", ".join(f"{key} {value}" for key, value in found.items() if value != own[key])
+            instead = "publish to another --org" if name == rows else "change `name` in the recipe"
+            raise SelfExplainError(
+                f"{repository}: {name.partition('/')[0]} there is of another run ({other}), which this one would "
+                f"replace. If that is meant, add --replace; else {instead}."
+            )
+
+
+def _run_of_recipe(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """What makes two runs different ones."""
+    explainer = recipe["explainer"] or recipe["target"]
+    return {"recipe": recipe["name"], "target": recipe["target"], "explainer": explainer, "seed": recipe["seed"]}
+
+
+def _run_of_results(results: Mapping[str, Any]) -> dict[str, Any]:
+    target, explainer = results["target"]["name"], results["explainer"]["name"]
+    seed = results["environment"]["seed"]
+    return {"recipe": results["recipe"], "target": target, "explainer": explainer, "seed": seed}
+
+
+def _dataset(
+    public: Path, task: str, names: Names, staging: Path, earlier: Path | None, licences: Mapping[str, str]
+) -> Repository:
     """One configuration a target; those of earlier runs stay, and the card tells of all."""
     own = cards.read_configuration(public, task)
-    own = dataclasses.replace(own, name=configuration(own.recipe["target"]))
+    told = {name: licences[name] for name in (own.recipe["target"], own.source[0]) if name in licences}
+    own = dataclasses.replace(own, name=configuration(own.recipe["target"]), licences=told)
     directory = public / "datasets" / task
     facts = _staged(staging / own.name / f"{task}.json", json.dumps(dataclasses.asdict(own), indent=1) + "\n")
     card_facts = [cards.Configuration(**cards.read_json(path)) for path in _earlier(earlier, "*/card.json", own.name)]
@@ -299,10 +363,10 @@ def _results(public: Path, recipe: Mapping[str, Any], names: Names, staging: Pat
         File(f"{name}/results.json", public / "results.json"),
         File(f"{name}/recipe.yaml", public / "recipe.yaml"),
         *(
-            File(f"{name}/{part}/{path}", file)
-            for part in ("predictions", "figures")
-            for path, file in _tree(public / part)
+            File(f"{name}/predictions/{path}", _staged(staging / "predictions" / path, _answers(file)), file)
+            for path, file in _tree(public / "predictions")
         ),
+        *(File(f"{name}/figures/{path}", file) for path, file in _tree(public / "figures")),
     ]
     return Repository("dataset", names.results, "results", _sorted(files), (f"{name}/*",))
 
@@ -325,6 +389,19 @@ def _scores(results: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
                     "n_test": result["n_test"],
                     "n_groups": result["n_groups"],
                 }
+
+
+def _answers(predictions: Path) -> str:
+    """The rows of a run's predictions with the answers as a list: runs whose systems differ then make one table."""
+    rows = [json.loads(line) for line in predictions.read_text(encoding="utf-8").splitlines()]
+    for row in rows:
+        row["answers"] = [{"system": system, "answer": _said(answer)} for system, answer in row["answers"].items()]
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+
+def _said(answer: str | bool) -> str:
+    """An answer in words: of rules that only tell whether the output changes, too."""
+    return answer if isinstance(answer, str) else "changed" if answer else "unchanged"
 
 
 def _model(
@@ -394,7 +471,7 @@ def _check_text(file: File, original: Path | None) -> None:
             )
     found = None
     if file.source.suffix in (".json", ".yaml") and not file.path.endswith(_CONTENT):
-        found = next((value for value in _leaves(_load(file.source, text)) if _LOCAL_PATH.fullmatch(value)), None)
+        found = _local_path(_leaves(_load(file.source, text)))
     elif file.source.suffix in (".md", ".py"):
         found = next((str(path) for path in (Path.cwd(), Path.home()) if f"{path}/" in text), None)
     if found is not None:
@@ -402,6 +479,27 @@ def _check_text(file: File, original: Path | None) -> None:
             f"{place} names {found}, a path of this machine that means nothing to others. Make the run again with the "
             "current version, or correct that file."
         )
+
+
+def _check_rows(file: File) -> None:
+    """Raise SelfExplainError where rows name a path of this machine."""
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    columns = [name for name in _NAMING_COLUMNS if name in pq.read_schema(file.source).names]
+    rows = pq.read_table(file.source, columns=columns)
+    found = _local_path(value for column in rows.columns for value in pc.unique(column).to_pylist())
+    if found is not None:
+        raise SelfExplainError(
+            f"rows of {file.path} name {found}, a path of this machine that means nothing to others. Build the dataset "
+            "again from where the recipe says."
+        )
+
+
+def _local_path(values: Iterable[str]) -> str | None:
+    """The first path of this machine in these strings."""
+    words = (word.strip("'\"`(),;:") for value in values for word in value.split())
+    return next((word for word in words if _LOCAL_PATH.fullmatch(word)), None)
 
 
 def _load(path: Path, text: str) -> Any:

@@ -3,6 +3,9 @@
 from pathlib import Path
 
 WEIGHTS = Path(__file__).parent / "weights"
+TINY_WORLD = "selfexplain/tiny-world"
+"""The reserved name of the world's texts, as a corpus."""
+
 NAMES = {
     "selfexplain/tiny": "tiny",
     "selfexplain/tiny-sibling": "tiny-sibling",

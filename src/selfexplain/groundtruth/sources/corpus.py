@@ -9,9 +9,9 @@ from pathlib import Path
 from selfexplain.errors import SelfExplainError
 from selfexplain.groundtruth.config import CorpusConfig, TableConfig
 from selfexplain.groundtruth.sources.tables import FORMATS, read_columns
+from selfexplain.tiny import TINY_WORLD
 from selfexplain.tiny.world import World
 
-TINY_WORLD = "selfexplain/tiny-world"
 WORLD_TEXTS = 8_000
 
 
