@@ -1,5 +1,6 @@
 """The code of the tutorials runs, and the API reference is what the docstrings say."""
 
+import json
 import re
 import runpy
 from pathlib import Path
@@ -20,6 +21,8 @@ def test_the_code_of_a_tutorial_runs(page, tmp_path, monkeypatch, capsys):
         assert explainer > 2 * shuffled
     if page == "qlora":
         assert names["explainer"].is_loaded_in_4bit
+        statistics = json.loads((names["run_dir"] / "datasets/input_ablation/statistics.json").read_text())
+        assert statistics["target_quantization"]["load_in_4bit"]  # what is explained is what `verify` reads
 
 
 def test_the_api_reference_is_up_to_date():

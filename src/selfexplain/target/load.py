@@ -9,7 +9,17 @@ from selfexplain.errors import SelfExplainError
 from selfexplain.target.blocks import context_length
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True)
+class TargetShape:
+    """What is known of a target without its weights."""
+
+    name: str
+    revision: str | None
+    n_layers: int
+    d_model: int
 
 
 @dataclass(frozen=True)
@@ -79,7 +89,24 @@ def load_target(name: str, revision: str | None = None, dtype: str = "float32", 
     Raises:
         SelfExplainError: nothing there, or not a causal language model.
     """
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    path, revision, _ = _read_config(name, revision)
+    model = AutoModelForCausalLM.from_pretrained(path, revision=revision, dtype=dtype, **options).eval()
+    tokenizer = AutoTokenizer.from_pretrained(path, revision=revision)
+    return Target(model, tokenizer, name, revision)
+
+
+def target_shape(name: str, revision: str | None = None) -> TargetShape:
+    """A target by its configuration alone; arguments and errors as of `load_target`."""
+    _, revision, config = _read_config(name, revision)
+    text = config.get_text_config()
+    return TargetShape(name, revision, text.num_hidden_layers, text.hidden_size)
+
+
+def _read_config(name: str, revision: str | None) -> tuple[str, str | None, "PreTrainedConfig"]:
+    """Where a causal language model lies, its commit and its configuration."""
+    from transformers import AutoConfig
 
     path = tiny.resolve(name)
     if path.startswith("~"):
@@ -101,6 +128,4 @@ def load_target(name: str, revision: str | None = None, dtype: str = "float32", 
             f"target {name!r} is a {config.model_type} model (architectures: {made_for}), "
             "not a decoder-only causal language model."
         )
-    model = AutoModelForCausalLM.from_pretrained(path, revision=revision, dtype=dtype, **options).eval()
-    tokenizer = AutoTokenizer.from_pretrained(path, revision=revision)
-    return Target(model, tokenizer, name, revision)
+    return path, revision, config
