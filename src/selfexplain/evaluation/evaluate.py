@@ -117,11 +117,14 @@ def evaluate(
         ask("untrained", untrained, section, held[section][1])
     scale = None
     if selfie and "feature_description" in tasks and config.selfie_rows:
-        folder, name = Path(datasets_dir) / "feature_description", "feature_description"
-        scale = _best_scale(selfie, folder, config, seed, cache_dir and Path(cache_dir) / name, endpoint)
-        for task, section, _ in sections:
-            if task == name and scale is not None:
-                ask("selfie", selfie(scale), section, held[section][1])
+        name = "feature_description"
+        cache = cache_dir and Path(cache_dir) / name
+        scale = _best_scale(selfie, Path(datasets_dir) / name, config, seed, cache, endpoint)
+        if scale is not None:
+            best = selfie(scale)
+            for task, section, _ in sections:
+                if task == name:
+                    ask("selfie", best, section, held[section][1])
 
     results = {}
     for task, section, _ in sections:

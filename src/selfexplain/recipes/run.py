@@ -5,7 +5,7 @@ import logging
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -71,7 +71,7 @@ def run(recipe: AnyRecipe, output_dir: Path | None = None, stage: str | None = N
     revisions: dict[str, str] = {}
     if isinstance(recipe, Recipe):
         recipe, revisions = pin(recipe, run_dir)
-    road = _Road(recipe, run_dir) if isinstance(recipe, Recipe) else _TinyTarget(recipe, run_dir)
+    road = _Road(recipe, run_dir, revisions) if isinstance(recipe, Recipe) else _TinyTarget(recipe, run_dir)
     steps = road.steps()
     if stage is not None:
         if stage not in road.stages:
@@ -131,10 +131,15 @@ def explainer_of(run_or_model: str) -> str:
 
 @dataclass(frozen=True)
 class _Road:
-    """The steps of one recipe, and the models and texts that they share."""
+    """The steps of one recipe, and the models and texts that they share.
+
+    Attributes:
+        revisions: those of the manifest, to which steps add what they alone find out.
+    """
 
     recipe: Recipe
     run_dir: Path
+    revisions: dict[str, str] = field(default_factory=dict)
     stages = STAGES
 
     @property
@@ -269,7 +274,11 @@ class _Road:
         from selfexplain.groundtruth.build import build
 
         config = getattr(self.recipe, task)
-        build(task, config, self.target, self.corpus, self.run_dir / "datasets" / task, self.recipe.seed)
+        out_dir = self.run_dir / "datasets" / task
+        build(task, config, self.target, self.corpus, out_dir, self.recipe.seed)
+        if process_state().is_main_process:
+            exports = json.loads((out_dir / "statistics.json").read_text(encoding="utf-8")).get("neuronpedia", {})
+            self.revisions.update({f"neuronpedia {source}": told["sha256"] for source, told in exports.items()})
 
     def _build_other(self, road: "_Road", build: Callable[[], object]) -> None:
         """Ground truth about another model, with its target alone on the device."""
