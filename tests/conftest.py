@@ -78,10 +78,17 @@ def target_dir(target, tmp_path):
 
 
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory):
+def finished(whole_run):
     """A finished run: nothing of it is faked, only little of it is run. It is for all tests: copy it to change it."""
-    from little import LITTLE
+    return whole_run[0]
+
+
+@pytest.fixture(scope="session")
+def whole_run(tmp_path_factory):
+    """A run from ground truth to cards, and how many models were held whenever one had been loaded."""
+    from little import LITTLE, counting_models
     from selfexplain.recipes.recipe import load_recipe
     from selfexplain.recipes.run import run
 
-    return run(load_recipe("quickstart", LITTLE), tmp_path_factory.mktemp("runs") / "little")
+    with counting_models() as held:
+        return run(load_recipe("quickstart", LITTLE), tmp_path_factory.mktemp("runs") / "little"), held

@@ -1,4 +1,8 @@
-"""The quickstart, with little of everything: values for its recipe."""
+"""The quickstart, with little of everything: values for its recipe; and how many models it holds at a time."""
+
+import weakref
+from contextlib import contextmanager
+from unittest import mock
 
 LITTLE = [
     "feature_description.layers=[1, 4]",
@@ -13,3 +17,21 @@ LITTLE = [
     "evaluation.rows_limit=24",
     "evaluation.n_resamples=50",
 ]
+
+
+@contextmanager
+def counting_models():
+    """Yields a list that gets, at every load of a model, how many of those loaded since are held, the new one among
+    them; garbage that nobody collected is held too."""
+    from transformers import AutoModelForCausalLM
+
+    load, loaded, held = AutoModelForCausalLM.from_pretrained, [], []
+
+    def counted(*args, **options):
+        model = load(*args, **options)
+        loaded.append(weakref.ref(model))
+        held.append(sum(one() is not None for one in loaded))
+        return model
+
+    with mock.patch.object(AutoModelForCausalLM, "from_pretrained", counted):
+        yield held

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from selfexplain.evaluation.selfie import as_description, baseline, selfie
+from selfexplain.evaluation.selfie import as_description, is_possible, selfie
 
 
 @pytest.mark.parametrize(
@@ -34,6 +34,6 @@ def test_it_asks_the_target_itself_with_the_vector_at_both_places(target):
 
 def test_a_target_without_the_block_that_it_writes_at_has_no_such_baseline(target, caplog):
     with caplog.at_level(logging.WARNING, logger="selfexplain"):
-        assert baseline(SimpleNamespace(name="shallow", n_layers=1)) is None
+        assert not is_possible(SimpleNamespace(name="shallow", n_layers=1))
     assert "writes at block 1, and shallow has 1" in caplog.text
-    assert baseline(target)(2.0).asked.config.injection["scale"] == 2
+    assert is_possible(target) and selfie(target, 2.0).asked.config.injection["scale"] == 2

@@ -40,6 +40,7 @@ def export(tmp_path):
 def test_descriptions_are_joined_on_the_index_wherever_they_stand(dictionary, export, tmp_path):
     found, report = read_descriptions(dictionary, str(export.parent / "{layer}-res"), tmp_path)
     assert found == {0: ["the number 1"], 1: ["fours", "square numbers"], 2: ["the number 9"]}
+    assert len(report.pop("sha256")) == 64
     assert report == {"batches": 2, "records": 12, "described": 3, "missing": 1}
 
 

@@ -18,7 +18,6 @@ from selfexplain.target.patching import Patch, run_patches
 from selfexplain.target.resume import clean_run
 from selfexplain.tasks import outcome
 
-
 NAMES, THINGS = ["Tom", "Ann"], ["dog", "cat", "ball"]
 
 

@@ -51,6 +51,40 @@ def test_a_recipe_of_this_machine_is_not_sent(tmp_path):
         plan_job(str(path), [], "l4x1", None)
 
 
+@pytest.mark.parametrize(
+    "value",
+    [
+        "target=./mymodel",
+        "target=here/model",
+        "corpus=text.txt",
+        "explainer=~/other",
+        "activation_patching.source.path=facts.csv",
+        "feature_description.saes=here",
+        "feature_description.neuronpedia=exports/{layer}",
+        "comparison.models=[./third]",
+    ],
+)
+def test_what_lies_on_this_machine_is_not_read_by_a_job(value, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "here" / "model").mkdir(parents=True)
+    hub = ["target=lab/model", "corpus=lab/texts", "activation_patching.source.path=lab/facts"]
+    assert plan_job("local_model", hub, "l4x1", None).secrets == ("HF_TOKEN",)
+    assert plan_job("local_model", ["target=selfexplain/tiny", "corpus=selfexplain/tiny-world"], "l4x1", None)
+    with pytest.raises(SelfExplainError, match="a file of this machine") as error:
+        plan_job("local_model", [*hub, value], "l4x1", None)
+    assert value.partition("=")[2].strip("[]") in str(error.value)
+
+
+def test_the_key_of_an_endpoint_goes_along(monkeypatch):
+    asked = ["evaluation.endpoint=https://example.org/v1", "evaluation.endpoint_model=judge"]
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-x")
+    job = plan_job("gemma_2_2b", asked, "l4x1", "lab")
+    assert "--secrets HF_TOKEN --secrets OPENAI_API_KEY" in job.command and "sk-x" not in job.command
+    assert plan_job("tiny", [], "l4x1", "lab").secrets == ("HF_TOKEN",)  # asks nobody
+    monkeypatch.delenv("OPENAI_API_KEY")
+    assert plan_job("gemma_2_2b", asked, "l4x1", "lab").secrets == ("HF_TOKEN",)  # an endpoint of one's own needs none
+
+
 def test_flavors_are_those_of_the_hub():
     from huggingface_hub import JobHardware
 
@@ -73,6 +107,10 @@ def test_submitting_goes_through_huggingface_hub(monkeypatch):
     assert submit(plan_job("tiny", ["seed=3"], "l4x1", "lab")) == "https://example.org/job"
     assert asked["script_args"] == ["tiny", "seed=3", "--org", "lab"] and asked["flavor"] == "l4x1"
     assert asked["secrets"] == {"HF_TOKEN": "hf_x"} and asked["timeout"] == "2h"
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-x")
+    values = ["evaluation.endpoint=https://example.org/v1", "evaluation.endpoint_model=judge"]
+    submit(plan_job("gemma_2_2b", values, "l4x1", "lab"))
+    assert asked["secrets"] == {"HF_TOKEN": "hf_x", "OPENAI_API_KEY": "sk-x"}
 
 
 def test_the_script_names_its_dependencies_and_runs_and_publishes(monkeypatch):

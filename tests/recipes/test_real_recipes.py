@@ -11,7 +11,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from selfexplain.groundtruth.features import choose_layers
 from selfexplain.modeling.activation_adapter import ActivationAdapter
 from selfexplain.modeling.modeling_selfexplainer import SelfExplainerForCausalLM
-from selfexplain.recipes.estimate import adapter_parameters, estimate_memory, shapes
+from selfexplain.recipes.estimate import CUDA_CONTEXT, NF4_BYTES, adapter_parameters, estimate_memory, shapes
 from selfexplain.recipes.recipe import load_recipe, packaged_recipes
 from selfexplain.target.blocks import decoder_blocks
 
@@ -86,8 +86,22 @@ def test_it_fits_the_hardware_that_it_names(name):
     memory = estimate_memory(recipe, base, config_of(recipe.target) if recipe.explainer else None)
     stated = recipe.expected.gpu_gb or recipe.expected.memory_gb
     assert 0.3 * stated < memory.total / 1e9 < 0.95 * stated, memory.lines()
+    beside = memory.ground_truth if recipe.expected.gpu_gb is None else 0.0
+    assert (memory.host + beside) / 1e9 < 0.8 * recipe.expected.memory_gb, memory.lines()
     assert f"{stated:g} GB" in recipe.expected.hardware or recipe.expected.gpu_gb is None
     assert recipe.target_revision is None  # resolved at the first run
+
+
+def test_every_step_is_counted():
+    """Qwen3-8B: in 4 bits all steps hold 4 bits; read in 16 bits, ground truth alone is more than the GPU."""
+    base = config_of("Qwen/Qwen3-8B")
+    in_4_bits = estimate_memory(load_recipe("qwen3_8b_qlora"), base)
+    in_16_bits = estimate_memory(load_recipe("qwen3_8b_qlora", ["training.quantization=null"]), base)
+    assert in_16_bits.ground_truth - in_4_bits.ground_truth == pytest.approx(6.95e9 * (2 - NF4_BYTES), rel=0.02)
+    assert in_16_bits.ground_truth > 16e9 > in_4_bits.total == CUDA_CONTEXT + in_4_bits.ground_truth
+    crossed = estimate_memory(load_recipe("qwen3_8b_qlora", ["explainer=other/one"]), base, base)
+    assert crossed.ground_truth == in_16_bits.ground_truth  # this target is no one's base
+    assert crossed.training > in_4_bits.training + 16e9
 
 
 @pytest.mark.parametrize("name", REAL)

@@ -24,6 +24,11 @@ def test_the_run_directory_holds_what_it_promises(finished):
     assert not (finished / "explainer" / "checkpoints").exists()
 
 
+def test_one_model_is_held_at_a_time(whole_run):
+    """The target for ground truth, the base for training; then explainer, untrained explainer and target."""
+    assert whole_run[1] == [1] * 5
+
+
 def test_results_follow_the_schema(finished):
     results = json.loads((finished / "results.json").read_text())
     assert results["schema_version"] == 1 and set(results["tasks"]) == set(TASKS)

@@ -27,7 +27,7 @@ from selfexplain.modeling.confidence import confidence, fit
 from selfexplain.modeling.explanation import Answer
 
 if TYPE_CHECKING:
-    from selfexplain.target.load import Target
+    from selfexplain.target.load import Target, TargetShape
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +53,7 @@ class Explainer(Protocol):
 def evaluate(
     explainer: Explainer,
     untrained: Explainer,
-    target: "Target",
+    target: "Target | TargetShape",
     datasets_dir: Path,
     tasks: Sequence[str],
     config: EvaluationConfig,
@@ -67,7 +67,8 @@ def evaluate(
 ) -> dict[str, dict]:
     """Score `explainer` on the test split of each task; returns the `tasks` part of results.json.
 
-    Test sets out of distribution are scored in the same way, under `out_of_distribution` of their task.
+    Test sets out of distribution are scored in the same way, under `out_of_distribution` of their task. Everything is
+    asked of one system before the next one is asked, so that not all of them have to be loaded at once.
 
     Args:
         untrained: the same explainer before training.
@@ -80,7 +81,7 @@ def evaluate(
         predictions_dir: `<task>.jsonl` is written here, and `<task>/<name>.jsonl` of a test set out of distribution:
             each test row (by its index) with all answers to it.
         calibration: task -> how the explainer's confidence was calibrated, on other rows than these (`calibrate`).
-        selfie: the SelfIE baseline at a scale (`selfie.baseline`), for feature descriptions; None leaves it out.
+        selfie: the SelfIE baseline at a scale (`selfie.selfie`), for feature descriptions; None leaves it out.
         endpoint: whose model foretells activations from descriptions; None for the offline simulator.
         share: of the training rows that the explainer learned from with this seed; the baselines get no others.
 
@@ -88,44 +89,50 @@ def evaluate(
         SelfExplainError: a file is missing, a split is empty, its vectors are not as wide as the target, its
             descriptions are none that the simulator reads, or the endpoint fails.
     """
+    sections = _sections(Path(datasets_dir), tasks)
+    answered: dict[str, dict[str, list[Answer]]] = {section: {} for _, section, _ in sections}
+
+    def ask(system: str, asked: Explainer, section: str, rows: Sequence[Row]) -> None:
+        cache = cache_dir and Path(cache_dir) / section / f"{system}.jsonl"
+        answered[section][system] = answer_all(asked, rows, config.batch_size, f"{section}: {system}", cache)
+
+    held = {section: held_out(path, config.rows_limit, seed) for _, section, path in sections}
+    classes: dict[str, Classes | None] = dict.fromkeys(tasks)
+    if "feature_description" in tasks:
+        classes["feature_description"] = _read_classes(Path(datasets_dir) / "feature_description" / "statistics.json")
+    for task, section, _ in sections:
+        test = held[section][1]
+        _check_width(test, target, task)
+        if task == "feature_description" and endpoint is None:
+            _check_readable(test, classes[task], section)
+    for _, section, _ in sections:
+        test = held[section][1]
+        logger.info("%s: %d test rows", section, len(test))
+        ask("explainer", explainer, section, test)
+        if any(row["placeholder_offsets"] for row in test):
+            ask("shuffled_vector", explainer, section, controls.shuffled_vector(test, seed))
+            ask("zero_vector", explainer, section, controls.zero_vector(test))
+            ask("text_only", explainer, section, controls.text_only(test))
+    for _, section, _ in sections:
+        ask("untrained", untrained, section, held[section][1])
+    scale = None
+    if selfie and "feature_description" in tasks and config.selfie_rows:
+        name = "feature_description"
+        cache = cache_dir and Path(cache_dir) / name
+        scale = _best_scale(selfie, Path(datasets_dir) / name, config, seed, cache, endpoint)
+        if scale is not None:
+            best = selfie(scale)
+            for task, section, _ in sections:
+                if task == name:
+                    ask("selfie", best, section, held[section][1])
+
     results = {}
-    scales: dict[str, float | None] = {}
-    for task, section, path in _sections(Path(datasets_dir), tasks):
+    for task, section, _ in sections:
         train = read_rows(Path(datasets_dir) / task / "train.parquet")
         train = [train[index] for index in share_of([row["group"] for row in train], share, seed)]
-        chosen, test = held_out(path, config.rows_limit, seed)
-        _check_width(test, target, task)
-        classes = None
-        if task == "feature_description":
-            classes = _read_classes(Path(datasets_dir) / task / "statistics.json")
-            if endpoint is None:
-                _check_readable(test, classes, section)
-
-        questions = {"explainer": (explainer, test)}
-        if any(row["placeholder_offsets"] for row in test):
-            questions["shuffled_vector"] = (explainer, controls.shuffled_vector(test, seed))
-            questions["zero_vector"] = (explainer, controls.zero_vector(test))
-            questions["text_only"] = (explainer, controls.text_only(test))
-        questions["untrained"] = (untrained, test)
-        if task not in scales and selfie and task == "feature_description" and config.selfie_rows:
-            scales[task] = _best_scale(
-                selfie, Path(datasets_dir) / task, config, seed, cache_dir and Path(cache_dir) / task, endpoint
-            )
-        scale = scales.get(task)
-        if selfie and scale is not None:
-            questions["selfie"] = (selfie(scale), test)
-        logger.info("%s: %d systems answer %d test rows each", section, len(questions), len(test))
-        answered = {
-            system: answer_all(
-                asked,
-                rows,
-                config.batch_size,
-                f"{section}: {system}",
-                cache_dir and Path(cache_dir) / section / f"{system}.jsonl",
-            )
-            for system, (asked, rows) in questions.items()
-        }
-        answers = {system: [answer.text for answer in given] for system, given in answered.items()}
+        chosen, test = held[section]
+        given = answered[section]
+        answers = {system: [answer.text for answer in own] for system, own in given.items()}
         answers["nearest_neighbour"] = baselines.nearest_neighbour(train, test)
         changed = {}
         if task == "feature_description":
@@ -134,13 +141,13 @@ def evaluate(
             changed["lookup_rule"] = baselines.lookup_rule(task, train, test)
             changed["majority"] = baselines.majority(train, test)
 
-        results[section] = score_task(task, test, answers, changed, config.n_resamples, seed, classes, endpoint)
+        results[section] = score_task(task, test, answers, changed, config.n_resamples, seed, classes[task], endpoint)
         raw, calibrated = (
-            _confidences(task, answered["explainer"], fitted) for fitted in (None, (calibration or {}).get(task))
+            _confidences(task, given["explainer"], fitted) for fitted in (None, (calibration or {}).get(task))
         )
-        if scale is not None:
+        if "selfie" in given:
             results[section]["selfie_scale"] = scale
-        correct, known = _correct(task, answers["explainer"], test, classes, endpoint)
+        correct, known = _correct(task, answers["explainer"], test, classes[task], endpoint)
         results[section]["calibration"] = {
             "correct": CORRECT[task],
             **calibration_scores(calibrated[known], raw[known], correct[known], config.abstain_below),
@@ -420,7 +427,7 @@ def _check_readable(rows: Sequence[Row], classes: Classes, section: str) -> None
         )
 
 
-def _check_width(rows: Sequence[Row], target: "Target", task: str) -> None:
+def _check_width(rows: Sequence[Row], target: "Target | TargetShape", task: str) -> None:
     widths = {row["activations"].shape[1] for row in rows if len(row["activations"])}
     if widths - {target.d_model}:
         raise SelfExplainError(

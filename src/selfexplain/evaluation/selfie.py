@@ -7,9 +7,8 @@ prompt ("What is the meaning of the word 'X'?") has no place.
 
 import logging
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,7 +19,7 @@ from selfexplain.tasks import free_question
 
 if TYPE_CHECKING:
     from selfexplain.modeling.modeling_selfexplainer import SelfExplainerForCausalLM
-    from selfexplain.target.load import Target
+    from selfexplain.target.load import Target, TargetShape
 
 logger = logging.getLogger(__name__)
 
@@ -71,15 +70,14 @@ def selfie(target: "Target", scale: float, in_grammar: bool = True) -> SelfIE:
     return SelfIE(SelfExplainerForCausalLM.from_base(target.model, target.tokenizer, injection=contract), in_grammar)
 
 
-def baseline(target: "Target", in_grammar: bool = True) -> Callable[[float], SelfIE] | None:
-    """SelfIE of a target at a scale; None, with a warning, where it lacks the block that SelfIE writes at."""
+def is_possible(target: "Target | TargetShape") -> bool:
+    """Whether a target has the block that SelfIE writes at; False is told by a warning."""
     from selfexplain.modeling.foreign import FAMILIES
 
     block = FAMILIES["selfie"].block
-    if target.n_layers > block:
-        return partial(selfie, target, in_grammar=in_grammar)
-    logger.warning("SelfIE is left out: it writes at block %d, and %s has %d.", block, target.name, target.n_layers)
-    return None
+    if target.n_layers <= block:
+        logger.warning("SelfIE is left out: it writes at block %d, and %s has %d.", block, target.name, target.n_layers)
+    return target.n_layers > block
 
 
 def as_description(said: str) -> str:

@@ -55,22 +55,31 @@ class Dictionary:
         return len(self.indices)
 
 
-def of_sae(sae: "SAE", layer: int, release: str, sae_id: str, features: NDArray[np.int64] | None = None) -> Dictionary:
-    """The features of a sparse autoencoder, or those of `features` only.
+def of_sae(
+    sae: "SAE",
+    layer: int,
+    release: str,
+    sae_id: str,
+    features: NDArray[np.int64] | None = None,
+    device: torch.device | None = None,
+) -> Dictionary:
+    """The features of a sparse autoencoder, or those of `features` only, encoded on `device`, by default its own.
 
-    Where activations do not depend on one another, only the wanted features are encoded.
+    Where activations do not depend on one another, only the wanted features are encoded, and brought to the device.
     """
+    device = device or sae.W_dec.device
     indices = torch.arange(sae.cfg.d_sae) if features is None else torch.as_tensor(features)
     rows = indices.to(sae.W_dec.device)
     decoder = sae.W_dec.detach()[rows].float().cpu()
     if features is None:
-        encode = sae.encode
+        encode = sae.to(device).encode
     elif sae.cfg.architecture() in ELEMENTWISE:
-        encode = narrowed(sae, rows).encode
+        encode = narrowed(sae, rows).to(device).encode
     else:
+        whole, wanted = sae.to(device), rows.to(device)
 
         def encode(hidden: Tensor) -> Tensor:
-            return sae.encode(hidden)[:, rows]
+            return whole.encode(hidden)[:, wanted]
 
     return Dictionary(
         layer,
@@ -131,6 +140,7 @@ def load_dictionaries(
         SelfExplainError: a layer without dictionary, or one that belongs to another model, layer or width.
     """
     directory = Path(source).expanduser()
+    found: list[Dictionary] = []
 
     def draw(n_features: int, layer: int, name: str) -> NDArray[np.int64] | None:
         if max_features is None or max_features >= n_features:
@@ -139,12 +149,11 @@ def load_dictionaries(
         return np.sort(rng.choice(n_features, max_features, replace=False))
 
     if not directory.is_dir():
-        saes = [_of_release(source, sae_id, target, layer) for layer in layers]
-        return [
-            of_sae(sae, layer, source, name, draw(sae.cfg.d_sae, layer, name))
-            for (sae, name), layer in zip(saes, layers, strict=True)
-        ]
-    found = []
+        for layer in layers:  # one after the other: whole, those of all layers may fit nowhere
+            sae, name = _of_release(source, sae_id, target, layer)
+            drawn = draw(sae.cfg.d_sae, layer, name)
+            found.append(of_sae(sae, layer, source, name, drawn, target.model.device))
+        return found
     for layer in layers:
         paths = sorted(
             path for path in directory.iterdir() if re.fullmatch(rf"layer_{layer}(_.+)?", path.name.split(".")[0])
@@ -157,7 +166,8 @@ def load_dictionaries(
         for path in paths:
             if path.is_dir():
                 sae = load_sae(path, target, layer)
-                found.append(of_sae(sae, layer, source, path.name, draw(sae.cfg.d_sae, layer, path.name)))
+                drawn = draw(sae.cfg.d_sae, layer, path.name)
+                found.append(of_sae(sae, layer, source, path.name, drawn, target.model.device))
             else:
                 matrix = load_matrix(path, target)
                 drawn = draw(len(matrix), layer, path.stem)
@@ -193,7 +203,7 @@ def load_matrix(path: Path, target: Target) -> Tensor:
 
 
 def load_sae(path: Path, target: Target, layer: int) -> "SAE":
-    """Read one SAE after checking that it was made for the output of block `layer` of this target.
+    """Read one SAE, to the CPU, after checking that it was made for the output of block `layer` of this target.
 
     Raises:
         SelfExplainError: no SAE there, or one that belongs to another model, layer or width.
@@ -207,7 +217,7 @@ def load_sae(path: Path, target: Target, layer: int) -> "SAE":
             f"no SAE at {path}: expected a directory written by sae-lens's SAE.save_model ({error})."
         ) from error
     _check(f"the SAE at {path}", config.get("d_in"), config.get("metadata", config), target, layer)
-    return SAE.load_from_disk(path).to(target.model.device).requires_grad_(False)
+    return SAE.load_from_disk(path).requires_grad_(False)
 
 
 def _of_release(release: str, sae_id: str | None, target: Target, layer: int) -> tuple["SAE", str]:
@@ -229,7 +239,7 @@ def _of_release(release: str, sae_id: str | None, target: Target, layer: int) ->
             "sae_lens.loading.pretrained_saes_directory.get_pretrained_saes_directory()."
         ) from error
     _check(f"SAE {name!r} of {release}", sae.cfg.d_in, sae.cfg.metadata.to_dict(), target, layer)
-    return sae.to(target.model.device).requires_grad_(False), name
+    return sae.requires_grad_(False), name
 
 
 def _check(what: str, d_in: int | None, metadata: dict[str, Any], target: Target, layer: int) -> None:

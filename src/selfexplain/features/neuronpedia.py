@@ -5,6 +5,7 @@ batch a feature is in says nothing (they follow a lexicographic order): records 
 """
 
 import gzip
+import hashlib
 import json
 import logging
 import os
@@ -37,7 +38,8 @@ def read_descriptions(
         cache_dir: where downloads are kept.
 
     Returns:
-        The descriptions, and how complete they are: batches, records, features described and missing.
+        The descriptions, and how complete they are: batches, records, features described and missing; and the SHA-256
+        of the batches, since an export has no version.
 
     Raises:
         SelfExplainError: no export there, a batch that is missing or cut off, or an export of another layer.
@@ -65,6 +67,7 @@ def read_descriptions(
         "records": n_records,
         "described": len(found),
         "missing": dictionary.n_features - len(found),
+        "sha256": hashlib.sha256(b"".join(hashlib.sha256(path.read_bytes()).digest() for path in paths)).hexdigest(),
     }
     if not found:
         raise SelfExplainError(

@@ -70,7 +70,6 @@ def train_saes(
                 hook_name=names[decoder_blocks(target.model)[layer]],
                 layer=layer,
             )
-            rows = rows.to(device)
             sae = TopKTrainingSAE(
                 TopKTrainingSAEConfig(target.d_model, n_features, k=k, device=str(device), metadata=metadata)
             )
@@ -91,12 +90,12 @@ def train_saes(
             # sae-lens expects activations of mean norm sqrt(d); a small model's are far smaller
             scale = target.d_model**0.5 / float(rows.norm(dim=-1).mean())
             with torch.no_grad():
-                sae.b_dec.copy_(rows.mean(0) * scale)
+                sae.b_dec.copy_(rows.mean(0) * scale)  # from the CPU: on a small GPU there is no room for all
             for step in range(n_steps):
                 if step % batches_per_epoch == 0:
                     order = torch.randperm(len(rows), generator=generator)
                 start = step % batches_per_epoch * batch_size
-                trainer.step(rows[order[start : start + batch_size]] * scale)
+                trainer.step(rows[order[start : start + batch_size]].to(device) * scale)
                 trainer.n_training_steps += 1
                 bar.update()
             trainer.set_final_sae_metadata()

@@ -449,8 +449,10 @@ def _gather(
         for rule, score in statistics["balance"].items():
             if score > 0.5 + balance.MARGIN:
                 logger.warning("%s: %s is %.2f where chance is 0.50: judge every score by it.", task, rule, score)
+    quantization = getattr(target.model.config, "quantization_config", None)
     statistics |= {
         "target_dtype": str(target.model.dtype).removeprefix("torch."),
+        **({"target_quantization": quantization.to_dict()} if quantization else {}),
         "vector_dtype": dtype,
         "splits": {split: {"rows": len(part), "groups": groups[split]} for split, part in parts.items()},
     }

@@ -64,7 +64,8 @@ def check_dataset(directory: Path, n_rows: int = 100, seed: int = 0, target: Tar
     if target is None:
         statistics = json.loads((directory / "statistics.json").read_text(encoding="utf-8"))
         row = rows[0][2]
-        target = load_target(row["target_model"], row["target_revision"], statistics["target_dtype"])
+        options = {"quantization_config": quantized} if (quantized := statistics.get("target_quantization")) else {}
+        target = load_target(row["target_model"], row["target_revision"], statistics["target_dtype"], **options)
     run = _patched if "position" in rows[0][2] else _ablated
     chosen = np.random.default_rng(seed).permutation(len(rows))[:n_rows]
     disagreements = []

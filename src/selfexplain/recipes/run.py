@@ -5,7 +5,7 @@ import logging
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,16 @@ from selfexplain.evaluation.config import ComparisonConfig
 from selfexplain.groundtruth.config import CorpusConfig, what_counts
 from selfexplain.groundtruth.shards import fingerprint_files, fingerprint_table, process_state, write_atomically
 from selfexplain.recipes.comparison import DIRECTORY, Comparison, models_of
-from selfexplain.recipes.explainers import load_explainer, load_options, train_explainer
+from selfexplain.recipes.explainers import (
+    Place,
+    WhenAsked,
+    let_go,
+    load_explainer,
+    load_target_of,
+    load_untrained,
+    reads_quantized,
+    train_explainer,
+)
 from selfexplain.recipes.recipe import AnyRecipe, Recipe, TinyTargetRecipe, dump_recipe
 from selfexplain.recipes.revisions import pin
 from selfexplain.recipes.simulator import REPLIES, requests_a_description, simulator
@@ -62,7 +71,7 @@ def run(recipe: AnyRecipe, output_dir: Path | None = None, stage: str | None = N
     revisions: dict[str, str] = {}
     if isinstance(recipe, Recipe):
         recipe, revisions = pin(recipe, run_dir)
-    road = _Road(recipe, run_dir) if isinstance(recipe, Recipe) else _TinyTarget(recipe, run_dir)
+    road = _Road(recipe, run_dir, revisions) if isinstance(recipe, Recipe) else _TinyTarget(recipe, run_dir)
     steps = road.steps()
     if stage is not None:
         if stage not in road.stages:
@@ -122,10 +131,15 @@ def explainer_of(run_or_model: str) -> str:
 
 @dataclass(frozen=True)
 class _Road:
-    """The steps of one recipe, and the models and texts that they share."""
+    """The steps of one recipe, and the models and texts that they share.
+
+    Attributes:
+        revisions: those of the manifest, to which steps add what they alone find out.
+    """
 
     recipe: Recipe
     run_dir: Path
+    revisions: dict[str, str] = field(default_factory=dict)
     stages = STAGES
 
     @property
@@ -187,7 +201,9 @@ class _Road:
         recipe = self.recipe
         source = {
             "target": _fingerprint_model(recipe.target, recipe.target_revision),
-            "dtype": recipe.dtype,
+            "dtype": recipe.dtype
+            if not reads_quantized(recipe)
+            else [recipe.training.dtype, recipe.training.quantization],
             "corpus": _fingerprint_corpus(recipe.corpus, recipe.corpus_options),
             "seed": recipe.seed,
         }
@@ -265,11 +281,7 @@ class _Road:
 
     @cached_property
     def target(self) -> "Target":
-        from selfexplain.target.load import load_target
-
-        target = load_target(self.recipe.target, self.recipe.target_revision, self.recipe.dtype)
-        target.model.to(process_state().device)  # each process has its own
-        return target
+        return load_target_of(self.recipe)
 
     @cached_property
     def corpus(self) -> "Corpus":
@@ -281,7 +293,11 @@ class _Road:
         from selfexplain.groundtruth.build import build
 
         config = getattr(self.recipe, task)
-        build(task, config, self.target, self.corpus, self.run_dir / "datasets" / task, self.recipe.seed)
+        out_dir = self.run_dir / "datasets" / task
+        build(task, config, self.target, self.corpus, out_dir, self.recipe.seed)
+        if process_state().is_main_process:
+            exports = json.loads((out_dir / "statistics.json").read_text(encoding="utf-8")).get("neuronpedia", {})
+            self.revisions.update({f"neuronpedia {source}": told["sha256"] for source, told in exports.items()})
 
     def _build_other(self, road: "_Road", build: Callable[[], object]) -> None:
         """Ground truth about another model, with its target alone on the device."""
@@ -298,31 +314,29 @@ class _Road:
         for road in (self, *self.others.values()):
             if road is not but:
                 road.__dict__.pop("target", None)
+        let_go()
 
     def _evaluate(self) -> None:
         from selfexplain.evaluation import evaluate, report, selfie
         from selfexplain.modeling.confidence import store
-        from selfexplain.modeling.contract import InjectionConfig
-        from selfexplain.modeling.modeling_selfexplainer import SelfExplainerForCausalLM
+        from selfexplain.modeling.configuration_selfexplainer import SelfExplainerConfig
+        from selfexplain.target.load import target_shape
 
+        self._free()
         recipe, run_dir, started = self.recipe, self.run_dir, time.monotonic()
         trained = str(recipe.explainer if self.is_trained else run_dir / "explainer")
         revision = recipe.explainer_revision if self.is_trained else None
-        explainer = load_explainer(recipe, trained, revision)
-        config = explainer.config
-        untrained = SelfExplainerForCausalLM.from_base(
-            config.base_model_name_or_path,
-            injection=InjectionConfig(**config.injection),
-            adapter=config.adapter,
-            target=config.target,
-            revision=config.base_model_revision,
-            seed=recipe.seed,
-            **load_options(recipe),
-        )
-        if not recipe.training.quantization:
-            untrained.to(process_state().device)
+        config = SelfExplainerConfig.from_pretrained(tiny.resolve(trained), revision=revision)
+        shape = target_shape(recipe.target, recipe.target_revision)
+        place = Place()
+        explainer = WhenAsked(partial(load_explainer, recipe, trained, revision), place)
+        untrained = WhenAsked(partial(load_untrained, recipe, config), place)
         cache_dir = run_dir / "predictions" / "cache"
         endpoint = simulator(recipe, run_dir)
+
+        def by_selfie(scale: float) -> WhenAsked:  # the target, once loaded, serves all scales
+            return WhenAsked(lambda: selfie.selfie(self.target, scale, in_grammar=endpoint is None), place)
+
         if not self.is_trained:
             config.calibration = evaluate.calibrate(
                 explainer, run_dir / "datasets", recipe.tasks, recipe.evaluation, recipe.seed, cache_dir, endpoint
@@ -336,7 +350,7 @@ class _Road:
         tasks = evaluate.evaluate(
             explainer,
             untrained,
-            self.target,
+            shape,
             run_dir / "datasets",
             recipe.tasks,
             recipe.evaluation,
@@ -344,21 +358,23 @@ class _Road:
             cache_dir=cache_dir,
             predictions_dir=run_dir / "predictions",
             calibration=config.calibration,
-            selfie=selfie.baseline(self.target, in_grammar=endpoint is None),
+            selfie=by_selfie if selfie.is_possible(shape) else None,
             endpoint=endpoint,
             share=1.0 if self.is_trained else recipe.training.share,
         )
+        place.clear()
+        self._free()
         stages = json.loads((run_dir / "manifest.json").read_text())["stages"]
         seconds = {name: record["seconds"] for name, record in stages.items() if record["status"] == "done"}
         results = {
             "schema_version": 1,
             "recipe": recipe.name,
-            "target": {"name": self.target.name, **_given(revision=self.target.revision)},
+            "target": {"name": shape.name, **_given(revision=shape.revision)},
             "explainer": {"name": recipe.explainer or recipe.target, "trained_here": not self.is_trained},
             "tasks": tasks,
             "environment": {
                 "versions": library_versions(),
-                "device": str(explainer.device),
+                "device": str(process_state().device),
                 "seed": recipe.seed,
                 "seconds": {**seconds, "evaluate": round(time.monotonic() - started, 1)},
             },

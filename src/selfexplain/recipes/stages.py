@@ -74,7 +74,7 @@ class Manifest:
 
     Attributes:
         identity: what makes two runs different ones, such as the names of recipe and models.
-        revisions: the commits of the Hub that the run is about.
+        revisions: the commits of the Hub that the run is about, and the SHA-256 of what has none (`revisions.pin`).
     """
 
     identity: dict[str, str]

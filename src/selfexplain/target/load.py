@@ -1,5 +1,7 @@
 """Load the model being explained."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,7 +11,17 @@ from selfexplain.errors import SelfExplainError
 from selfexplain.target.blocks import context_length
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True)
+class TargetShape:
+    """What is known of a target without its weights."""
+
+    name: str
+    revision: str | None
+    n_layers: int
+    d_model: int
 
 
 @dataclass(frozen=True)
@@ -77,31 +89,36 @@ def load_target(name: str, revision: str | None = None, dtype: str = "float32", 
         options: of `AutoModelForCausalLM.from_pretrained`, such as `quantization_config`.
 
     Raises:
-        SelfExplainError: nothing there, or not a causal language model.
+        SelfExplainError: nothing there, not a causal language model, or one whose files are missing or broken.
     """
-    from huggingface_hub.errors import StrictDataclassError
-    from safetensors import SafetensorError
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    broken = (OSError, ValueError, KeyError, RuntimeError, SafetensorError, StrictDataclassError)
+    path, revision, _ = _read_config(name, revision)
+    with _loading(name):
+        model = AutoModelForCausalLM.from_pretrained(path, revision=revision, dtype=dtype, **options).eval()
+        tokenizer = AutoTokenizer.from_pretrained(path, revision=revision)
+    return Target(model, tokenizer, name, revision)
 
-    def unloadable(error: Exception) -> SelfExplainError:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        return SelfExplainError(
-            f"target {name!r} could not be loaded: {reason} "
-            "Give a model directory or the Hub id of a causal language model, with its weights and tokenizer."
-        )
+
+def target_shape(name: str, revision: str | None = None) -> TargetShape:
+    """A target by its configuration alone; arguments and errors as of `load_target`."""
+    _, revision, config = _read_config(name, revision)
+    text = config.get_text_config()
+    return TargetShape(name, revision, text.num_hidden_layers, text.hidden_size)
+
+
+def _read_config(name: str, revision: str | None) -> tuple[str, str | None, "PreTrainedConfig"]:
+    """Where a causal language model lies, its commit and its configuration."""
+    from transformers import AutoConfig
 
     path = tiny.resolve(name)
     if path.startswith("~"):
         path = str(Path(path).expanduser())
     if path.startswith((".", "/")) and not Path(path).is_dir():
         raise SelfExplainError(f"target {name!r}: no such directory. Give a model directory or a Hub id (org/name).")
-    try:
+    with _loading(name):
         revision = commit_of(path, revision) or revision
         config = AutoConfig.from_pretrained(path, revision=revision)
-    except broken as error:
-        raise unloadable(error) from error
     heads = [name for name in config.architectures or () if name.endswith(("ForCausalLM", "LMHeadModel"))]
     if not heads or config.is_encoder_decoder:
         made_for = ", ".join(config.architectures or ()) or "none"
@@ -109,9 +126,20 @@ def load_target(name: str, revision: str | None = None, dtype: str = "float32", 
             f"target {name!r} is a {config.model_type} model (architectures: {made_for}), "
             "not a decoder-only causal language model."
         )
+    return path, revision, config
+
+
+@contextmanager
+def _loading(name: str) -> Iterator[None]:
+    """Turns what libraries raise on files that are missing or broken into one clear error."""
+    from huggingface_hub.errors import StrictDataclassError
+    from safetensors import SafetensorError
+
     try:
-        model = AutoModelForCausalLM.from_pretrained(path, revision=revision, dtype=dtype, **options).eval()
-        tokenizer = AutoTokenizer.from_pretrained(path, revision=revision)
-    except broken as error:
-        raise unloadable(error) from error
-    return Target(model, tokenizer, name, revision)
+        yield
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError, StrictDataclassError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise SelfExplainError(
+            f"target {name!r} could not be loaded: {reason} "
+            "Give a model directory or the Hub id of a causal language model, with its weights and tokenizer."
+        ) from error

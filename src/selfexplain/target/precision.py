@@ -12,9 +12,11 @@ def in_float32(model: nn.Module) -> Iterator[None]:
     """While open, `model` computes in float32.
 
     Each module's own weights are widened while it runs and given back afterwards, so that no second copy of the model
-    is held. Quantised weights stay as they are.
+    is held. Quantised weights stay as they are; what they are multiplied in is float32 too.
     """
     kept: dict[nn.Module, dict[str, Tensor]] = {}
+    quantized = [module for module in model.modules() if getattr(module, "compute_dtype", None) is not None]
+    computed_in = [module.compute_dtype for module in quantized]
 
     def widen(module, args):
         low = {name: p for name, p in module.named_parameters(recurse=False) if p.is_floating_point()}
@@ -28,6 +30,9 @@ def in_float32(model: nn.Module) -> Iterator[None]:
 
     with ExitStack() as stack:
         if model.dtype != torch.float32:
+            for module, dtype in zip(quantized, computed_in, strict=True):
+                module.compute_dtype = torch.float32
+                stack.callback(setattr, module, "compute_dtype", dtype)
             for module in model.modules():
                 if any(True for _ in module.parameters(recurse=False)):
                     stack.callback(module.register_forward_pre_hook(widen).remove)

@@ -20,8 +20,7 @@ from transformers import DynamicCache, PreTrainedModel
 from selfexplain.target.blocks import Site, attention_and_mlp, decoder_blocks, site_module
 
 MAX_ROWS = 256
-MAX_TOKENS = 4096  # of a batch on a CPU, whose cache should hold them
-MAX_TOKENS_ELSEWHERE = 32768
+MAX_TOKENS = 4096  # of a batch: a CPU's cache should hold them, and a small GPU their keys and values
 PADDING = 1.06  # at most this many times the tokens that are needed
 SMALL = 512  # tokens that a CPU runs in little more time than one: batches below that are filled up at any padding
 SMALL_ELSEWHERE = 2048
@@ -58,7 +57,6 @@ def batches(spans: Sequence[tuple[int, int]], device: torch.device, fill: bool =
     filled up, unless `fill` is False.
     """
     on_cpu = device.type == "cpu"
-    max_tokens = MAX_TOKENS if on_cpu else MAX_TOKENS_ELSEWHERE
     small = (SMALL if on_cpu else SMALL_ELSEWHERE) if fill else 0
     batch: list[int] = []
     first = last = needed = 0
@@ -67,7 +65,7 @@ def batches(spans: Sequence[tuple[int, int]], device: torch.device, fill: bool =
         if batch:
             area = (len(batch) + 1) * (max(last, end) - first)
             padded = area > max(small, PADDING * (needed + end - start))
-            if area > max_tokens or padded or len(batch) == MAX_ROWS:
+            if area > MAX_TOKENS or padded or len(batch) == MAX_ROWS:
                 yield batch
                 batch = []
         if not batch:
