@@ -415,7 +415,7 @@ def _read_classes(path: Path) -> dict[str, set[str]]:
     return {name: set(tokens) for name, tokens in classes.items()}
 
 
-def _check_readable(rows: Sequence[Row], classes: Classes, section: str) -> None:
+def _check_readable(rows: Sequence[Row], classes: Classes | None, section: str) -> None:
     """Refuse the offline simulator where the ground truth is in other words: everything would score 0."""
     texts = [row["completion"] for row in rows]
     unread = [text for text in texts if not is_parsable("feature_description", text, classes)]

@@ -102,6 +102,7 @@ def load_untrained(recipe: Recipe, config: "SelfExplainerConfig") -> "SelfExplai
     from selfexplain.modeling.contract import InjectionConfig
     from selfexplain.modeling.modeling_selfexplainer import SelfExplainerForCausalLM
 
+    assert config.injection is not None  # its __post_init__ fills it in
     untrained = SelfExplainerForCausalLM.from_base(
         config.base_model_name_or_path,
         injection=InjectionConfig(**config.injection),

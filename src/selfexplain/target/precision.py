@@ -31,7 +31,7 @@ def in_float32(model: nn.Module) -> Iterator[None]:
     with ExitStack() as stack:
         if model.dtype != torch.float32:
             for module, dtype in zip(quantized, computed_in, strict=True):
-                module.compute_dtype = torch.float32
+                setattr(module, "compute_dtype", torch.float32)  # noqa: B010 - what is no Tensor or Module
                 stack.callback(setattr, module, "compute_dtype", dtype)
             for module in model.modules():
                 if any(True for _ in module.parameters(recurse=False)):

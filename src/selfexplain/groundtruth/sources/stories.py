@@ -87,7 +87,8 @@ def _grouped(pairs: Sequence[Pair]) -> list[Pair]:
     _, labels = connected_components(coo_array((np.ones(len(i)), (i, j)), shape=(len(number),) * 2), directed=False)
     groups = {text: f"prefix {labels[n]}" for text, n in number.items()}
     return [
-        Pair(*(replace(prompt, group=groups[prompt.text]) for prompt in (pair.clean, pair.source))) for pair in pairs
+        Pair(replace(pair.clean, group=groups[pair.clean.text]), replace(pair.source, group=groups[pair.source.text]))
+        for pair in pairs
     ]
 
 
