@@ -12,7 +12,7 @@ from explainers import trained
 from selfexplain.errors import SelfExplainError
 from selfexplain.modeling.contract import InjectionConfig
 from selfexplain.modeling.modeling_selfexplainer import SelfExplainerForCausalLM
-from selfexplain.target.blocks import decoder_blocks, embedding_site
+from selfexplain.target.blocks import attention_and_mlp, decoder_blocks, embedding_site
 from selfexplain.target.capture import capture
 from selfexplain.tasks import feature_description
 from selfexplain.tasks.question import fill
@@ -112,6 +112,18 @@ def check_gradient_checkpointing(explainer, inputs):
         explainer.activation_checkpointing_enable({"use_reentrant": False})
     torch.testing.assert_close(*gradients)
     assert gradients[0].abs().max() > 0
+
+
+def test_lora_on_the_attention_alone_whatever_its_modules_are_called():
+    for architecture in ARCHITECTURES:
+        explainer = SelfExplainerForCausalLM.from_base(tiny_model(architecture))
+        explainer.add_lora(rank=2, alpha=4, target_modules="attention")
+        changed = {name.partition(".lora_A")[0] for name, _ in explainer.named_parameters() if ".lora_A" in name}
+        parts = [attention_and_mlp(block) for block in decoder_blocks(explainer.language_model)]
+        names = {module: name for name, module in explainer.named_modules()}
+        for attention, mlp in parts:
+            assert len([name for name in changed if name.startswith(f"{names[attention]}.")]) in (2, 4), architecture
+            assert not [name for name in changed if name.startswith(f"{names[mlp]}.")]
 
 
 def check_capture(base):

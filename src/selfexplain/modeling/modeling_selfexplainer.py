@@ -19,7 +19,7 @@ from selfexplain.modeling.configuration_selfexplainer import SelfExplainerConfig
 from selfexplain.modeling.contract import InjectionConfig
 from selfexplain.modeling.inputs import VECTOR_INPUTS, check_neighbours, check_vectors
 from selfexplain.modeling.processing_selfexplainer import SelfExplainerProcessor
-from selfexplain.target.blocks import backbone, context_length, decoder_blocks, embedding_site
+from selfexplain.target.blocks import attention_modules, backbone, context_length, decoder_blocks, embedding_site
 
 # What loading in 8 or 4 bits, or on several devices, leaves on a model, for trainers to see.
 _HOW_LOADED = (
@@ -329,10 +329,14 @@ class SelfExplainerForCausalLM(AskingMixin, SelfExplainerPreTrainedModel, Genera
         """Add LoRA weights to the base; they and the adapter are all that is trained.
 
         Args:
+            target_modules: names of linear modules, "all-linear" (without the head) or "attention" (those of the
+                attention, whatever they are called).
             trainable_tokens: ids whose embeddings are trained as well, kept as differences beside the LoRA weights.
         """
         from peft import LoraConfig
 
+        if target_modules == "attention":
+            target_modules = attention_modules(self.language_model)
         modules = target_modules if isinstance(target_modules, str) else list(target_modules)
         self.config.lora = {"rank": rank, "alpha": alpha, "dropout": dropout, "target_modules": modules}
         self.config.lora |= {"trainable_tokens": list(trainable_tokens)}

@@ -117,6 +117,28 @@ def attention_and_mlp(block: nn.Module) -> tuple[nn.Module, nn.Module] | None:
     return (parts[0], parts[1]) if [_keeps_cache(part) for part in parts] == [True, False] else None
 
 
+def attention_modules(model: nn.Module) -> list[str]:
+    """Names, within its block, of every module with a weight matrix that belongs to the attention.
+
+    Raises:
+        SelfExplainError: blocks that are not built of one attention and one MLP.
+    """
+    names: dict[str, None] = {}
+    for block in decoder_blocks(model):
+        parts = attention_and_mlp(block)
+        if parts is None:
+            raise SelfExplainError(
+                f"{type(block).__name__} is not built of one attention and one MLP: name the modules that get LoRA."
+            )
+        inside = set(parts[0].modules())
+        names |= {
+            name: None
+            for name, module in block.named_modules()
+            if module in inside and getattr(getattr(module, "weight", None), "ndim", 0) == 2
+        }
+    return list(names)
+
+
 def site_module(block: nn.Module, site: Site) -> nn.Module:
     """The module whose output is a block's `site`: the block itself, its attention, or its MLP (or experts).
 

@@ -42,7 +42,8 @@ class LoraConfig:
         rank: may reach the width of a small model.
         alpha: the update is scaled by `alpha / rank`.
         dropout: on the inputs of the LoRA weights.
-        target_modules: names of linear modules, or "all-linear" (without the head).
+        target_modules: names of linear modules, "all-linear" (without the head), or "attention" (all of the attention).
+            The latter learns less by heart, and shows on words that training never named.
     """
 
     rank: int = 32
