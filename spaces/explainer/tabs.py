@@ -43,8 +43,10 @@ def lead(html: str) -> None:
 
 def examples(task: str) -> gr.HTML:
     chosen = SHOW.examples[task]
-    firsts = [each["text"].split("\n")[0] for each in chosen]
-    return pick(pages.picker([each["note"] for each in chosen], None, "Examples", "examples", notes=firsts))
+    lines = [each["text"].split("\n") for each in chosen]
+    frame = set.intersection(*map(set, lines)) if len(lines) > 1 else set()  # a chat template is the same in all
+    own = [next((line for line in of_text if line not in frame), of_text[0]) for of_text in lines]
+    return pick(pages.picker([each["note"] for each in chosen], None, "Examples", "examples", notes=own))
 
 
 # ---------------------------------------------------------------- read a token
