@@ -20,6 +20,7 @@ from selfexplain.modeling.contract import InjectionConfig
 from selfexplain.modeling.inputs import VECTOR_INPUTS, check_neighbours, check_vectors
 from selfexplain.modeling.processing_selfexplainer import SelfExplainerProcessor
 from selfexplain.target.blocks import attention_modules, backbone, context_length, decoder_blocks, embedding_site
+from selfexplain.target.load import leave_packed
 
 # What loading in 8 or 4 bits, or on several devices, leaves on a model, for trainers to see.
 _HOW_LOADED = (
@@ -220,12 +221,7 @@ class SelfExplainerForCausalLM(AskingMixin, SelfExplainerPreTrainedModel, Genera
         for name in _HOW_LOADED:
             if name in vars(base):
                 setattr(self, name, getattr(base, name))
-        if getattr(base, "is_loaded_in_4bit", False):
-            # On some CPUs bitsandbytes repacks 4-bit weights at the first answer: they cannot be trained on afterwards,
-            # and widths that are no multiple of 64 fail.
-            for module in base.modules():
-                if "support_avx512bf16_for_cpu" in vars(module):
-                    module.support_avx512bf16_for_cpu = False
+        leave_packed(base)
         self.post_init()
 
     # ---------------------------------------------------------------- make, save, load

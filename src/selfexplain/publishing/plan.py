@@ -263,7 +263,7 @@ def _reword(text: str, words: Mapping[str, str], bare_anywhere: bool = False) ->
     patterns = [rf"(?<![\w./~-]){re.escape(word)}(?![\w-])" for word in anywhere]
     key = r"""(?:(?<=^target: )|(?<=^explainer: )|(?<="name": ")|(?<="model_name": "))"""
     patterns += [rf"{key}{re.escape(word)}(?=\"|$)" for word in as_value]
-    return re.sub("|".join(patterns), lambda found: words[found[0]], text, flags=re.M)
+    return re.sub("|".join(patterns), lambda found: words[found[0]], text, flags=re.M) if patterns else text
 
 
 def _rewrite_parquet(source: Path, copy: Path, words: Mapping[str, str]) -> None:

@@ -97,7 +97,16 @@ def load_target(name: str, revision: str | None = None, dtype: str = "float32", 
     with _loading(name):
         model = AutoModelForCausalLM.from_pretrained(path, revision=revision, dtype=dtype, **options).eval()
         tokenizer = AutoTokenizer.from_pretrained(path, revision=revision)
+    leave_packed(model)
     return Target(model, tokenizer, name, revision)
+
+
+def leave_packed(model: "PreTrainedModel") -> None:
+    """Keep bitsandbytes from repacking 4-bit weights at the first answer, as it does on some CPUs: they could not be
+    trained on afterwards, and widths that are no multiple of 64 fail."""
+    for module in model.modules():
+        if "support_avx512bf16_for_cpu" in vars(module):
+            setattr(module, "support_avx512bf16_for_cpu", False)  # noqa: B010 - what is no Tensor or Module
 
 
 def target_shape(name: str, revision: str | None = None) -> TargetShape:
