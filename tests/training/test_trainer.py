@@ -2,6 +2,7 @@
 
 from copy import deepcopy
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -72,6 +73,24 @@ def test_loss_and_gradients_change_with_the_vector(target, tmp_path, injection):
     (loss, gradients), (other_loss, other_gradients) = results
     assert abs(loss - other_loss) > 1e-5
     assert (gradients - other_gradients).abs().max() > 1e-6
+
+
+@pytest.mark.parametrize("num_items", [None, 7])
+def test_the_loss_is_that_of_trl_in_less_time(target, tmp_path, num_items):
+    explainer = explainer_on(target, InjectionConfig())
+    rows = rows_with(explainer, 1.0, n=3)
+    longer = tokenize({**rows[0], "completion": "the word and a good deal more"}, explainer.processor, 128)
+    rows = Dataset.from_list([*rows, {**rows[0], **longer}])
+    trainer = SelfExplainerTrainer(explainer, args=arguments(tmp_path), train_dataset=rows)
+    batch = next(iter(trainer.get_train_dataloader()))
+    found = []
+    for compute_loss in (trainer.compute_loss, partial(SFTTrainer.compute_loss, trainer)):
+        explainer.zero_grad()
+        loss = compute_loss(trainer.model, dict(batch), num_items_in_batch=num_items)
+        loss.backward()
+        found.append(torch.cat([loss[None], *(p.grad.flatten() for p in explainer.parameters() if p.grad is not None)]))
+    assert found[0].abs().max() > 0.1
+    torch.testing.assert_close(*found)
 
 
 def test_plain_sft_trainer_with_peft_config_reads_the_vector_too(target, tmp_path):
