@@ -25,9 +25,9 @@ quickstart: install  ## the whole road on the embedded target: at most 6 minutes
 	@echo "Running recipes/quickstart.yaml: ground truth, training, evaluation and cards in at most 6 minutes."
 	$(BIN)/selfexplain run recipes/quickstart.yaml
 
-test: install  ## run the tests: a few minutes
-	@echo "Running the tests: a few minutes."
-	$(BIN)/python -m pytest
+test: install  ## run the tests: 6 to 10 minutes on two CPU cores
+	@echo "Running the tests: 6 to 10 minutes on two CPU cores."
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 soak: install  ## load the demo page with 50 visitors for 5 minutes
 	@echo "Loading the demo page with 50 visitors for 5 minutes."

@@ -6,9 +6,12 @@ from unittest import mock
 
 LITTLE = [
     "feature_description.layers=[1, 4]",
+    "feature_description.n_saes=1",
     "feature_description.n_features=384",
     "feature_description.k=4",
     "feature_description.n_tokens=60000",
+    "feature_description.n_candidates=1",
+    "feature_description.rows_per_feature=1",
     "activation_patching.n_pairs=80",
     "activation_patching.n_rows=200",
     "input_ablation.n_questions=600",

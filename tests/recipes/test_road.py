@@ -77,12 +77,20 @@ def test_a_second_run_does_nothing_and_a_changed_key_only_what_depends_on_it(fin
     assert json.loads((copy / "results.json").read_text())["tasks"]["input_ablation"]["n_test"] == 16
 
 
-def test_a_trained_explainer_is_evaluated_without_training(finished, tmp_path):
-    values = [*LITTLE, "explainer=selfexplain/tiny-selfexplainer", "tasks=[input_ablation]"]
+def test_the_shipped_explainer_is_scored_without_training_and_reads_vectors(tmp_path):
+    values = [*LITTLE, "explainer=selfexplain/tiny-selfexplainer", "evaluation.rows_limit=null"]
+    values += ["tasks=[activation_patching, input_ablation]", "activation_patching.n_pairs=120"]
     run_dir = run(load_recipe("quickstart", values), tmp_path / "shipped")
     assert not (run_dir / "explainer").exists()
-    results = (run_dir / "results.json").read_text()
-    assert json.loads(results)["explainer"]["trained_here"] is False and "null" not in results
+    text = (run_dir / "results.json").read_text()
+    results = json.loads(text)
+    assert results["explainer"]["trained_here"] is False and "null" not in text
+    patching, ablation = (results["tasks"][task]["scores"] for task in ("activation_patching", "input_ablation"))
+    for metric in ("exact_match", "content_match"):
+        assert patching["explainer"][metric]["value"] > 0.1 + patching["shuffled_vector"][metric]["value"]
+    for name, scores in (("lookup_rule", patching), ("majority", ablation)):
+        better, than = (scores[system]["has_changed_macro_f1"]["value"] for system in ("explainer", name))
+        assert better > 0.1 + than
 
 
 def test_a_trained_explainer_is_not_scored_on_what_it_learned(finished, tmp_path, caplog):

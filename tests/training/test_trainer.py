@@ -3,6 +3,7 @@
 from copy import deepcopy
 from dataclasses import replace
 from functools import partial
+from itertools import pairwise
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ from selfexplain.modeling.modeling_selfexplainer import SelfExplainerForCausalLM
 from selfexplain.tasks import feature_description
 from selfexplain.training.collator import SelfExplainerCollator, tokenize
 from selfexplain.training.train import indistinct_tokens
-from selfexplain.training.trainer import SelfExplainerTrainer
+from selfexplain.training.trainer import MixedLengthGroups, SelfExplainerTrainer
 
 SITES = [
     InjectionConfig(),
@@ -147,6 +148,23 @@ def test_a_collator_that_drops_the_vectors_is_refused(target, tmp_path):
             train_dataset=rows_with(explainer, 1.0),
             data_collator=DefaultDataCollator(),
         )
+
+
+def test_long_and_short_rows_take_turns():
+    lengths = [10] * 640 + [100] * 170  # two tasks
+    sampler = MixedLengthGroups(lengths, batch_size=8, seed=0)
+    epochs = []
+    for epoch in range(2):
+        sampler.set_epoch(epoch)
+        epochs.append(list(sampler))
+        assert sorted(epochs[-1]) == list(range(len(sampler)))
+        batches = [{lengths[i] for i in epochs[-1][start : start + 8]} for start in range(0, len(lengths), 8)]
+        mixed = sum(len(batch) > 1 for batch in batches)
+        assert mixed < 8  # a batch holds rows of like length
+        long = [index for index, batch in enumerate(batches) if 100 in batch]
+        assert long[0] == 0 and long[-1] > 0.7 * len(batches)
+        assert max(b - a for a, b in pairwise(long)) < 30
+    assert epochs[0] != epochs[1] and list(sampler) == epochs[1]
 
 
 def test_training_resumes_from_a_checkpoint(target, tmp_path):

@@ -1,15 +1,45 @@
 """TRL's SFTTrainer, made to keep the vectors and to save what is published."""
 
+from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 
+import torch
 from safetensors.torch import load_file
 from torch.nn.functional import cross_entropy
+from torch.utils.data import Sampler
+from transformers.trainer_pt_utils import get_length_grouped_indices
 from trl import SFTTrainer
 
 from selfexplain.errors import SelfExplainError
 from selfexplain.modeling.loading import ADAPTER_FILE, LORA_FILES, load_lora_state
 from selfexplain.modeling.modeling_selfexplainer import SelfExplainerForCausalLM
 from selfexplain.training.collator import SelfExplainerCollator
+
+
+class MixedLengthGroups(Sampler[int]):
+    """Batches of rows of like length, as transformers groups them, in random order.
+
+    Left in its order, from long to short, the tasks would take turns in long runs, because their rows differ in length,
+    and the last steps would see the shortest rows alone. The longest batch still comes first, to show what memory does.
+    """
+
+    def __init__(self, lengths: Sequence[int], batch_size: int, seed: int):
+        self.lengths, self.batch_size, self.seed, self.epoch = lengths, batch_size, seed, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __iter__(self) -> Iterator[int]:
+        generator = torch.Generator().manual_seed(self.seed + self.epoch)
+        grouped = get_length_grouped_indices(self.lengths, self.batch_size, generator=generator)
+        batches = [grouped[i : i + self.batch_size] for i in range(0, len(grouped), self.batch_size)]
+        last = len(batches) - 1  # may be cut short, so it stays last
+        order = (1 + torch.randperm(max(last - 1, 0), generator=generator)).tolist()
+        return chain.from_iterable(batches[i] for i in dict.fromkeys([0, *order, last]))
 
 
 class SelfExplainerTrainer(SFTTrainer):
@@ -36,6 +66,12 @@ class SelfExplainerTrainer(SFTTrainer):
 
     def _set_signature_columns_if_needed(self) -> None:
         self._signature_columns = ["input_ids", "labels", "positions", "activations", "activation_layers", "length"]
+
+    def _get_train_sampler(self, train_dataset=None) -> Sampler | None:
+        rows = self.train_dataset if train_dataset is None else train_dataset
+        if "length" not in (rows.column_names or ()):
+            return super()._get_train_sampler(train_dataset)
+        return MixedLengthGroups(rows["length"], self.args.train_batch_size, self.args.seed)
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         """TRL's fused loss where it fits; otherwise logits of the columns that hold answers, from the base's own head.
