@@ -526,7 +526,7 @@ def _chart(lines: Mapping[str, Sequence[tuple[float, ...]]], ticks: Mapping[floa
 
     def at(x: float, y: float) -> str:
         across = (x - low_x) / (high_x - low_x or 1)
-        return f"{50 + 530 * across:.1f},{220 - 200 * (y - low_y) / (high_y - low_y or 1):.1f}"
+        return f"{66 + 500 * across:.1f},{220 - 200 * (y - low_y) / (high_y - low_y or 1):.1f}"
 
     drawn = []
     for number, line in enumerate(lines.values()):
@@ -536,8 +536,8 @@ def _chart(lines: Mapping[str, Sequence[tuple[float, ...]]], ticks: Mapping[floa
             f'<polyline points="{" ".join(at(p[0], p[1]) for p in line)}"/></g>'
         )
     marks = [(at(x, low_y).split(",")[0], "242", "middle", text) for x, text in ticks.items()]
-    marks += [("42", at(low_x, y).split(",")[1], "end", f"{y:.2f}") for y in (low_y, high_y)]
+    marks += [("58", at(low_x, y).split(",")[1], "end", f"{y:.2f}") for y in (low_y, high_y)]
     texts = "".join(f'<text x="{x}" y="{y}" text-anchor="{anchor}">{e(t)}</text>' for x, y, anchor, t in marks)
     keys = "".join(f'<li class="series s{number}">{e(name)}</li>' for number, name in enumerate(lines))
     return f"""<ul class="key">{keys}</ul><svg class="curves" viewBox="0 0 600 250" role="img" aria-label="{e(label)}">
-<line x1="50" y1="220" x2="580" y2="220"/>{"".join(drawn)}{texts}</svg>"""
+<line x1="66" y1="220" x2="566" y2="220"/>{"".join(drawn)}{texts}</svg>"""
