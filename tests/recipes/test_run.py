@@ -75,6 +75,11 @@ def test_a_trained_explainer_is_only_evaluated(recipe, calls, tmp_path):
         explainer_of(str(run_dir))
 
 
+def test_a_directory_that_is_neither_run_nor_model_is_refused(tmp_path):
+    with pytest.raises(SelfExplainError, match="neither a run .* nor a model"):
+        explainer_of(str(tmp_path))
+
+
 def test_another_model_is_another_run(recipe, calls, tmp_path):
     sibling = shutil.copytree(recipe.target, tmp_path / "sibling")
     run(recipe, tmp_path / "run", stage="dataset")

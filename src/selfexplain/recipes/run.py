@@ -116,10 +116,14 @@ def explainer_of(run_or_model: str) -> str:
     """The explainer of a run directory; a model directory, Hub id or reserved name unchanged.
 
     Raises:
-        SelfExplainError: the run has no trained explainer yet.
+        SelfExplainError: the run has no trained explainer yet, or the directory holds neither run nor model.
     """
     run_dir = Path(run_or_model)
     if not (run_dir / "manifest.json").is_file():
+        if run_dir.is_dir() and not (run_dir / "config.json").is_file():
+            raise SelfExplainError(
+                f"{run_dir} holds neither a run (manifest.json) nor a model (config.json): give the directory of one."
+            )
         return tiny.resolve(run_or_model)
     if (run_dir / "explainer" / "config.json").is_file():
         return str(run_dir / "explainer")
