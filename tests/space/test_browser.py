@@ -67,30 +67,30 @@ def page(browser, server):
 
 
 def test_the_page_opens_with_an_answer(page):
-    assert "Armenia" in page.text("#read-answer .claim") and page.text("#read-answer .control .said")
+    assert "Sweden" in page.text("#read-answer .claim") and page.text("#read-answer .control .said")
     assert page.pressed("#read-tokens") == "in" and page.pressed("#read-layers") == "3"
 
 
 def test_a_click_on_a_layer_and_on_a_token_asks_again(page):
     page.tab("Read")
     page.click("#read-layers button", "0")
-    page.wait("#read-answer .said", "the word colon")
-    page.click("#read-tokens button", "Golden")
-    page.wait("#read-tokens [aria-pressed=true]", "Golden")
+    page.wait("#read-layers [aria-pressed=true]", "0")
+    page.click("#read-tokens button", "Brave")
+    page.wait("#read-tokens [aria-pressed=true]", "Brave")
     page.wait("#read-layers [aria-pressed=true]", "0")
 
 
 def test_tokens_are_reached_and_picked_by_keyboard(page):
     page.tab("Read")
     page.click(".examples button", "What a sentence is about")
-    page.wait("#read-answer .said", "the word Japan")
+    page.wait("#read-answer .said", "the word Nepal")
     picked = page.wait("#read-tokens [aria-pressed=true]", "the")
     picked.send_keys(Keys.ARROW_LEFT)
     focused = page.script("return document.activeElement.textContent")
     assert focused == "is" and page.script("return document.activeElement.tabIndex") == 0
     page.script("return document.activeElement").send_keys(Keys.ENTER)
     page.wait("#read-tokens [aria-pressed=true]", "is")
-    page.wait("#read-answer .said", "the word Japan")
+    page.wait("#read-answer .said", "the word colon")
     assert page.script("return document.activeElement.textContent") == "is"  # the focus stays where it was
 
 
@@ -108,7 +108,7 @@ def test_an_error_is_told_and_the_page_goes_on(page):
     told = page.wait("#read-answer .problem", "room for 128")
     assert told.get_attribute("role") == "alert" and "Traceback" not in page.script("return document.body.innerText")
     page.click(".examples button", "A fact that")
-    page.wait("#read-answer .said", "the word Armenia")
+    page.wait("#read-answer .said", "the word Sweden")
 
 
 def test_a_patch_is_moved_by_clicking(page):

@@ -8,7 +8,7 @@ import pytest
 from gradio_client import Client
 from gradio_client.exceptions import AppError
 
-TEXT = "The ship Golden Rose has its home in"
+TEXT = "The ship Brave Falcon has its home in"
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def test_there_are_three_endpoints_and_no_more(client):
 
 def test_a_token_is_explained(client):
     found = client.predict(text=TEXT, layer=3, token=-1, api_name="/explain_feature")
-    assert found["explanation"]["text"] == "the word Armenia" and found["after"] == "Armenia"
+    assert found["explanation"]["text"] == "the word Sweden" and found["after"] == "Sweden"
     assert found["control"]["text"] != found["explanation"]["text"]
 
 

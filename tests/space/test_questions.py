@@ -26,13 +26,13 @@ def ablation(show, index):
 def test_examples_of_reading_are_what_their_notes_say(show):
     homes = World().by_name["ship home"].facts
     fact = feature(show, 0)
-    assert fact.explanation.text == f"the word {homes['Golden Rose']}" and fact.after == homes["Golden Rose"]
-    assert homes["Golden Rose"] not in show.examples["feature"][0]["text"]
+    assert fact.explanation.text == f"the word {homes['Brave Falcon']}" and fact.after == homes["Brave Falcon"]
+    assert homes["Brave Falcon"] not in show.examples["feature"][0]["text"]
     hidden = feature(show, 1)
     assert hidden.explanation.text == f"the word {homes['Iron Star']}"
     assert homes["Iron Star"] not in (show.examples["feature"][1]["text"], hidden.after)
     kept = feature(show, 2)
-    assert kept.explanation.text == "the word Japan" and kept.after == "yen"
+    assert kept.explanation.text == "the word Nepal" and kept.after == "rupee"
     failed = feature(show, 3)
     assert failed.after == "puppy" and not {"puppy", "dog"} & set(failed.explanation.text.split())
 
