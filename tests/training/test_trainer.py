@@ -38,11 +38,11 @@ def rows_with(explainer, scale, n=4):
         {
             "prompt": question.prompt,
             "placeholder_offsets": question.placeholder_offsets,
-            "completion": "the word",
+            "completion": "the word" + " and that" * (index % 3),
             "activations": [(torch.randn(d_model, generator=generator) * scale).tolist()],
             "activation_layers": [1],
         }
-        for _ in range(n)
+        for index in range(n)
     ]
     return Dataset.from_list([row | tokenize(row, explainer.processor, 128) for row in rows])
 
@@ -77,7 +77,7 @@ def test_loss_and_gradients_change_with_the_vector(target, tmp_path, injection):
 
 
 @pytest.mark.parametrize("num_items", [None, 7])
-def test_the_loss_is_that_of_trl_in_less_time(target, tmp_path, num_items):
+def test_the_loss_off_the_gpu_is_that_of_trl(target, tmp_path, num_items):
     explainer = explainer_on(target, InjectionConfig())
     rows = rows_with(explainer, 1.0, n=3)
     longer = tokenize({**rows[0], "completion": "the word and a good deal more"}, explainer.processor, 128)
@@ -92,6 +92,8 @@ def test_the_loss_is_that_of_trl_in_less_time(target, tmp_path, num_items):
         found.append(torch.cat([loss[None], *(p.grad.flatten() for p in explainer.parameters() if p.grad is not None)]))
     assert found[0].abs().max() > 0.1
     torch.testing.assert_close(*found)
+    unanswered = batch | {"labels": torch.full_like(batch["labels"], -100)}
+    assert trainer.compute_loss(trainer.model, unanswered) == 0
 
 
 def test_plain_sft_trainer_with_peft_config_reads_the_vector_too(target, tmp_path):
@@ -172,16 +174,16 @@ def test_training_resumes_from_a_checkpoint(target, tmp_path):
         explainer = explainer_on(target, InjectionConfig())
         explainer.config.base_model_name_or_path = target.name
         options = {"save_strategy": "steps", "save_steps": 2, "max_steps": max_steps, "lr_scheduler_type": "constant"}
-        config = arguments(directory)
+        config = arguments(directory, train_sampling_strategy="group_by_length")
         for name, value in options.items():
             setattr(config, name, value)
-        trainer = SelfExplainerTrainer(explainer, args=config, train_dataset=rows_with(explainer, 1.0))
+        trainer = SelfExplainerTrainer(explainer, args=config, train_dataset=rows_with(explainer, 1.0, n=20))
         trainer.train(resume_from_checkpoint=resume)
         return torch.cat([p.detach().flatten() for p in explainer.parameters() if p.requires_grad])
 
-    whole = train(tmp_path / "whole", 4)
-    train(tmp_path / "parts", 2)
-    resumed = train(tmp_path / "parts", 4, resume=str(tmp_path / "parts" / "checkpoint-2"))
+    whole = train(tmp_path / "whole", 9)  # of 5 batches an epoch
+    train(tmp_path / "parts", 6)
+    resumed = train(tmp_path / "parts", 9, resume=str(tmp_path / "parts" / "checkpoint-6"))
     torch.testing.assert_close(whole, resumed, atol=1e-5, rtol=1e-4)
 
 

@@ -262,6 +262,7 @@ def train(
         use_cpu=not torch.cuda.is_available(),
         gradient_checkpointing=config.gradient_checkpointing,
         optim={"adamw": "adamw_torch_fused"}.get(config.optimizer, config.optimizer),
+        train_sampling_strategy="group_by_length",
         remove_unused_columns=False,
         dataset_kwargs={"skip_prepare_dataset": True},
         save_steps=config.save_steps,

@@ -69,9 +69,10 @@ class SelfExplainerTrainer(SFTTrainer):
 
     def _get_train_sampler(self, train_dataset=None) -> Sampler | None:
         rows = self.train_dataset if train_dataset is None else train_dataset
-        if "length" not in (rows.column_names or ()):
+        column = self.args.length_column_name
+        if self.args.train_sampling_strategy != "group_by_length" or column not in (rows.column_names or ()):
             return super()._get_train_sampler(train_dataset)
-        return MixedLengthGroups(rows["length"], self.args.train_batch_size, self.args.seed)
+        return MixedLengthGroups(rows[column], self.args.train_batch_size, self.args.seed)
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         """TRL's fused loss where it fits; otherwise logits of the columns that hold answers, from the base's own head.
@@ -79,18 +80,19 @@ class SelfExplainerTrainer(SFTTrainer):
         Off the GPU TRL scores the tokens of the prompts too, a third of the time of a small model; and it reads the
         head's weight past trained token embeddings.
         """
+        labels = inputs["labels"]
         explainer = self.accelerator.unwrap_model(model)
         trains_tokens = (explainer.config.lora or {}).get("trainable_tokens")
-        if return_outputs or (inputs["labels"].is_cuda and not trains_tokens):
+        other_loss = self.args.loss_type != "nll" or self.label_smoother or self.compute_loss_func
+        if return_outputs or other_loss or self.aux_loss_enabled or (labels.is_cuda and not trains_tokens):
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-        labels = inputs["labels"]
-        columns = 1 + (labels[:, 1:] != -100).any(dim=0).nonzero()[:, 0]  # the first token is foretold by none
+        columns = 1 + (labels[:, 1:] != -100).any(dim=0).nonzero()[:, 0].cpu()  # the first token is foretold by none
         rest = {name: value for name, value in inputs.items() if name != "labels"}
         logits = model(**rest, use_cache=False, logits_to_keep=columns - 1).logits  # (B, n_columns, vocabulary)
         wanted = labels[:, columns].to(logits.device)
         loss = cross_entropy(logits.flatten(0, 1).float(), wanted.flatten(), ignore_index=-100, reduction="sum")
         if num_items_in_batch is None:
-            return loss / (wanted != -100).sum()
+            return loss / (wanted != -100).sum().clamp(min=1)
         averaged = self.accelerator.num_processes if self.args.average_tokens_across_devices else 1
         return loss / num_items_in_batch * averaged
 
