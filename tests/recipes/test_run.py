@@ -76,7 +76,7 @@ def test_a_trained_explainer_is_only_evaluated(recipe, calls, tmp_path):
 
 
 def test_a_directory_that_is_neither_run_nor_model_is_refused(tmp_path):
-    with pytest.raises(SelfExplainError, match="neither a run .* nor a model"):
+    with pytest.raises(SelfExplainError, match=r"neither a run .* nor a model"):
         explainer_of(str(tmp_path))
 
 
