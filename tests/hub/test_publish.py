@@ -67,6 +67,7 @@ def test_dry_run_lists_every_file_with_its_size_and_asks_nobody(hub, pushed, fin
                 path
             )
     assert "collection lab: quickstart self-explainer" in shown.output
+    assert f"nothing is pushed; without --dry-run {len(REPOSITORIES)} public repositories, " in shown.output
 
 
 def test_what_belongs_to_other_runs_stays_and_what_this_run_left_goes(hub_with_run, run_dir, space):

@@ -35,6 +35,11 @@ def publish(
                     for file in repository.files:
                         typer.echo(f"  {_size(file.size):>9}  {file.path}")
                 typer.echo(f"collection {org}: {plan.names.collection(plan.recipe['name'])}, which holds all of these")
+                size = _size(sum(repository.size for repository in plan.repositories))
+                seen_by = "private" if private else "public"
+                typer.echo(
+                    f"nothing is pushed; without --dry-run {len(plan.repositories)} {seen_by} repositories, {size}"
+                )
             return
         done = hub.publish(Path(run_dir), org, options, space)
         for part in done:
