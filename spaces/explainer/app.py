@@ -17,7 +17,7 @@ from typing import Any
 import gradio as gr
 
 import pages
-from limits import MAX_SESSIONS
+from limits import MAX_SESSIONS, return_free_memory
 from selfexplain import SelfExplainError
 
 logger = logging.getLogger(__name__)
@@ -95,5 +95,6 @@ def page() -> gr.Blocks:
 if __name__ == "__main__":
     if "SPACE_ID" in os.environ:
         os.environ.setdefault("FORWARDED_ALLOW_IPS", PROXIES)
+    return_free_memory()
     demo = page()
     demo.launch(**LAUNCH)

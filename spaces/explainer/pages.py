@@ -20,7 +20,7 @@ SYSTEMS = {
     "nearest_neighbour": "answer of the nearest training row",
     "lookup_rule": "a table of token types and layers",
     "majority": "always the more common answer",
-    "gold": "the true descriptions: a ceiling",
+    "ground_truth": "the true descriptions: a ceiling",
 }
 TASKS = {
     "feature_description": "What does this vector stand for?",

@@ -116,7 +116,7 @@ def check_text(showcase: Showcase, text: str, limit: int | None = None) -> list[
 def blocks(showcase: Showcase) -> list[tuple[int, ...]]:
     """The blocks of layers that a patch replaces at once, of those that the explainer can be asked about."""
     found = blocks_of_layers(showcase.target.n_layers, min(N_BLOCKS, showcase.target.n_layers))
-    return [layers for layers in found if layers[0] in showcase.explainer.config.layers]
+    return [layers for layers in found if layers[0] in showcase.explainer.config.layers_of("activation_patching")]
 
 
 # ---------------------------------------------------------------- what does this token hold?
@@ -129,7 +129,8 @@ def ask_feature(showcase: Showcase, text: str, layer: int, token: int) -> Trial:
         SelfExplainError: a text, token or layer that cannot be.
     """
     token = _index(token, len(check_text(showcase, text)), "token")
-    layer, layers = _index(layer, showcase.target.n_layers, "layer"), showcase.explainer.config.layers
+    layer = _index(layer, showcase.target.n_layers, "layer")
+    layers = showcase.explainer.config.layers_of("feature_description")
     if layer not in layers:
         raise SelfExplainError(f"The explainer cannot read layer {layer}; it reads {', '.join(map(str, layers))}.")
     held = showcase.explainer.capture(text, layers, showcase.foreign).float().cpu()  # (n_layers, T, d)
@@ -280,7 +281,7 @@ def ask_map(showcase: Showcase, text: str, source: str, source_token: int) -> Pa
 
 def _check_block(showcase: Showcase, layers: Sequence[int]) -> None:
     """Raise SelfExplainError for layers that no question in training was about."""
-    readable, n_layers = showcase.explainer.config.layers, showcase.target.n_layers
+    readable, n_layers = showcase.explainer.config.layers_of("activation_patching"), showcase.target.n_layers
     first, n = (layers[0], len(layers)) if layers else (-1, 0)
     if first not in readable or first + n > n_layers or list(layers) != list(range(first, first + n)):
         raise SelfExplainError(

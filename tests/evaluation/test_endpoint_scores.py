@@ -115,14 +115,17 @@ def test_all_systems_are_scored_by_the_model_and_resuming_costs_nothing(datasets
         n_asked = len(fake.asked)
         assert run(judge(fake)) == result and len(fake.asked) == n_asked
     scores = {system: values["simulator_correlation"]["value"] for system, values in result["scores"].items()}
-    assert scores["explainer"] == scores["gold"] == scores["nearest_neighbour"] == pytest.approx(1)
+    assert scores["explainer"] == scores["ground_truth"] == scores["nearest_neighbour"] == pytest.approx(1)
     assert (
         scores["untrained"] == 0 and scores["selfie"] == pytest.approx((1 - 0.2) / 2) and result["selfie_scale"] == 25
     )
     assert scores["shuffled_vector"] < 1 and scores["zero_vector"] == 0
-    assert result["scores"]["gold"]["detection_balanced_accuracy"] == {"value": 1.0, "ci95": [1.0, 1.0]}
-    assert result["simulator"] == "judge" and result["unparsable"]["gold"] == 0 < result["unparsable"]["zero_vector"]
-    assert result["unread"]["gold"]["simulator_correlation"] == {"windows": 0, "rows": 0}
+    assert result["scores"]["ground_truth"]["detection_balanced_accuracy"] == {"value": 1.0, "ci95": [1.0, 1.0]}
+    assert (
+        result["simulator"] == "judge"
+        and result["unparsable"]["ground_truth"] == 0 < result["unparsable"]["zero_vector"]
+    )
+    assert result["unread"]["ground_truth"]["simulator_correlation"] == {"windows": 0, "rows": 0}
     assert "simulating features: " in caplog.text and "requests to" in caplog.text  # told before they are made
     assert "activations foretold by judge" in markdown({"tasks": {TASK: result}})
 

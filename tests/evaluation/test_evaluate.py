@@ -77,7 +77,7 @@ def results(datasets_dir, all_rows):
 def test_every_system_that_applies_and_no_other(results):
     controls = {"explainer", "untrained", "nearest_neighbour", "shuffled_vector", "zero_vector", "text_only"}
     systems = {task: set(result["scores"]) for task, result in results["tasks"].items()}
-    assert systems["feature_description"] == controls | {"gold"}
+    assert systems["feature_description"] == controls | {"ground_truth"}
     assert systems["activation_patching"] == controls | {"lookup_rule", "majority"}
     assert systems["input_ablation"] == {"explainer", "untrained", "nearest_neighbour", "lookup_rule", "majority"}
     assert set(results["tasks"]["input_ablation"]["scores"]["majority"]) == {"has_changed_macro_f1"}
@@ -104,13 +104,13 @@ def test_descriptions_may_name_the_classes_of_the_dataset(datasets_dir, feature_
     warm = [{**row, "completion": row["completion"].replace("the word red", "warm colours")} for row in feature_rows]
     scores = evaluate(Oracle(warm), Oracle([]), TARGET, datasets_dir, ("feature_description",), CONFIG, 0)
     scores = scores["feature_description"]["scores"]
-    assert scores["explainer"] == scores["gold"]
+    assert scores["explainer"] == scores["ground_truth"]
 
 
 def test_gold_is_the_ceiling_of_descriptions(results):
     scores = results["tasks"]["feature_description"]["scores"]
-    assert scores["gold"]["simulator_correlation"]["value"] == pytest.approx(1)
-    assert scores["explainer"] == scores["gold"]
+    assert scores["ground_truth"]["simulator_correlation"]["value"] == pytest.approx(1)
+    assert scores["explainer"] == scores["ground_truth"]
 
 
 def test_sets_out_of_distribution_are_scored_beside_their_task(datasets_dir, feature_rows, results, tmp_path):
@@ -139,7 +139,7 @@ def test_sets_out_of_distribution_are_scored_beside_their_task(datasets_dir, fea
     assert scored["feature_description"]["scores"] == plain["scores"]  # as without the set
     assert set(beside["scores"]) == set(plain["scores"]) and beside["n_test"] == 4
     assert beside["scores"]["explainer"]["simulator_correlation"]["value"] == 0
-    assert beside["scores"]["gold"]["simulator_correlation"]["value"] == pytest.approx(1)
+    assert beside["scores"]["ground_truth"]["simulator_correlation"]["value"] == pytest.approx(1)
     assert len((out / "feature_description" / "activations.jsonl").read_text().splitlines()) == 4
 
     nested = {"tasks": {"feature_description": {**plain, "out_of_distribution": {"activations": beside}}}}
@@ -163,7 +163,7 @@ def test_the_scale_of_selfie_is_chosen_on_the_validation_split(datasets_dir, fea
         )["feature_description"]
     if validation:
         assert result["selfie_scale"] == 10 and asked == [1, 5, 10, 25, 50, 10]
-        assert result["scores"]["selfie"] == result["scores"]["gold"]
+        assert result["scores"]["selfie"] == result["scores"]["ground_truth"]
         assert "explainer - selfie" in result["comparisons"]
     else:
         assert "selfie" not in result["scores"] and "SelfIE is left out" in caplog.text and not asked

@@ -1,5 +1,6 @@
 """Every way to ask, and whether the answer is true."""
 
+import warnings
 from copy import deepcopy
 from dataclasses import replace
 
@@ -421,6 +422,20 @@ def test_a_layer_that_the_adapter_does_not_read_is_named(target):
     )
     with pytest.raises(SelfExplainError, match=r"layers \[0\] given; this explainer reads vectors of \[1, 2\]"):
         explainer.explain_feature(vector(), 0)
+
+
+def test_a_layer_without_training_rows_is_warned_of(explainer):
+    explainer.config.trained_layers = {"feature_description": [1], "activation_patching": [0], "input_ablation": []}
+    assert explainer.config.layers_of("feature_description") == [1] != explainer.config.layers
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        explainer.explain_feature(vector(), 1)
+        explainer.explain_patch(TEXT, vector(), [0, 1], 2)
+    with pytest.warns(UserWarning, match=r"trained for feature_description at the layers \[1\], not at \[0\]") as said:
+        explainer.explain_feature(vector(), 0)
+    assert said[0].filename == __file__
+    with pytest.warns(UserWarning, match="activation_patching"):
+        explainer.explain([PatchQuery(TEXT, vector(), [1], 2)])
 
 
 def test_a_merged_explainer_needs_the_target(explainer, target):

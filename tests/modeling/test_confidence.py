@@ -31,7 +31,7 @@ def test_calibration_learns_how_often_a_claim_is_right():
     logits = rng.normal(1, 2, 4000)
     right = rng.random(4000) < 1 / (1 + np.exp(-(logits / 3 + 0.5)))
     log_probs = -np.logaddexp(0, -logits)
-    found = fit(log_probs, right)
+    found = fit(log_probs, right, [str(n) for n in range(4000)])
     assert found["temperature"] == pytest.approx(3, rel=0.2) and found["bias"] == pytest.approx(0.5, abs=0.15)
     assert calibration_error(confidence(log_probs, found), right) < 0.03 < calibration_error(np.exp(log_probs), right)
 
@@ -45,8 +45,19 @@ def test_confidence_keeps_the_order_and_stays_between_0_and_1():
 
 
 def test_a_few_rows_give_no_certainty():
-    sure = confidence([-0.1, -0.2], fit([-0.1, -0.2], [True, True]))
+    sure = confidence([-0.1, -0.2], fit([-0.1, -0.2], [True, True], ["a", "a"]))
     assert (sure < 0.9).all() and (sure > 0.5).all()
+
+
+def test_calibration_of_groups_that_disagree_is_not_taken():
+    """What was learned of five groups is wrong of the sixth, so the probability of the claim is kept."""
+    groups = np.repeat(list("abcdef"), 20)
+    right = groups != "a"
+    log_probs = np.full(120, np.log(5 / 6))
+    as_it_is = {"temperature": 1.0, "bias": 0.0}
+    assert fit(log_probs, right, groups) == as_it_is
+    mixed = np.tile(list("abcdef"), 20)
+    assert fit(np.full(120, np.log(0.5)), right, mixed) != as_it_is
 
 
 def test_risk_falls_where_confidence_knows():
@@ -100,7 +111,7 @@ def test_calibration_is_fitted_on_validation_rows_alone(monkeypatch, tmp_path):
     def rows(path):
         read.append(path.name)
         text = render(Outcome(True, "x"))
-        question = {"prompt": "", "placeholder_offsets": [], "activations": [], "activation_layers": []}
+        question = {"prompt": "", "placeholder_offsets": [], "activations": [], "activation_layers": [], "group": "a"}
         return [{**question, "n": n, "completion": text if n < 6 else "wrong"} for n in range(8)]
 
     monkeypatch.setattr(evaluate, "read_rows", rows)
@@ -111,7 +122,7 @@ def test_calibration_is_fitted_on_validation_rows_alone(monkeypatch, tmp_path):
     fitted = evaluate.calibrate(Sure(), tmp_path, ["input_ablation"], EvaluationConfig(rows_limit=None), seed=0)
     assert read == ["validation.parquet"]
     # of the answers that can be read, 1, 3 and 5 are right; 7 states no outcome, as do the even ones
-    assert fitted["input_ablation"] == fit([-0.01] * 3, [True] * 3)
+    assert fitted["input_ablation"] == fit([-0.01] * 3, [True] * 3, ["a"] * 3)
 
 
 def test_a_task_without_validation_rows_is_left_out_with_a_warning(tmp_path, caplog):

@@ -3,13 +3,23 @@
 import json
 import re
 from dataclasses import replace
+from html import escape
 
 import pytest
 import yaml
 from huggingface_hub import RepoCard
+from markdown_it import MarkdownIt
 
 from selfexplain.errors import SelfExplainError
-from selfexplain.publishing.cards import Licence, dataset_card, model_card, read_configuration, sections, write_cards
+from selfexplain.publishing.cards import (
+    Licence,
+    _code,
+    dataset_card,
+    model_card,
+    read_configuration,
+    sections,
+    write_cards,
+)
 from selfexplain.publishing.names import Names
 
 SCORE = {"value": 0.71234, "ci95": [0.6, 0.8]}
@@ -62,7 +72,9 @@ def run_dir(tmp_path):
     data = tmp_path / "datasets" / "activation_patching"
     data.mkdir(parents=True)
     for split, n in (("train", 4), ("validation", 1), ("test", 2)):
-        datasets.Dataset.from_list([{"prompt": "p", "completion": "c"}] * n).to_parquet(data / f"{split}.parquet")
+        datasets.Dataset.from_list([row("a", False), row("longer", True)][:n] * (n // 2 or 1)).to_parquet(
+            data / f"{split}.parquet"
+        )
     (data / "statistics.json").write_text(
         json.dumps(
             {
@@ -82,6 +94,12 @@ def run_dir(tmp_path):
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False))
     (tmp_path / "changed").write_text(changed)
     return tmp_path
+
+
+def row(text, changed):
+    """A question of activation patching."""
+    place = {"layers": [2, 3], "position": 4, "source_position": 5, "changed": changed}
+    return {"prompt": "p", "completion": "c", "target_prompt": f'"{text}"', "source_prompt": "s", **place}
 
 
 def front_matter(path):
@@ -128,6 +146,9 @@ def test_the_lines_to_copy_are_python(run_dir):
     for card in ("model_card", "activation_patching"):
         code = (run_dir / "cards" / f"{card}.md").read_text().split("```python\n")[1].split("```")[0]
         compile(code, card, "exec")
+    model_card = (run_dir / "cards" / "model_card.md").read_text()
+    asked = "patch = explainer.explain_patch(text, vector, layers=[2, 3], position=4)"
+    assert all(line in model_card for line in (r'text = "\"longer\""', "[:, 5].mean(0)", asked))  # the one that changes
 
 
 def test_dataset_loads_with_its_card_and_without_its_statistics(run_dir, tmp_path):
@@ -139,7 +160,7 @@ def test_dataset_loads_with_its_card_and_without_its_statistics(run_dir, tmp_pat
         (directory / f"statistics_{index}.json").write_text("{}")
     data = load_dataset(str(directory), cache_dir=str(tmp_path / "cache"))
     assert {split: rows.num_rows for split, rows in data.items()} == {"train": 4, "validation": 1, "test": 2}
-    assert data["train"].column_names == ["prompt", "completion"]
+    assert data["train"].column_names[:2] == ["prompt", "completion"]
 
 
 def test_dataset_card_text(run_dir):
@@ -156,7 +177,7 @@ def test_dataset_card_text(run_dir):
         and "![How many interventions change the output](activation_patching.png)" in lines
     )
     assert (path.parent / "activation_patching.png").stat().st_size > 1000
-    assert "n_pairs: 10" in lines
+    assert "| n_pairs | 10 |" in lines
     assert any(line.startswith("| clean_log_prob") for line in lines)
     assert not any(line.startswith("| scoring_exemplars") for line in lines)
 
@@ -213,11 +234,19 @@ def test_cards_of_a_real_run(finished):
             assert len(widths) == 1, table
     card = (finished / "cards" / "model_card.md").read_text()
     row = json.loads((finished / "predictions" / "activation_patching.jsonl").read_text().splitlines()[0])
-    assert row["prompt"].strip() in card and row["completion"] in card
+    assert row["prompt"].strip() in card
+    page = MarkdownIt("commonmark", {"html": True}).enable("table").render(card)
+    assert f"<td><code>{escape(row['completion'])}</code></td>" in page  # no tag, as `<<<Lima>>>` would be
     for task, result in results["tasks"].items():
         for metric, score in result["scores"]["explainer"].items():
             low, high = score["ci95"]
             assert f"{score['value']:.3f} [{low:.3f}, {high:.3f}]" in card, (task, metric)
+
+
+@pytest.mark.parametrize("text", ["`", "a|b", "``a` b", "<<<Lima>>>", "*a* _b_"])
+def test_an_answer_in_a_table_is_shown_letter_by_letter(text):
+    page = MarkdownIt().enable("table").render(f"|a|\n|---|\n| {_code(text)} |\n")
+    assert f"<code>{escape(text)}</code>" in page
 
 
 def test_an_unfinished_run_is_named(run_dir):

@@ -41,7 +41,12 @@ def test_packaged_recipes_load_and_read_back_equal(name, tmp_path):
     resolved.write_text(dump_recipe(recipe))
     assert load_recipe(resolved) == recipe
     assert recipe.name == name
-    assert recipe.description in describe_packaged()[name]
+    assert describe_packaged()[name] == (recipe.description, recipe.expected.told)
+
+
+def test_the_cheapest_recipe_is_named_first():
+    names = list(describe_packaged())
+    assert names[0] == "quickstart" and names.index("llama_3.2_1b") < names.index("paper_ablation_qwen3_8b")
 
 
 @pytest.mark.parametrize("name", ["quickstart", "quickstart.yaml", "recipes/quickstart.yaml"])

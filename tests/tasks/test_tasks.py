@@ -6,12 +6,14 @@ from selfexplain.tasks import activation_patching, feature_description, input_ab
 from selfexplain.tasks.outcome import Outcome
 from selfexplain.tasks.question import PLACEHOLDER, fill
 
-outputs = st.text(min_size=1).filter(lambda text: ">>>" not in text + ">>" or ">" not in text)
+outputs = st.text(st.sampled_from("a <>\n") | st.characters(), min_size=1)
 
 
 @given(st.booleans(), outputs)
 def test_an_outcome_is_read_back_as_it_was_written(changed, output):
-    assert outcome.parse(outcome.render(Outcome(changed, output))) == Outcome(changed, output.strip())
+    assert outcome.is_statable(output) == ("<<<" not in output and not output.endswith(">") and ">>>" not in output)
+    if outcome.is_statable(output):
+        assert outcome.parse(outcome.render(Outcome(changed, output))) == Outcome(changed, output.strip())
 
 
 @pytest.mark.parametrize(
@@ -22,6 +24,7 @@ def test_an_outcome_is_read_back_as_it_was_written(changed, output):
         "The most likely output would change to Paris.",
         "<<<Paris>>>",
         "It would remain unchanged from <<<B>>>.",
+        "The output would remain unchanged from <<<The output would remain unchanged from <<<B>>>.",
     ],
 )
 def test_other_text_is_no_outcome(text):

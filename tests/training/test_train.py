@@ -64,6 +64,7 @@ def test_an_explainer_of_another_width_and_depth(target, other_dir, datasets_dir
     )  # fmt: skip
     explainer = SelfExplainerForCausalLM.from_pretrained(tmp_path / "explainer")
     assert explainer.config.adapter["kind"] == "linear" and explainer.config.adapter["layers"] == [1, 2]
+    assert explainer.config.trained_layers == {"feature_description": [1, 2]}
     assert explainer.golden_rows[0]["prompt"] == feature_description.question(1).prompt  # of the training rows
     x, y = pairs[0][1], pairs[1][1]
     mapped = explainer.model.activation_adapter(x, torch.full((len(x),), 2))

@@ -51,12 +51,12 @@ def results(
 
 
 def recipes(debug: Debug = False) -> None:
-    """List the packaged recipes."""
+    """List the packaged recipes, the cheapest first."""
     with errors_told(debug):
         from selfexplain.recipes.recipe import describe_packaged
 
-        for name, line in describe_packaged().items():
-            typer.echo(f"{name}: {line}")
+        for name, (description, cost) in describe_packaged().items():
+            typer.echo(f"{typer.style(name, bold=True)}\n    {description}\n    {cost}")
 
 
 def show_results(run_dir: Path, markdown: bool) -> None:

@@ -136,7 +136,7 @@ def evaluate(
         answers["nearest_neighbour"] = baselines.nearest_neighbour(train, test)
         changed = {}
         if task == "feature_description":
-            answers["gold"] = [row["completion"] for row in test]
+            answers["ground_truth"] = [row["completion"] for row in test]
         else:
             changed["lookup_rule"] = baselines.lookup_rule(task, train, test)
             changed["majority"] = baselines.majority(train, test)
@@ -259,7 +259,8 @@ def calibrate(
         known &= [_readable(task, text) for text in texts]
         log_probs = np.array([answer.log_prob for answer in answers])
         if known.any():
-            calibration[task] = fit(log_probs[known], correct[known])
+            groups = [row["group"] for row, is_known in zip(rows, known, strict=True) if is_known]
+            calibration[task] = fit(log_probs[known], correct[known], groups)
     return calibration
 
 

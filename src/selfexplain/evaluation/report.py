@@ -23,15 +23,16 @@ SYSTEMS = {
     "nearest_neighbour": "#5d8f5a",
     "lookup_rule": "#93b68f",
     "majority": "#c9dcc5",
-    "gold": "#d4a72c",
+    "ground_truth": "#d4a72c",
 }
 """Every system in the order of tables and figures, with its colour: controls violet, baselines orange and green."""
 
 HEADLINE = {
     "feature_description": "simulator_correlation",
-    "activation_patching": "content_match",
+    "activation_patching": "has_changed_macro_f1",
     "input_ablation": "has_changed_macro_f1",
 }
+"""The metric of each task that every system has."""
 
 
 def readable(name: str) -> str:
@@ -55,26 +56,31 @@ def write_results(results: Mapping[str, Any], path: Path) -> None:
 
 
 def tables(results: Mapping[str, Any]) -> "Group":
-    """One table a task for `rich`: systems by metrics, each value with its 95 % interval."""
+    """One table a task for `rich`, 80 columns wide: systems by metrics, each value with its 95 % interval."""
+    from rich.box import SIMPLE_HEAD
     from rich.console import Group
+    from rich.markup import escape
     from rich.table import Table
 
-    rendered = []
+    rendered: list[Table | str] = []
     for task, title, result in _sections(results):
         table = Table(
             title=f"{title}: {result['n_test']} held-out rows in {result['n_groups']} groups",
             caption="\n".join(["95 % intervals, bootstrap over groups", *_simulator(result), *_confidence(result)]),
             title_justify="left",
             caption_justify="left",
+            box=SIMPLE_HEAD,
+            show_edge=False,
+            pad_edge=False,
         )
-        table.add_column("system")
+        table.add_column("system", no_wrap=True)
         for metric in TASK_METRICS[task]:
             table.add_column(readable(metric), justify="right")
         for system in _systems(result):
-            cells = [_cell(result["scores"][system].get(metric)) for metric in TASK_METRICS[task]]
+            cells = [escape(_cell(result["scores"][system].get(metric), 2)) for metric in TASK_METRICS[task]]
             table.add_row(readable(system), *cells, style="bold" if system == "explainer" else None)
-        rendered.append(table)
-    return Group(*rendered)
+        rendered += [table, ""]
+    return Group(*rendered[:-1])
 
 
 def markdown(results: Mapping[str, Any]) -> str:
@@ -89,7 +95,7 @@ def markdown(results: Mapping[str, Any]) -> str:
             f"|---|{'---:|' * len(metrics)}",
         ]
         for system in _systems(result):
-            cells = [_cell(result["scores"][system].get(metric)).replace("\\", "") for metric in metrics]
+            cells = [_cell(result["scores"][system].get(metric), 3) for metric in metrics]
             lines.append(f"| {readable(system)} | {' | '.join(cells)} |")
         lines += ["", *(f"{line}\n" for line in (*_simulator(result), *_confidence(result)))]
     return "\n".join(lines)
@@ -186,11 +192,11 @@ def _confidence(result: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _cell(score: Mapping[str, Any] | None) -> str:
+def _cell(score: Mapping[str, Any] | None, digits: int) -> str:
     if score is None:
         return ""
     low, high = score["ci95"]
-    return f"{score['value']:.3f} [{low:.3f}, {high:.3f}]".replace("[", r"\[")
+    return f"{score['value']:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
 
 
 def _bars(axes: "Axes", result: Mapping[str, Any], metrics: Sequence[str]) -> None:

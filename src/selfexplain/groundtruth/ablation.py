@@ -77,6 +77,8 @@ def _problem(config: AblationConfig, target: Target, item: HintedQuestion, seed:
             return "over the context"
         if None in options:
             return "an option merges with the text before it"
+    if not all(map(outcome.is_statable, item.choices)):
+        return "an option holds <<< or >>>"
     answer = outcome.render(Outcome(True, max(item.choices, key=len)))
     if not fits(target, _asked(config, item, seed).prompt + answer):
         return "over the context once an explainer is asked"

@@ -1,5 +1,6 @@
 """The questions that can be put to an explainer."""
 
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
@@ -267,6 +268,7 @@ class AskingMixin:
                 wordings = [query, *(_other_wordings(query) if paraphrases else [])]
                 questions = [self._question(wording, target) for wording in wordings]
                 asked += [self._asked(question, vectors, layers) for _, question, vectors, layers in questions]
+                self._warn_of_untrained(questions[0][0], questions[0][3])
                 put.append((*questions[0][:2], len(questions)))
         answers = iter(self._answers(asked, batch_size, progress, MAX_NEW_TOKENS))
         threshold = self.config.abstain_below if abstain_below is None else abstain_below
@@ -297,6 +299,14 @@ class AskingMixin:
         verification.without(query.text, query.remove)  # raises where there is nothing to remove
         put = input_ablation.question(query.text, _named(query), query.template, query.replacement)
         return "input_ablation", put, [], []
+
+    def _warn_of_untrained(self, task: str, layers: Sequence[int]) -> None:
+        if untrained := sorted(set(layers) - set(self.config.layers_of(task))):
+            warnings.warn(
+                f"this explainer was trained for {task} at the layers {self.config.layers_of(task)}, not at "
+                f"{untrained}: its answer may mean nothing, and its confidence less.",
+                stacklevel=4,
+            )
 
     def _asked(self, question: Question, vectors: Sequence[Tensor] | Tensor, layers: Sequence[int]) -> _Asked:
         """Raises SelfExplainError where question, vectors and context do not fit."""

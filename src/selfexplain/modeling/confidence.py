@@ -11,6 +11,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from selfexplain.tasks import outcome
 
+_FOLDS = 5
+_AS_IT_IS = np.zeros(2)  # log of the temperature, bias
 _SHARPEST = 5.0  # |log temperature| at most: what separates a small split perfectly would ask for more and more
 
 
@@ -47,22 +49,37 @@ def confidence(log_probs: ArrayLike, calibration: Mapping[str, float] | None) ->
     return _sigmoid(_logit(log_probs) / calibration["temperature"] + calibration["bias"])
 
 
-def fit(log_probs: ArrayLike, correct: ArrayLike) -> dict[str, float]:
+def fit(log_probs: ArrayLike, correct: ArrayLike, groups: Sequence[str]) -> dict[str, float]:
     """The calibration under which claims of these log-probabilities `(n,)` were most likely `correct (n,)`.
 
-    As in Platt scaling, the labels are drawn in a little from 0 and 1, so that a few rows give no certainty.
+    As in Platt scaling, the labels are drawn in a little from 0 and 1, so that a few rows give no certainty. Rows of
+    few groups may mislead all the same: where calibrations fitted without a fold of the groups foretell its rows worse
+    than the probability of the claim does, that probability is kept.
     """
+    logits, right = _logit(log_probs), np.asarray(correct, bool)
+    folds = np.unique(groups, return_inverse=True)[1] % _FOLDS
+    kept_out = [
+        (_fit(logits[folds != fold], right[folds != fold]), folds == fold)
+        for fold in np.unique(folds)
+        if (folds != fold).any()
+    ]
+    fitted = sum(_loss(found, logits[fold], right[fold]).sum() for found, fold in kept_out)
+    own = _AS_IT_IS if kept_out and fitted > _loss(_AS_IT_IS, logits, right).sum() else _fit(logits, right)
+    return {"temperature": float(np.exp(own[0])), "bias": float(own[1])}
+
+
+def _fit(logits: NDArray, right: NDArray) -> NDArray:
     from scipy.optimize import minimize
 
-    logits, right = _logit(log_probs), np.asarray(correct, bool)
     labels = np.where(right, (right.sum() + 1) / (right.sum() + 2), 1 / ((~right).sum() + 2))
+    bounds = [(-_SHARPEST, _SHARPEST), (None, None)]
+    return minimize(lambda found: _loss(found, logits, labels).mean(), _AS_IT_IS, bounds=bounds).x
 
-    def loss(parameters: NDArray) -> float:
-        x = logits * np.exp(-parameters[0]) + parameters[1]
-        return float(np.mean(np.logaddexp(0, x) - labels * x))  # cross-entropy of sigmoid(x)
 
-    found = minimize(loss, np.zeros(2), bounds=[(-_SHARPEST, _SHARPEST), (None, None)]).x
-    return {"temperature": float(np.exp(found[0])), "bias": float(found[1])}
+def _loss(found: NDArray, logits: NDArray, labels: NDArray) -> NDArray[np.float64]:
+    """Cross-entropy of each label under a calibration, `(log of the temperature, bias)`."""
+    x = logits * np.exp(-found[0]) + found[1]
+    return np.logaddexp(0, x) - labels * x
 
 
 def store(

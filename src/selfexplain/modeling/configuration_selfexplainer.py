@@ -22,6 +22,7 @@ class SelfExplainerConfig(PreTrainedConfig):
         adapter: arguments of `ActivationAdapter`: `kind`, `d_target` and, where the kind has them, `layers`, `rank`.
         lora: `{"rank", "alpha", "dropout", "target_modules", "trainable_tokens"}`, or None without LoRA.
         tasks: the questions it was trained on.
+        trained_layers: task -> layers of the vectors in its training rows; None where that is not known.
         calibration: task -> `{"temperature", "bias"}`, which turn the probability of an answer into that of its being
             right (`confidence.py`); None where it was not calibrated.
         abstain_below: explanations of less confidence do not count as answers.
@@ -45,6 +46,7 @@ class SelfExplainerConfig(PreTrainedConfig):
     adapter: dict | None = None
     lora: dict | None = None
     tasks: list | None = None
+    trained_layers: dict | None = None
     target: dict | None = None
     calibration: dict | None = None
     abstain_below: float = 0.0
@@ -79,6 +81,10 @@ class SelfExplainerConfig(PreTrainedConfig):
         """The target's layers whose vectors it can read."""
         assert self.adapter is not None and self.target is not None  # __post_init__ fills them in
         return list(self.adapter.get("layers") or range(self.target["n_layers"]))
+
+    def layers_of(self, task: str) -> list[int]:
+        """The layers at which it can answer a question of this task: those it was trained at, where they are known."""
+        return self.layers if self.trained_layers is None else list(self.trained_layers.get(task, ()))
 
     @classmethod
     def register_for_auto_class(cls, auto_class="AutoConfig") -> None:

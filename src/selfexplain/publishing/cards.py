@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from selfexplain import tiny
 from selfexplain.errors import SelfExplainError
 from selfexplain.evaluation.config import EXPLAINED_BY
+from selfexplain.groundtruth.config import AblationConfig, FeatureConfig, PatchingConfig
 from selfexplain.publishing.figures import change_counts, write_construction
 from selfexplain.publishing.names import DATASET_NAMES, Names, is_hub_id
 from selfexplain.resources import resource
@@ -22,6 +23,18 @@ if TYPE_CHECKING:
 
 SPLITS = ("train", "validation", "test")
 TAG = "selfexplain"
+FIRST_ROWS = 100
+ASKED = {
+    "feature_description": ["layer", "exemplars"],
+    "activation_patching": ["target_prompt", "source_prompt", "layers", "position", "source_position", "changed"],
+    "input_ablation": ["target_prompt", "removed_text", "replacement", "changed"],
+}
+"""The columns of a row that say what it asks."""
+DEFAULTS = {
+    "feature_description": FeatureConfig,
+    "activation_patching": PatchingConfig,
+    "input_ablation": AblationConfig,
+}
 
 
 @dataclass(frozen=True)
@@ -58,6 +71,10 @@ class Configuration:
     def out_of_distribution(self) -> Mapping[str, Mapping[str, Any]]:
         """Counts of the test sets out of distribution, by name."""
         return self.statistics.get("out_of_distribution", {})
+
+    @property
+    def changed_settings(self) -> dict[str, Any]:
+        return _changed_settings(self.recipe[self.task], DEFAULTS[self.task]())
 
     @property
     def prefix(self) -> str:
@@ -128,6 +145,8 @@ def model_card(run_dir: Path, figures: str, names: Names | None = None, licence:
         names: of the published repositories; None for a card that points into the run directory.
         licence: of the base model, where it is known.
     """
+    from selfexplain.training.config import TrainingConfig
+
     recipe, results = read_recipe(run_dir), read_results(run_dir)
     config = read_json(run_dir / "explainer" / "config.json")
     merged = config.get("merged", False)
@@ -144,7 +163,8 @@ def model_card(run_dir: Path, figures: str, names: Names | None = None, licence:
         explained_by=EXPLAINED_BY,
         examples={task: _examples(run_dir, task) for task in results["tasks"]},
         front_matter=_model_front_matter(recipe, config, results, names, licence, merged),
-        changed_settings=_changed_settings(recipe["training"]),
+        asked={task: _asked(run_dir, task) for task in results["tasks"]},
+        changed_settings=_changed_settings(recipe["training"], TrainingConfig()),
         figures=figures,
         id=names.model(recipe["name"]) if names else "explainer",
         names=names,
@@ -340,12 +360,28 @@ def _examples(run_dir: Path, task: str, n: int = 2) -> list[dict[str, Any]]:
     return list(firsts.values())[:n]
 
 
-def _changed_settings(training: Mapping[str, Any]) -> dict[str, Any]:
-    """The training settings that differ from their defaults, by dotted name."""
-    from selfexplain.training.config import TrainingConfig
+def _asked(run_dir: Path, task: str) -> dict[str, Any]:
+    """What a card asks as an example: the first held-out feature, or a short question with an effect.
 
-    defaults = dict(_flat(json.loads(json.dumps(dataclasses.asdict(TrainingConfig())))))
-    return {name: value for name, value in _flat(training) if name not in defaults or defaults[name] != value}
+    Returns:
+        The columns in `ASKED`; for a feature `layer` and `text`, up to the token at which it is most active.
+    """
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(run_dir / "datasets" / task / "test.parquet") as file:
+        rows = next(file.iter_batches(FIRST_ROWS, columns=ASKED[task])).to_pylist()
+    if task == "feature_description":
+        strongest = [max(row["exemplars"], key=lambda exemplar: max(exemplar["activations"])) for row in rows]
+        ends = [1 + max(range(len(one["tokens"])), key=one["activations"].__getitem__) for one in strongest]
+        texts = ["".join(one["tokens"][:end]).strip() for one, end in zip(strongest, ends, strict=True)]
+        return next({"layer": row["layer"], "text": text} for row, text in zip(rows, texts, strict=True) if text)
+    return min(rows, key=lambda row: (not row["changed"], len(row["target_prompt"])))
+
+
+def _changed_settings(settings: Mapping[str, Any], defaults: Any) -> dict[str, Any]:
+    """The settings that differ from those of a dataclass of defaults, by dotted name."""
+    usual = dict(_flat(json.loads(json.dumps(dataclasses.asdict(defaults)))))
+    return {name: value for name, value in _flat(settings) if name not in usual or usual[name] != value}
 
 
 def _render(template: str, **values: Any) -> str:
@@ -365,7 +401,7 @@ def _templates() -> "Environment":
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    for filter in (_readable, _flat, _cell, _shown, _yaml, _fenced, sections):
+    for filter in (_readable, _flat, _cell, _shown, _quoted, _fenced, _code, sections):
         environment.filters[filter.__name__.removeprefix("_")] = filter
     return environment
 
@@ -379,16 +415,23 @@ def _linked(name: str, kind: str = "") -> str:
     return f"`{name}`"
 
 
-def _yaml(value: Any) -> str:
-    import yaml
-
-    return yaml.safe_dump(value, sort_keys=False, allow_unicode=True).strip()
+def _quoted(text: str) -> str:
+    """As a literal of Python."""
+    return json.dumps(text, ensure_ascii=False)
 
 
 def _fenced(text: str) -> str:
     """Text that is shown as it stands, inside a fence longer than any in it."""
     fence = "`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0))
     return f"{fence}text\n{text.strip()}\n{fence}"
+
+
+def _code(text: str) -> str:
+    """Text that is shown as it stands, in a cell of a table: else `<<<Lima>>>` would be taken for a tag."""
+    ticks = "`" * (1 + max(map(len, re.findall("`+", text)), default=0))
+    line = " ".join(text.split())
+    pad = " " if line.startswith("`") or line.endswith("`") else ""
+    return f"{ticks}{pad}{line}{pad}{ticks}".replace("|", "\\|") if line else ""
 
 
 def _readable(name: str) -> str:
@@ -411,7 +454,7 @@ def _shown(value: Any) -> str:
     if isinstance(value, int) and not isinstance(value, bool):
         return f"{value:,}"
     text = f"{value:.4g}" if isinstance(value, float) else value if isinstance(value, str) else json.dumps(value)
-    return text.replace("|", "\\|").replace("\n", " ")
+    return text.replace("|", "\\|").replace("<", "&lt;").replace("\n", " ")
 
 
 def _cell(entry: Mapping[str, Any] | None, key: str = "value") -> str:

@@ -169,14 +169,14 @@ def packaged_recipes() -> list[Path]:
     return sorted(resource("recipes").glob("*.yaml"))
 
 
-def describe_packaged() -> dict[str, str]:
-    """Name of each packaged recipe -> what it does, how long that takes, and on what."""
-    lines = {}
+def describe_packaged() -> dict[str, tuple[str, str]]:
+    """Name of each packaged recipe, the cheapest first -> what it does; how long that takes, and on what."""
+    described = {}
     for path in packaged_recipes():
         data = _read(path)
-        expected = Expected(**data["expected"])
-        lines[path.stem] = f"{data['description']} {expected.told}"
-    return lines
+        described[path.stem] = Expected(**data["expected"]), data["description"]
+    order = sorted(described, key=lambda name: (described[name][0].gpu_gb or 0, described[name][0].minutes))
+    return {name: (described[name][1], described[name][0].told) for name in order}
 
 
 class _Loader(yaml.SafeLoader):

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 _CHANGED = "The most likely output would change to <<<{}>>>."
 _UNCHANGED = "The output would remain unchanged from <<<{}>>>."
 _ANSWER = re.compile(
-    r"\s*The (?:most likely output would (change) to|output would remain unchanged from) <<<(.*?)>>>", re.DOTALL
+    r"\s*The (?:most likely output would (change) to|output would remain unchanged from) <<<((?:(?!<<<).)*?)>>>",
+    re.DOTALL,
 )
 _VERDICT = len("The ")  # where the two sentences part
 
@@ -32,6 +33,11 @@ def parse(text: str) -> Outcome | None:
     """The outcome that a sentence states; None where it states none."""
     match = _ANSWER.match(text)
     return Outcome(match[1] is not None, match[2].strip()) if match else None
+
+
+def is_statable(output: str) -> bool:
+    """Whether a sentence can state this output: not if it holds the marks that stand around it there."""
+    return parse(render(Outcome(True, output))) == Outcome(True, output.strip())
 
 
 def claim_spans(text: str) -> tuple[tuple[int, int], tuple[int, int]] | None:

@@ -79,10 +79,13 @@ def golden_rows(
     return [row for row in rows if row["activations"]] or rows
 
 
-def asked_layers(datasets_dir: Path, tasks: Sequence[str], cache_dir: Path) -> list[int]:
-    """Layers of the vectors of all training rows, whatever share is trained on; layer 0 where there are none."""
-    tables = [_read(datasets_dir, task, cache_dir, 1.0, 0) for task in tasks]
-    return sorted({layer for table in tables for layers in table["activation_layers"] for layer in layers}) or [0]
+def asked_layers(datasets_dir: Path, tasks: Sequence[str], cache_dir: Path) -> dict[str, list[int]]:
+    """Task -> layers of the vectors of its training rows, whatever share is trained on."""
+    tables = {task: _read(datasets_dir, task, cache_dir, 1.0, 0) for task in tasks}
+    return {
+        task: sorted({layer for layers in table["activation_layers"] for layer in layers})
+        for task, table in tables.items()
+    }
 
 
 def _read(datasets_dir: Path, task: str, cache_dir: Path, share: float, seed: int) -> "Dataset":
@@ -214,7 +217,8 @@ def train(
     rows = training_rows(datasets_dir, tasks, processor, base.context_length, checkpoints / "rows", config.share, seed)
     explained = target or base
     kind = adapter.kind or ("identity" if explained.name == base.name else "linear")
-    layers = list(adapter.layers or asked_layers(datasets_dir, tasks, checkpoints / "rows"))
+    asked = asked_layers(datasets_dir, tasks, checkpoints / "rows")
+    layers = list(adapter.layers or sorted({layer for own in asked.values() for layer in own}) or [0])
     explainer = SelfExplainerForCausalLM.from_base(
         base.model,
         base.tokenizer,
@@ -230,6 +234,7 @@ def train(
         seed=seed,
     )
     explainer.config.base_model_name_or_path, explainer.config.base_model_revision = _located(base.name), base.revision
+    explainer.config.trained_layers = asked
     explainer.config.split_seed = seed if split_seed is None else split_seed
     explainer.golden_rows = golden_rows(datasets_dir, tasks, checkpoints / "rows", config.share, seed)
     if kind != "identity" and adapter.fit_tokens:
