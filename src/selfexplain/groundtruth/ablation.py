@@ -40,9 +40,12 @@ def candidates(
     for item, full, ablated in zip(usable, answered[: len(usable)], answered[len(usable) :], strict=True):
         removed = _removed(config, item)
         before, after = full.output.strip(), ablated.output.strip()
+        if not outcome.is_statable(ablated.output):
+            counts["questions left out: no sentence can state the answer"] += 1
+            continue
         rows.append({
             "prompt": _asked(config, item, seed).prompt,
-            "completion": outcome.render(Outcome(before != after, after)),
+            "completion": outcome.render(Outcome(before != after, ablated.output)),
             "placeholder_offsets": [],
             "activations": [],
             "activation_layers": [],
@@ -77,8 +80,6 @@ def _problem(config: AblationConfig, target: Target, item: HintedQuestion, seed:
             return "over the context"
         if None in options:
             return "an option merges with the text before it"
-    if not all(map(outcome.is_statable, item.choices)):
-        return "an option holds <<< or >>>"
     answer = outcome.render(Outcome(True, max(item.choices, key=len)))
     if not fits(target, _asked(config, item, seed).prompt + answer):
         return "over the context once an explainer is asked"

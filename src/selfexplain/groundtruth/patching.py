@@ -170,7 +170,7 @@ def candidates(config: PatchingConfig, target: Target, pairs: Sequence[Pair], se
         token = tokens[patch.prompt][position]
         template = rngs[patch.prompt].randrange(len(activation_patching.TEMPLATES))
         if not outcome.is_statable(said(patched_id)):
-            counts["patches left out: <<< or >>> in the output"] += 1
+            counts["patches left out: no sentence can state the output"] += 1
             continue
         question = activation_patching.question(pair.pair.clean.text, patch.layers, position, token, template)
         rows.append({
