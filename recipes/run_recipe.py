@@ -23,7 +23,7 @@ def main() -> None:
     parser.add_argument("recipe")
     parser.add_argument("values", nargs="*", metavar="KEY=VALUE")
     parser.add_argument("--org", help="publish there when the run is finished")
-    given = parser.parse_args()
+    given = parser.parse_intermixed_args()
 
     directories = [value.removeprefix("output_dir=") for value in given.values if value.startswith("output_dir=")]
     run_dir = directories[-1] if directories else str(Path("runs", Path(given.recipe).stem))

@@ -59,7 +59,7 @@ def build() -> gr.Blocks:
     with gr.Blocks(title="Ask a model about itself", analytics_enabled=False) as demo:
         gr.HTML(pages.header(service.SHOW), apply_default_css=False)
         with gr.Tabs() as all_tabs:
-            if "feature_description" in service.TASKS:
+            if "feature_description" in service.TASKS and service.LAYERS:
                 with gr.Tab("Read", id="read"):
                     tabs.read_tab(demo)
             if "activation_patching" in service.TASKS and service.BLOCKS:

@@ -70,11 +70,21 @@ same question without its evidence, and beside what really happens when the expe
 
 
 def footer(show: Showcase) -> str:
-    sure = (
-        "how likely the answer is to be right, as measured on held-out questions"
-        if show.explainer.config.calibration
-        else "the probability that the explainer gives to its claim; it was not calibrated: compare, do not count on it"
-    )
+    config = show.explainer.config
+    measured = [task.replace("_", " ") for task in config.tasks if task in (config.calibration or {})]
+    rest = [task.replace("_", " ") for task in config.tasks if task not in (config.calibration or {})]
+    how = [
+        f"{what} ({e(', '.join(names))})" if measured and rest else what
+        for what, names in (
+            ("how likely the answer is to be right, as measured on held-out questions", measured),
+            (
+                "the probability that the explainer gives to its claim, not calibrated: compare, do not count on it",
+                rest,
+            ),
+        )
+        if names
+    ]
+    sure = "; ".join(how) or "the probability that the explainer gives to its claim"
     return f"""<footer class="bottom"><p><b>Confidence</b> is {sure}. <b>Layer</b> i is the output of decoder block i.
 <b>Token</b> numbers count the begin-of-text token. What holds for {e(show.target.name)} says nothing about other
 models.</p></footer>"""

@@ -232,7 +232,7 @@ def ask_patch(
     rng = Random(f"{text}{source}{layers}{token}")
     other = rng.choice(others or [text])
     other_tokens = showcase.tokens(other)
-    other_token = rng.randrange(1, len(other_tokens))
+    other_token = rng.randrange(len(other_tokens) > 1, len(other_tokens))
     said, control = showcase.explainer.explain(
         [
             PatchQuery(text, _block_means(showcase, source, layers)[source_token], layers, token),

@@ -25,7 +25,7 @@ from selfexplain.publishing.names import DATASET_NAMES
 logger = logging.getLogger(__name__)
 
 SHOW = showcase.load(os.environ.get("SELFEXPLAIN_EXPLAINER"))
-TASKS = SHOW.results["tasks"] if SHOW.results else DATASET_NAMES  # it was trained on no others
+TASKS = SHOW.results["tasks"] if SHOW.results else SHOW.explainer.config.tasks or DATASET_NAMES  # trained on no others
 LAYERS = SHOW.explainer.config.layers_of("feature_description")
 BLOCKS = questions.blocks(SHOW)
 ONE_AT_A_TIME = {"concurrency_id": "model", "concurrency_limit": 1}  # the model switches its LoRA on and off

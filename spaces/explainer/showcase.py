@@ -233,8 +233,15 @@ def _feature(row: dict) -> Feature:
         vector=tuple(map(float, row["activations"][0])),
         description=row["description"],
         simulator_score=row["simulator_score"],
-        exemplars=tuple(row["exemplars"]),
+        exemplars=tuple(each | {"tokens": _spaced(each["tokens"])} for each in row["exemplars"]),
     )
+
+
+def _spaced(tokens: Sequence[str]) -> list[str]:
+    """Tokens with the spaces between them, which SentencePiece loses where it decodes one by one."""
+    if any(token[:1].isspace() for token in tokens):
+        return list(tokens)
+    return [*tokens[:1], *(f" {token}" for token in tokens[1:])]
 
 
 def _rows(source: str, run: Path, task: str, explainer: SelfExplainerForCausalLM) -> list[dict]:

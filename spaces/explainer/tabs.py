@@ -243,7 +243,11 @@ def part_of(example: dict[str, Any]) -> int:
 
 def ablate(text: str, own: str, part: int, request: gr.Request = None) -> tuple[int, str, str]:  # type: ignore
     """Part picked, and HTML of the parts and of the answer."""
-    parts = parts_of(text, own) or [text]
+    try:
+        questions.check_text(SHOW, text)
+    except SelfExplainError as error:
+        return part, "", pages.error(str(error))
+    parts = parts_of(text, own)
     part = min(part, len(parts) - 1)
 
     def answer() -> str:

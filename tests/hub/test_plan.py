@@ -47,6 +47,19 @@ def test_a_plan_names_every_repository_and_file(finished, tmp_path):
     assert "quickstart/predictions/activation_patching.jsonl" in found["lab/selfexplain-results"]
 
 
+def test_where_the_command_is_given_does_not_matter(finished, tmp_path, monkeypatch):
+    """Containers start in `/`, which is in every link."""
+    monkeypatch.chdir("/")
+    monkeypatch.setenv("HOME", "/")
+    assert plan(finished, tmp_path).repositories
+
+
+@pytest.mark.parametrize("org", ["", "a/b", "a b", "-a"])
+def test_an_organisation_that_cannot_be_is_refused(finished, tmp_path, org):
+    with pytest.raises(SelfExplainError, match="no organisation or user"):
+        make_plan(finished, org, tmp_path / "staging")
+
+
 def test_scores_are_rows_of_a_table(finished, tmp_path):
     results = next(part for part in plan(finished, tmp_path).repositories if part.title == "results")
     table = next(file for file in results.files if file.path == "quickstart/scores.jsonl")

@@ -45,8 +45,9 @@ def test_confidence_keeps_the_order_and_stays_between_0_and_1():
 
 
 def test_a_few_rows_give_no_certainty():
-    sure = confidence([-0.1, -0.2], fit([-0.1, -0.2], [True, True], ["a", "a"]))
-    assert (sure < 0.9).all() and (sure > 0.5).all()
+    assert fit([-0.1, -0.2], [True, True], ["a", "a"]) is None  # there is no group to try it on
+    sure = confidence([-0.5, -0.6], fit([-0.5, -0.6], [True, True], ["a", "b"]))
+    assert (sure < 0.9).all() and (sure > 0.6).all()
 
 
 def test_calibration_of_groups_that_disagree_is_not_taken():
@@ -54,10 +55,9 @@ def test_calibration_of_groups_that_disagree_is_not_taken():
     groups = np.repeat(list("abcdef"), 20)
     right = groups != "a"
     log_probs = np.full(120, np.log(5 / 6))
-    as_it_is = {"temperature": 1.0, "bias": 0.0}
-    assert fit(log_probs, right, groups) == as_it_is
+    assert fit(log_probs, right, groups) is None
     mixed = np.tile(list("abcdef"), 20)
-    assert fit(np.full(120, np.log(0.5)), right, mixed) != as_it_is
+    assert fit(np.full(120, np.log(0.5)), right, mixed)["bias"] > 1
 
 
 def test_risk_falls_where_confidence_knows():
@@ -97,7 +97,7 @@ class Sure:
 
     def answer(self, rows, batch_size=64, progress=None):
         return [
-            SimpleNamespace(text=row["completion"] if row["n"] % 2 else "?", log_prob=-0.01 if row["n"] % 2 else -5.0)
+            SimpleNamespace(text=row["completion"] if row["n"] % 2 else "?", log_prob=-0.7 if row["n"] % 2 else -5.0)
             for row in rows
         ]
 
@@ -111,8 +111,8 @@ def test_calibration_is_fitted_on_validation_rows_alone(monkeypatch, tmp_path):
     def rows(path):
         read.append(path.name)
         text = render(Outcome(True, "x"))
-        question = {"prompt": "", "placeholder_offsets": [], "activations": [], "activation_layers": [], "group": "a"}
-        return [{**question, "n": n, "completion": text if n < 6 else "wrong"} for n in range(8)]
+        question = {"prompt": "", "placeholder_offsets": [], "activations": [], "activation_layers": []}
+        return [{**question, "n": n, "group": str(n), "completion": text if n < 6 else "wrong"} for n in range(8)]
 
     monkeypatch.setattr(evaluate, "read_rows", rows)
     everything = np.ones(8, bool)
@@ -122,7 +122,7 @@ def test_calibration_is_fitted_on_validation_rows_alone(monkeypatch, tmp_path):
     fitted = evaluate.calibrate(Sure(), tmp_path, ["input_ablation"], EvaluationConfig(rows_limit=None), seed=0)
     assert read == ["validation.parquet"]
     # of the answers that can be read, 1, 3 and 5 are right; 7 states no outcome, as do the even ones
-    assert fitted["input_ablation"] == fit([-0.01] * 3, [True] * 3, ["a"] * 3)
+    assert fitted["input_ablation"] == fit([-0.7] * 3, [True] * 3, ["1", "3", "5"]) is not None
 
 
 def test_a_task_without_validation_rows_is_left_out_with_a_warning(tmp_path, caplog):

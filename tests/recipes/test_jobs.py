@@ -113,14 +113,15 @@ def test_submitting_goes_through_huggingface_hub(monkeypatch):
     assert asked["secrets"] == {"HF_TOKEN": "hf_x", "OPENAI_API_KEY": "sk-x"}
 
 
-def test_the_script_names_its_dependencies_and_runs_and_publishes(monkeypatch):
+@pytest.mark.parametrize("order", [["seed=3", "--org", "lab"], ["--org", "lab", "seed=3"]])
+def test_the_script_names_its_dependencies_and_runs_and_publishes(monkeypatch, order):
     script = resource("recipes/run_recipe.py").read_text()
     header = script.split("# /// script\n")[1].split("# ///")[0]
     values = tomllib.loads("".join(line.removeprefix("# ") for line in header.splitlines(keepends=True)))
     assert values == {"requires-python": ">=3.11", "dependencies": ["selfexplain[gpu]"]}
     calls = []
     monkeypatch.setattr(subprocess, "run", lambda command, check: calls.append(command[1:]))
-    monkeypatch.setattr(sys, "argv", ["run_recipe.py", "tiny", "seed=3", "--org", "lab"])
+    monkeypatch.setattr(sys, "argv", ["run_recipe.py", "tiny", *order])
     exec(compile(script, "run_recipe.py", "exec"), {"__name__": "__main__", "__doc__": "x"})
     assert calls == [
         ["-m", "selfexplain", "run", "tiny", "seed=3", "output_dir=runs/tiny"],

@@ -55,6 +55,11 @@ def test_an_error_takes_the_place_of_the_answer_and_is_no_traceback(tabs, monkey
     assert told.value.message == service.SORRY and "a secret path" in caplog.text
 
 
+def test_a_text_that_is_too_long_is_not_sent_back(tabs):
+    _, parts, answer = tabs.ablate("\n" * 300_000, "", 0)
+    assert parts == "" and "Shorten it" in answer
+
+
 def zero_gpu(duration):
     """What `spaces.GPU` is on ZeroGPU: another process, from which of errors only gradio's come back as they were."""
     import gradio as gr

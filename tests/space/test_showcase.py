@@ -1,7 +1,10 @@
 """Where the page gets its explainer and what belongs to it."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 
 import pytest
 from typer.testing import CliRunner
@@ -138,7 +141,28 @@ def test_demo_serves_the_run_that_is_named(run, monkeypatch):
     assert settings["GRADIO_SERVER_NAME"] == "127.0.0.1"
 
 
+def test_a_bare_model_that_learned_one_question_gets_a_page_for_it(run):
+    config = run / "explainer" / "config.json"
+    fields = json.loads(config.read_text())
+    learned = {"tasks": ["activation_patching"], "trained_layers": {"activation_patching": [0, 2]}}
+    config.write_text(json.dumps(fields | learned))
+    build = "import app, json; print(json.dumps(app.build().get_config_file(), default=str))"
+    settings = os.environ | {"SELFEXPLAIN_EXPLAINER": str(run / "explainer")}
+    done = subprocess.run(
+        [sys.executable, "-c", build], env=settings, cwd=showcase.HERE, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    labels = [each["props"].get("label") for each in json.loads(done.stdout.splitlines()[-1])["components"]]
+    assert {"Patch", "Map", "Results"} <= set(labels) and not {"Read", "Remove", "Features"} & set(labels)
+
+
+def test_tokens_of_sentencepiece_get_their_spaces_back():
+    assert showcase._spaced(["She", "looked"]) == ["She", " looked"]
+    assert showcase._spaced(["She", " looked", "."]) == ["She", " looked", "."]
+
+
 def test_demo_says_what_is_missing(run, monkeypatch):
+    assert "does not exist" in CliRunner().invoke(command_line, ["demo", str(run / "gone")]).stderr
     shutil.rmtree(run / "explainer")
     assert "no trained explainer" in CliRunner().invoke(command_line, ["demo", str(run)]).stderr
     monkeypatch.setattr("selfexplain.cli.demo.find_spec", lambda name: None)

@@ -236,7 +236,8 @@ def calibrate(
 ) -> dict[str, dict[str, float]]:
     """How sure the explainer is against how often it is right, on the validation split of each task.
 
-    A task without validation rows is left out, with a warning. `cache_dir` and `endpoint` as in `evaluate`.
+    A task without validation rows is left out, with a warning, and so is one whose probabilities foretell as well as
+    they are. `cache_dir` and `endpoint` as in `evaluate`.
     """
     calibration = {}
     for task in tasks:
@@ -260,7 +261,8 @@ def calibrate(
         log_probs = np.array([answer.log_prob for answer in answers])
         if known.any():
             groups = [row["group"] for row, is_known in zip(rows, known, strict=True) if is_known]
-            calibration[task] = fit(log_probs[known], correct[known], groups)
+            if fitted := fit(log_probs[known], correct[known], groups):
+                calibration[task] = fitted
     return calibration
 
 

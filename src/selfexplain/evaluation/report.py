@@ -184,10 +184,13 @@ def _confidence(result: Mapping[str, Any]) -> list[str]:
     if "calibration" not in result:
         return []
     said = result["calibration"]
+    before = (
+        "not calibrated" if said["ece"] == said["ece_uncalibrated"] else f"{said['ece_uncalibrated']:.3f} uncalibrated"
+    )
     below = f"at confidence {said['abstain_below']:g} and above it answers {said['coverage']:.0%}"
     risk = f", {said['risk_answered']:.0%} of them wrong" if "risk_answered" in said else ""
     return [
-        f"confidence: calibration error {said['ece']:.3f} ({said['ece_uncalibrated']:.3f} uncalibrated); "
+        f"confidence: calibration error {said['ece']:.3f} ({before}); "
         f"{below}{risk}, against {said['risk']:.0%} of all (right: {said['correct']})"
     ]
 

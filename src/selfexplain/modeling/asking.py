@@ -302,10 +302,12 @@ class AskingMixin:
 
     def _warn_of_untrained(self, task: str, layers: Sequence[int]) -> None:
         if untrained := sorted(set(layers) - set(self.config.layers_of(task))):
+            known = self.config.layers_of(task)
+            trained = (
+                f"trained for {task} at the layers {known}, not at {untrained}" if known else f"not trained for {task}"
+            )
             warnings.warn(
-                f"this explainer was trained for {task} at the layers {self.config.layers_of(task)}, not at "
-                f"{untrained}: its answer may mean nothing, and its confidence less.",
-                stacklevel=4,
+                f"this explainer was {trained}: its answer may mean nothing, and its confidence less.", stacklevel=4
             )
 
     def _asked(self, question: Question, vectors: Sequence[Tensor] | Tensor, layers: Sequence[int]) -> _Asked:

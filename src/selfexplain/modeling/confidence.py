@@ -49,23 +49,25 @@ def confidence(log_probs: ArrayLike, calibration: Mapping[str, float] | None) ->
     return _sigmoid(_logit(log_probs) / calibration["temperature"] + calibration["bias"])
 
 
-def fit(log_probs: ArrayLike, correct: ArrayLike, groups: Sequence[str]) -> dict[str, float]:
+def fit(log_probs: ArrayLike, correct: ArrayLike, groups: Sequence[str]) -> dict[str, float] | None:
     """The calibration under which claims of these log-probabilities `(n,)` were most likely `correct (n,)`.
 
     As in Platt scaling, the labels are drawn in a little from 0 and 1, so that a few rows give no certainty. Rows of
-    few groups may mislead all the same: where calibrations fitted without a fold of the groups foretell its rows worse
-    than the probability of the claim does, that probability is kept.
+    few groups may mislead all the same: None unless calibrations fitted without a fold of the groups foretell its rows
+    better than the probability of the claim does.
     """
     logits, right = _logit(log_probs), np.asarray(correct, bool)
     folds = np.unique(groups, return_inverse=True)[1] % _FOLDS
-    kept_out = [
-        (_fit(logits[folds != fold], right[folds != fold]), folds == fold)
-        for fold in np.unique(folds)
-        if (folds != fold).any()
+    if folds.max() == 0:
+        return None
+    foretold = [
+        _loss(_fit(logits[folds != fold], right[folds != fold]), logits[folds == fold], right[folds == fold]).sum()
+        for fold in range(folds.max() + 1)
     ]
-    fitted = sum(_loss(found, logits[fold], right[fold]).sum() for found, fold in kept_out)
-    own = _AS_IT_IS if kept_out and fitted > _loss(_AS_IT_IS, logits, right).sum() else _fit(logits, right)
-    return {"temperature": float(np.exp(own[0])), "bias": float(own[1])}
+    if sum(foretold) >= _loss(_AS_IT_IS, logits, right).sum():
+        return None
+    log_temperature, bias = _fit(logits, right)
+    return {"temperature": float(np.exp(log_temperature)), "bias": float(bias)}
 
 
 def _fit(logits: NDArray, right: NDArray) -> NDArray:

@@ -25,9 +25,9 @@ SPLITS = ("train", "validation", "test")
 TAG = "selfexplain"
 FIRST_ROWS = 100
 ASKED = {
-    "feature_description": ["layer", "exemplars"],
+    "feature_description": ["layer"],
     "activation_patching": ["target_prompt", "source_prompt", "layers", "position", "source_position", "changed"],
-    "input_ablation": ["target_prompt", "removed_text", "replacement", "changed"],
+    "input_ablation": ["target_prompt", "removed_text", "replacement", "choices", "answered_by", "changed"],
 }
 """The columns of a row that say what it asks."""
 DEFAULTS = {
@@ -170,6 +170,7 @@ def model_card(run_dir: Path, figures: str, names: Names | None = None, licence:
         names=names,
         licence=licence,
         merged=merged,
+        foreign=config["target"].get("model") not in (None, config["base_model_name_or_path"]),
         apart=merged or config["target"].get("model") not in (None, config["base_model_name_or_path"]),
         reachable=is_hub_id(recipe["target"]),
         sources={task: source_of(recipe, task) for task in results["tasks"]},
@@ -228,7 +229,12 @@ def space_card(text: str, recipe: Mapping[str, Any], names: Names) -> str:
 def read_recipe(run_dir: Path) -> dict[str, Any]:
     import yaml
 
-    return yaml.safe_load(_read(run_dir / "recipe.yaml"))
+    path = run_dir / "recipe.yaml"
+    try:
+        return yaml.safe_load(_read(path))
+    except yaml.YAMLError as error:
+        where = " ".join(str(error).split())
+        raise SelfExplainError(f"{path} is not YAML ({where}): run the recipe again in that directory.") from error
 
 
 def source_of(recipe: Mapping[str, Any], task: str) -> tuple[str, str | None]:
@@ -361,20 +367,13 @@ def _examples(run_dir: Path, task: str, n: int = 2) -> list[dict[str, Any]]:
 
 
 def _asked(run_dir: Path, task: str) -> dict[str, Any]:
-    """What a card asks as an example: the first held-out feature, or a short question with an effect.
-
-    Returns:
-        The columns in `ASKED`; for a feature `layer` and `text`, up to the token at which it is most active.
-    """
+    """What a card asks as an example: the layer of the first held-out feature, or a short question with an effect."""
     import pyarrow.parquet as pq
 
     with pq.ParquetFile(run_dir / "datasets" / task / "test.parquet") as file:
         rows = next(file.iter_batches(FIRST_ROWS, columns=ASKED[task])).to_pylist()
     if task == "feature_description":
-        strongest = [max(row["exemplars"], key=lambda exemplar: max(exemplar["activations"])) for row in rows]
-        ends = [1 + max(range(len(one["tokens"])), key=one["activations"].__getitem__) for one in strongest]
-        texts = ["".join(one["tokens"][:end]).strip() for one, end in zip(strongest, ends, strict=True)]
-        return next({"layer": row["layer"], "text": text} for row, text in zip(rows, texts, strict=True) if text)
+        return rows[0]
     return min(rows, key=lambda row: (not row["changed"], len(row["target_prompt"])))
 
 

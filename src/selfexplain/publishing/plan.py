@@ -115,6 +115,8 @@ def make_plan(
         SelfExplainError: the run is unfinished or does not fit together, would replace another one, names a base that
             others cannot load, or holds local paths, secrets or files that the Hub would not take.
     """
+    if not re.fullmatch(r"\w(?:[\w-]*\w)?", org):
+        raise SelfExplainError(f"{org!r} is no organisation or user of the Hub: give its name alone, such as my-lab.")
     recipe = check_finished(run_dir)
     earlier = earlier or {}
     names = Names(org)
@@ -473,7 +475,8 @@ def _check_text(file: File, original: Path | None) -> None:
     if file.source.suffix in (".json", ".yaml") and not file.path.endswith(_CONTENT):
         found = _local_path(_leaves(_load(file.source, text)))
     elif file.source.suffix in (".md", ".py"):
-        found = next((str(path) for path in (Path.cwd(), Path.home()) if f"{path}/" in text), None)
+        own = [path for path in (Path.cwd(), Path.home()) if len(path.parts) > 2]  # `/` is in every link
+        found = next((str(path) for path in own if f"{path}/" in text), None)
     if found is not None:
         raise SelfExplainError(
             f"{place} names {found}, a path of this machine that means nothing to others. Make the run again with the "

@@ -116,9 +116,14 @@ def explainer_of(run_or_model: str) -> str:
     """The explainer of a run directory; a model directory, Hub id or reserved name unchanged.
 
     Raises:
-        SelfExplainError: the run has no trained explainer yet, or the directory holds neither run nor model.
+        SelfExplainError: the run has no trained explainer yet, or the directory holds neither run nor model, or does
+            not exist.
     """
     run_dir = Path(run_or_model)
+    if not run_dir.exists() and (run_or_model.startswith((".", "/", "~")) or run_or_model.count("/") > 1):
+        raise SelfExplainError(
+            f"{run_dir} does not exist: give a run directory, a model directory or an id on the Hub."
+        )
     if not (run_dir / "manifest.json").is_file():
         if run_dir.is_dir() and not (run_dir / "config.json").is_file():
             raise SelfExplainError(
