@@ -73,8 +73,9 @@ def build() -> gr.Blocks:
             with gr.Tab("Results", id="results"):
                 tabs.results_tab()
         gr.HTML(pages.footer(service.SHOW), apply_default_css=False)
-        for endpoint in (service.explain_feature, service.explain_patch, service.explain_ablation):
-            gr.api(endpoint, api_name=endpoint.__name__, **service.ONE_AT_A_TIME)
+        for task, endpoint in service.ENDPOINTS.items():
+            if task in service.TASKS:
+                gr.api(endpoint, api_name=endpoint.__name__, **service.ONE_AT_A_TIME)
     return demo.queue(max_size=128)
 
 

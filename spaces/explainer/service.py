@@ -206,3 +206,10 @@ def explain_ablation(text: str, remove: str, request: gr.Request = None) -> dict
     admit(request)
     needs(str, "a text", text=text, remove=remove)
     return asdict(ask_ablation(text, remove))
+
+
+ENDPOINTS = {
+    "feature_description": explain_feature,
+    "activation_patching": explain_patch,
+    "input_ablation": explain_ablation,
+}
