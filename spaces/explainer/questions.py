@@ -132,7 +132,7 @@ def ask_feature(showcase: Showcase, text: str, layer: int, token: int) -> Trial:
     layer = _index(layer, showcase.target.n_layers, "layer")
     layers = showcase.explainer.config.layers_of("feature_description")
     if layer not in layers:
-        raise SelfExplainError(f"The explainer cannot read layer {layer}; it reads {', '.join(map(str, layers))}.")
+        raise SelfExplainError(f"The explainer did not learn to read layer {layer}; it reads {_short(str(layers))}.")
     held = showcase.explainer.capture(text, layers, showcase.foreign).float().cpu()  # (n_layers, T, d)
     control, control_from = _other_vector(showcase, layer, f"{text}{token}")
     queries = [FeatureQuery(vectors[token], each) for vectors, each in zip(held, layers, strict=True)]

@@ -138,7 +138,7 @@ def question(rng: random.Random) -> tuple[str, list, bool]:
     if kind < 0.1:
         return "explain_feature", ["", 0, 0], False
     if kind < 0.5:
-        return "explain_feature", [f"The capital of {one} is", rng.randrange(8), -1], True
+        return "explain_feature", [f"The capital of {one} is", rng.randrange(5), -1], True
     if kind < 0.8:
         texts = [f"The language of {country} is" for country in (one, other)]
         return "explain_patch", [*texts, [0, 1], 4, 4], True
