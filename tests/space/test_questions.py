@@ -40,7 +40,8 @@ def test_examples_of_reading_are_what_their_notes_say(show):
 def test_an_answer_about_a_token_comes_with_its_control_and_evidence(show):
     trial = feature(show, 0)
     assert trial.control.text != trial.explanation.text and trial.control_from
-    assert trial.by_layer[3] == trial.explanation.text and len(trial.by_layer) == len(show.explainer.config.layers_of(trial.task)) == 5
+    assert trial.by_layer[3] == trial.explanation.text
+    assert len(trial.by_layer) == len(show.explainer.config.layers_of(trial.task)) == 5
     assert max(trial.shades) == trial.shades[8] == pytest.approx(1)
     assert all(0 <= shade <= 1 + 1e-5 for each in trial.exemplars for shade in each.activations)
     assert 0 < trial.explanation.confidence < 1
