@@ -6,7 +6,7 @@
 
     uv run recipes/run_recipe.py quickstart
     uv run recipes/run_recipe.py tiny --org ORG training.epochs=3
-    hf jobs uv run --flavor l4x1 --secrets HF_TOKEN --timeout 8h recipes/run_recipe.py RECIPE --org ORG
+    hf jobs uv run --flavor l4x1 --secrets HF_TOKEN --timeout 10h recipes/run_recipe.py RECIPE --org ORG
 
 RECIPE is the name of a packaged recipe or a YAML file; KEY=VALUE change its settings. With --org the run is published
 there; on a machine that forgets its disk, such as a job, nothing is left without it.
