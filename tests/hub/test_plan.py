@@ -54,6 +54,15 @@ def test_where_the_command_is_given_does_not_matter(finished, tmp_path, monkeypa
     assert plan(finished, tmp_path).repositories
 
 
+def test_a_short_path_of_this_machine_is_told_from_a_link(finished, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", "/datasets")  # which links hold, too
+    assert plan(finished, tmp_path).repositories
+    card, file = tmp_path / "card.md", planning.File("card.md", tmp_path / "card.md")
+    card.write_text("made in /datasets/mine")
+    with pytest.raises(SelfExplainError, match="names /datasets, a path of this machine"):
+        planning._check_text(file, None)
+
+
 @pytest.mark.parametrize("org", ["", "a/b", "a b", "-a"])
 def test_an_organisation_that_cannot_be_is_refused(finished, tmp_path, org):
     with pytest.raises(SelfExplainError, match="no organisation or user"):

@@ -475,8 +475,8 @@ def _check_text(file: File, original: Path | None) -> None:
     if file.source.suffix in (".json", ".yaml") and not file.path.endswith(_CONTENT):
         found = _local_path(_leaves(_load(file.source, text)))
     elif file.source.suffix in (".md", ".py"):
-        own = [path for path in (Path.cwd(), Path.home()) if len(path.parts) > 2]  # `/` is in every link
-        found = next((str(path) for path in own if f"{path}/" in text), None)
+        own = [str(path) for path in (Path.cwd(), Path.home()) if path.name]  # `/` is in every link
+        found = next((path for path in own if re.search(rf"(?<![\w.:/-]){re.escape(path)}/", text)), None)
     if found is not None:
         raise SelfExplainError(
             f"{place} names {found}, a path of this machine that means nothing to others. Make the run again with the "
