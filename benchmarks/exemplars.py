@@ -28,7 +28,7 @@ from selfexplain.features.dictionary import Dictionary, load_dictionaries
 from selfexplain.features.exemplars import ExemplarState, collect
 from selfexplain.features.residuals import token_batches
 from selfexplain.features.saes import train_saes
-from selfexplain.groundtruth.features import tokenize
+from selfexplain.groundtruth.builders.features import tokenize
 from selfexplain.groundtruth.sources import read_corpus
 from selfexplain.target.capture import capture
 from selfexplain.target.load import Target, load_target

@@ -26,7 +26,7 @@ from transformers.utils.quantization_config import QuantizationMethod
 from trl import SFTConfig
 
 from selfexplain.modeling.modeling_selfexplainer import SelfExplainerForCausalLM
-from selfexplain.recipes.stages import library_versions
+from selfexplain.runs.stages import library_versions
 from selfexplain.training.trainer import SelfExplainerTrainer
 
 RESULTS = Path(__file__).parent / "results" / "gpu.json"

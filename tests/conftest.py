@@ -87,8 +87,8 @@ def finished(whole_run):
 def whole_run(tmp_path_factory):
     """A run from ground truth to cards, and how many models were held whenever one had been loaded."""
     from little import LITTLE, counting_models
-    from selfexplain.recipes.recipe import load_recipe
-    from selfexplain.recipes.run import run
+    from selfexplain.pipeline.driver import run
+    from selfexplain.runs.recipe import load_recipe
 
     with counting_models() as held:
         return run(load_recipe("quickstart", LITTLE), tmp_path_factory.mktemp("runs") / "little"), held

@@ -55,7 +55,7 @@ def test_values_and_directory_reach_the_run(monkeypatch, tmp_path):
         (tmp_path / "manifest.json").write_text("{}")
         return tmp_path
 
-    monkeypatch.setattr("selfexplain.recipes.run.run", fake)
+    monkeypatch.setattr("selfexplain.pipeline.driver.run", fake)
     result = invoke("run", "quickstart", "seed=7", f"output_dir={tmp_path}", "--stage", "dataset")
     assert result.exit_code == 0, result.output
     assert given == [(7, tmp_path, "dataset")]
@@ -66,7 +66,7 @@ def test_ctrl_c_is_one_line_and_exit_code_130(monkeypatch):
     def stopped(*arguments):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("selfexplain.recipes.run.run", stopped)
+    monkeypatch.setattr("selfexplain.pipeline.driver.run", stopped)
     result = invoke("run", "quickstart")
     assert result.exit_code == 130
     assert result.stderr.strip() == "stopped; run the same command again to continue"

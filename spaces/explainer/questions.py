@@ -12,9 +12,9 @@ from torch.nn.functional import cosine_similarity
 
 from limits import MAX_CHARACTERS, MAX_MAP_TOKENS
 from selfexplain import Explanation, FeatureQuery, PatchQuery, SelfExplainError
-from selfexplain.features.describe import Description
+from selfexplain.features.description import Description
 from selfexplain.features.simulate import simulate
-from selfexplain.groundtruth.patching import blocks_of_layers
+from selfexplain.groundtruth.builders.patching import blocks_of_layers
 from selfexplain.target.nexttoken import next_token_logits
 from selfexplain.target.patching import Patch, run_patches
 from selfexplain.tasks import activation_patching, input_ablation, outcome

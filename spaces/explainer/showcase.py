@@ -14,8 +14,8 @@ from torch import Tensor
 
 from limits import MAX_CHARACTERS, MAX_TOKENS
 from selfexplain import SelfExplainerForCausalLM, SelfExplainError, Target, capture, load_target
+from selfexplain.pipeline.driver import explainer_of
 from selfexplain.publishing.names import DATASET_NAMES, configuration
-from selfexplain.recipes.run import explainer_of
 
 logger = logging.getLogger(__name__)
 

@@ -33,8 +33,8 @@ _HOMES = {
     "Target": "selfexplain.target.load",
     "load_target": "selfexplain.target.load",
     "capture": "selfexplain.target.capture",
-    "load_recipe": "selfexplain.recipes.recipe",
-    "run": "selfexplain.recipes.run",
+    "load_recipe": "selfexplain.runs.recipe",
+    "run": "selfexplain.pipeline.driver",
 }
 __all__ = ["__version__", *_HOMES]
 

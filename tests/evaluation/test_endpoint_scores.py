@@ -15,7 +15,7 @@ from selfexplain.evaluation.config import EvaluationConfig
 from selfexplain.evaluation.evaluate import calibrate, evaluate
 from selfexplain.evaluation.metrics import metrics
 from selfexplain.evaluation.report import markdown
-from selfexplain.features import language
+from selfexplain.features.describers import chat_model as language
 from selfexplain.features.endpoint import Endpoint
 
 TASK = "feature_description"

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from selfexplain.groundtruth.config import PairSource, PatchingConfig
-from selfexplain.groundtruth.sources import Corpus
+from selfexplain.tiny.sources import world_corpus
 from selfexplain.tiny.world import World
 
 
@@ -23,7 +23,7 @@ def lively(target):
 
 @pytest.fixture(scope="session")
 def world():
-    return Corpus("selfexplain/tiny-world", [], World())
+    return world_corpus(seed=0, n_texts=0)
 
 
 @pytest.fixture

@@ -9,9 +9,9 @@ from datasets import load_dataset
 
 from selfexplain.errors import SelfExplainError
 from selfexplain.groundtruth.build import build
+from selfexplain.groundtruth.builders.patching import blocks_of_layers, tokenize
 from selfexplain.groundtruth.config import AblationConfig, PatchingConfig
 from selfexplain.groundtruth.formats import read_rows
-from selfexplain.groundtruth.patching import blocks_of_layers, tokenize
 from selfexplain.groundtruth.sources import Corpus, Pair, Prompt, read_corpus, story_pairs
 from selfexplain.groundtruth.splits import SPLITS
 from selfexplain.target.patching import Patch, run_patches

@@ -18,12 +18,13 @@ import pytest
 
 from selfexplain.errors import SelfExplainError
 from selfexplain.groundtruth import build as building
-from selfexplain.groundtruth import patching, shards
+from selfexplain.groundtruth import shards
 from selfexplain.groundtruth.build import build, is_whole
+from selfexplain.groundtruth.builders import patching
 from selfexplain.groundtruth.formats import read_rows
 from selfexplain.groundtruth.splits import SPLITS
-from selfexplain.recipes.recipe import load_recipe
-from selfexplain.recipes.run import run
+from selfexplain.pipeline.driver import run
+from selfexplain.runs.recipe import load_recipe
 
 TASK = "activation_patching"
 

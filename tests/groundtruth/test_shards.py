@@ -85,7 +85,7 @@ def test_a_full_disk_is_one_clear_error_and_what_is_done_is_kept(tmp_path):
             raise OSError(errno.ENOSPC, "No space left on device")
         writer(made)(index, path)
 
-    with pytest.raises(SelfExplainError, match="no space left on the disk"):
+    with pytest.raises(SelfExplainError, match="No space left on the disk"):
         run(tmp_path, made, make=make)
     assert made == [0, 1, 2] and not list(tmp_path.glob("*.partial"))
     run(tmp_path, made)
@@ -123,7 +123,7 @@ def test_killed_in_the_middle_of_a_shard_it_ends_in_the_same_bytes(tmp_path):
 
 def test_processes_that_do_not_know_of_each_other_are_refused(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(SelfExplainError, match="2 processes were launched, but this one sees 1"):
+    with pytest.raises(SelfExplainError, match="2 processes were launched, but this process sees 1"):
         shards.process_state()
 
 

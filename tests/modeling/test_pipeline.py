@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import pipeline
 
-from selfexplain import AblationQuery, FeatureQuery, tiny
+from selfexplain import AblationQuery, FeatureQuery, bundled
 from selfexplain.modeling.modeling_selfexplainer import SelfExplainerForCausalLM
 
 
@@ -31,7 +31,7 @@ def test_a_fresh_process_that_only_imports_selfexplain_knows_the_task():
     code = f"""
 import selfexplain
 from transformers import pipeline
-pipe = pipeline("explain-activations", model={tiny.resolve("selfexplain/tiny-selfexplainer")!r}, device="cpu")
+pipe = pipeline("explain-activations", model={bundled.resolve("selfexplain/tiny-selfexplainer")!r}, device="cpu")
 import torch
 print(pipe(selfexplain.FeatureQuery(torch.ones(96), 1)).task)
 """

@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from transformers import AutoProcessor, AutoTokenizer
 
-from selfexplain import tiny
+from selfexplain import bundled
 from selfexplain.errors import SelfExplainError
 from selfexplain.modeling.processing_selfexplainer import SelfExplainerProcessor
 from selfexplain.tasks.question import PLACEHOLDER, fill
@@ -37,7 +37,7 @@ def ids(processor, question):
 @pytest.mark.parametrize("text", ["a </s> b", "<s>", "x<pad>y</s></s>", f"<{PLACEHOLDER}></s>"])
 @pytest.mark.parametrize("name", [None, "selfexplain/tiny"])  # byte-level BPE; Unigram with its special tokens inside
 def test_a_control_token_that_is_spelled_out_is_text(tokenizer, name, text):
-    tokenizer = tokenizer if name is None else AutoTokenizer.from_pretrained(tiny.resolve(name))
+    tokenizer = tokenizer if name is None else AutoTokenizer.from_pretrained(bundled.resolve(name))
     processor = SelfExplainerProcessor(tokenizer, markers=False)
     question = fill("Read <<<{text}>>> and {activation}.", text=text)
     encoded, positions = processor.encode(question.prompt, question.placeholder_offsets)

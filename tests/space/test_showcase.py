@@ -13,7 +13,7 @@ import app
 import pages
 import questions
 import showcase
-from selfexplain import tiny
+from selfexplain import bundled
 from selfexplain.cli import app as command_line
 from selfexplain.errors import SelfExplainError
 from selfexplain.publishing.names import DATASET_NAMES
@@ -22,7 +22,7 @@ from selfexplain.publishing.names import DATASET_NAMES
 @pytest.fixture
 def run(tmp_path):
     """A run directory, as far as the page reads it."""
-    shutil.copytree(tiny.resolve("selfexplain/tiny-selfexplainer"), tmp_path / "explainer")
+    shutil.copytree(bundled.resolve("selfexplain/tiny-selfexplainer"), tmp_path / "explainer")
     shutil.copytree(showcase.HERE / "embedded", tmp_path, dirs_exist_ok=True)
     (tmp_path / "examples.json").unlink()
     (tmp_path / "manifest.json").write_text("{}")
@@ -58,7 +58,7 @@ def test_a_run_directory_is_shown_with_held_out_rows_as_examples(run):
 
 
 def test_a_bare_model_directory_is_enough():
-    found = showcase.load(tiny.resolve("selfexplain/tiny-selfexplainer"))
+    found = showcase.load(bundled.resolve("selfexplain/tiny-selfexplainer"))
     assert found.results is None and found.features == [] and found.examples == showcase.FALLBACK
     assert questions.ask_feature(found, "The capital of France is", 0, 4).explanation.text
     assert "nothing to show" in pages.results(found.results)

@@ -6,9 +6,9 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from selfexplain import tiny
+from selfexplain import bundled
 from selfexplain.target.load import load_target
-from selfexplain.tiny.target import check
+from selfexplain.tiny.train import check
 
 MODELS = ("selfexplain/tiny", "selfexplain/tiny-sibling")
 MEGABYTE = 1_000_000
@@ -21,7 +21,7 @@ def test_a_target_recalls_its_facts_and_follows_some_hints(name):
     found = check(target.model, target.tokenizer)
     assert found["recall"] >= 0.95
     assert 0.3 <= found["hint_following"] <= 0.7
-    promised = json.loads((tiny.WEIGHTS / tiny.NAMES[name] / "promises.json").read_text())
+    promised = json.loads((bundled.WEIGHTS / bundled.NAMES[name] / "promises.json").read_text())
     assert found == pytest.approx(promised, abs=0.01)
 
 
@@ -35,14 +35,14 @@ def test_the_sibling_is_another_model():
 
 
 def test_weights_are_small_float16_safetensors():
-    files = list(tiny.WEIGHTS.rglob("*"))
+    files = list(bundled.WEIGHTS.rglob("*"))
     assert sum(file.stat().st_size for file in files if file.is_file()) < 6 * MEGABYTE
     assert not [file for file in files if file.suffix in (".bin", ".pt", ".pkl")]
     for name in MODELS:
-        with safe_open(tiny.WEIGHTS / tiny.NAMES[name] / "model.safetensors", "pt") as weights:
+        with safe_open(bundled.WEIGHTS / bundled.NAMES[name] / "model.safetensors", "pt") as weights:
             names = weights.keys()
             assert {weights.get_slice(key).get_dtype() for key in names} == {"F16"}
-    explainer = tiny.WEIGHTS / tiny.NAMES["selfexplain/tiny-selfexplainer"]
+    explainer = bundled.WEIGHTS / bundled.NAMES["selfexplain/tiny-selfexplainer"]
     assert sum(file.stat().st_size for file in explainer.rglob("*") if file.is_file()) < MEGABYTE
 
 

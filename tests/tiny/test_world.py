@@ -4,10 +4,10 @@ from collections import defaultdict
 
 import pytest
 
-from selfexplain.features.describe import describe
-from selfexplain.groundtruth.sources import world_pairs, world_questions
+from selfexplain.features.describers.offline import describe
 from selfexplain.groundtruth.splits import split_of
 from selfexplain.tasks import activation_patching, feature_description, input_ablation, outcome
+from selfexplain.tiny.sources import world_pairs, world_questions
 from selfexplain.tiny.world import ALL_WORDS, PARCELS, World, build_tokenizer
 
 

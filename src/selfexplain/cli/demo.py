@@ -26,7 +26,7 @@ def demo(
         missing = [name for name in ("gradio", "spaces") if find_spec(name) is None]
         if missing:
             raise SelfExplainError(f"the page needs {' and '.join(missing)}: pip install 'selfexplain[space]'.")
-        from selfexplain.recipes.run import explainer_of
+        from selfexplain.pipeline.driver import explainer_of
 
         explainer_of(explainer)  # raises where a run has no explainer yet
         settings = {"SELFEXPLAIN_EXPLAINER": explainer, "GRADIO_SERVER_NAME": host, "GRADIO_SERVER_PORT": str(port)}

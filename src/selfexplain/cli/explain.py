@@ -45,7 +45,7 @@ def explain(
         if remove is None and patch_from is None and len(layers) > 1:
             raise SelfExplainError("a description is of one --layer; several belong to --patch-from.")
         from selfexplain.modeling.modeling_selfexplainer import SelfExplainerForCausalLM
-        from selfexplain.recipes.run import explainer_of
+        from selfexplain.pipeline.driver import explainer_of
 
         show_log()
         model = SelfExplainerForCausalLM.from_pretrained(explainer_of(explainer))

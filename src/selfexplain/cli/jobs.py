@@ -18,13 +18,13 @@ def jobs(
 ) -> None:
     """Show the job that runs a recipe on Hugging Face's machines, with its time and cost; --submit starts it."""
     with errors_told(debug):
-        from selfexplain.recipes.jobs import plan_job
-        from selfexplain.recipes.jobs import submit as start
-        from selfexplain.recipes.stages import duration
+        from selfexplain.pipeline.jobs import plan_job
+        from selfexplain.pipeline.jobs import submit as start
+        from selfexplain.utils.formatting import format_duration
 
         job = plan_job(recipe, values or [], flavor, org)
         typer.echo(job.command)
-        typer.echo(f"time: about {duration(60 * job.expected.minutes)} on {job.expected.hardware}")
+        typer.echo(f"time: about {format_duration(60 * job.expected.minutes)} on {job.expected.hardware}")
         typer.echo(f"cost: {job.cost}")
         if not job.expected.measured:
             typer.echo("time and memory are estimates: nobody has measured this recipe yet")

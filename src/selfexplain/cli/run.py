@@ -23,8 +23,8 @@ def run_command(
 ) -> None:
     """Run a recipe: ground truth, training, evaluation, comparison, cards. What is done already is not run again."""
     with errors_told(debug):
-        from selfexplain.recipes.recipe import load_recipe
-        from selfexplain.recipes.run import run, where_to_look
+        from selfexplain.pipeline.driver import run, where_to_look
+        from selfexplain.runs.recipe import load_recipe
 
         show_log()
         given = values or []
@@ -53,7 +53,7 @@ def results(
 def recipes(debug: Debug = False) -> None:
     """List the packaged recipes, the cheapest first."""
     with errors_told(debug):
-        from selfexplain.recipes.recipe import describe_packaged
+        from selfexplain.runs.recipe import describe_packaged
 
         for name, (description, cost) in describe_packaged().items():
             typer.echo(f"{typer.style(name, bold=True)}\n    {description}\n    {cost}")

@@ -20,7 +20,7 @@ from selfexplain.errors import SelfExplainError
 from selfexplain.evaluation.metrics import TASK_METRICS, Metric, metrics
 from selfexplain.evaluation.report import HEADLINE
 from selfexplain.evaluation.statistics import bootstrap_difference, bootstrap_interval, permutation_test
-from selfexplain.features.describe import Classes
+from selfexplain.features.description import Classes
 from selfexplain.features.endpoint import Endpoint
 
 NEIGHBOUR = "nearest_neighbour"

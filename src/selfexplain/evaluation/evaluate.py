@@ -19,7 +19,7 @@ from selfexplain.evaluation.config import EvaluationConfig
 from selfexplain.evaluation.metrics import TASK_METRICS, confusion, is_parsable, metrics
 from selfexplain.evaluation.selfie import SCALES
 from selfexplain.evaluation.statistics import bootstrap_difference, bootstrap_interval, permutation_test
-from selfexplain.features.describe import Classes
+from selfexplain.features.description import Classes
 from selfexplain.features.endpoint import Endpoint
 from selfexplain.groundtruth.formats import read_rows
 from selfexplain.groundtruth.splits import share_of

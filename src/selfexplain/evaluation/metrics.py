@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from selfexplain.errors import SelfExplainError
-from selfexplain.features import language
-from selfexplain.features.describe import Classes, Description
+from selfexplain.features.describers import chat_model as language
+from selfexplain.features.description import Classes, Description
 from selfexplain.features.endpoint import Endpoint
 from selfexplain.features.simulate import detect, score
 from selfexplain.features.windows import Exemplar

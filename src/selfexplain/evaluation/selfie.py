@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from selfexplain.features.describe import MAX_TOKENS, Description
+from selfexplain.features.description import MAX_TOKENS, Description
 from selfexplain.modeling.explanation import Answer
 from selfexplain.tasks import free_question
 
@@ -63,8 +63,8 @@ class SelfIE:
 
 def selfie(target: "Target", scale: float, in_grammar: bool = True) -> SelfIE:
     """The target itself, with vectors written at `scale`."""
-    from selfexplain.modeling.foreign import FAMILIES
     from selfexplain.modeling.modeling_selfexplainer import SelfExplainerForCausalLM
+    from selfexplain.modeling.third_party.load import FAMILIES
 
     contract = replace(FAMILIES["selfie"], scale=scale)
     return SelfIE(SelfExplainerForCausalLM.from_base(target.model, target.tokenizer, injection=contract), in_grammar)
@@ -72,7 +72,7 @@ def selfie(target: "Target", scale: float, in_grammar: bool = True) -> SelfIE:
 
 def is_possible(target: "Target | TargetShape") -> bool:
     """Whether a target has the block that SelfIE writes at; False is told by a warning."""
-    from selfexplain.modeling.foreign import FAMILIES
+    from selfexplain.modeling.third_party.load import FAMILIES
 
     block = FAMILIES["selfie"].block
     if target.n_layers <= block:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from selfexplain.features.describe import Description
+from selfexplain.features.description import Description
 from selfexplain.features.windows import Exemplar
 
 ACTIVE = 0.1  # a window is active if it reaches this fraction of the feature's largest activation

@@ -21,13 +21,14 @@ import yaml
 from pydantic import TypeAdapter
 
 from selfexplain import __version__
+from selfexplain.bundled import TINY_WORLD
 from selfexplain.errors import SelfExplainError
 from selfexplain.features.exemplars import ExemplarState
-from selfexplain.groundtruth import ablation, balance, features, formats, patching, schema, shards
-from selfexplain.groundtruth.activations import Vectors, activation_vectors, difference_vectors, vector_rows
+from selfexplain.groundtruth import balance, formats, schema, shards
+from selfexplain.groundtruth.builders import ablation, features, patching
+from selfexplain.groundtruth.builders.activations import Vectors, activation_vectors, difference_vectors, vector_rows
 from selfexplain.groundtruth.config import PairSource, what_counts
 from selfexplain.groundtruth.sources import (
-    TINY_WORLD,
     Corpus,
     Found,
     HintedQuestion,
@@ -36,13 +37,12 @@ from selfexplain.groundtruth.sources import (
     story_pairs,
     table_pairs,
     table_questions,
-    world_pairs,
-    world_questions,
 )
 from selfexplain.groundtruth.sources.tables import read_table
 from selfexplain.groundtruth.splits import SPLITS, by_split, split_of
 from selfexplain.target.load import Target
 from selfexplain.tasks import activation_patching, input_ablation
+from selfexplain.utils import hashing, io, processes
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -82,23 +82,23 @@ def build(task: str, config: Any, target: Target, corpus: Corpus, out_dir: Path,
     Raises:
         SelfExplainError: the source gives no rows for this task, or none in some split, or the disk is too small.
     """
-    state = shards.process_state()
+    state = processes.process_state()
     inputs = {
         "task": task,
         "config": json.loads(json.dumps(what_counts(config))),
         "target": [target.name, target.revision, _weights(target)],
-        "corpus": shards.fingerprint([corpus.name, corpus.texts]),
+        "corpus": hashing.fingerprint([corpus.name, corpus.texts]),
         "source": shards.fingerprint_table(config),
         "seed": seed,
         "version": __version__,
     }
-    key = shards.fingerprint(inputs)
+    key = hashing.fingerprint(inputs)
     if is_whole(out_dir, key):
         return
     out_dir.mkdir(parents=True, exist_ok=True)
     work = out_dir / ".work"
     out_of_distribution: dict[str, Path] = {}
-    with shards.disk_full_told(out_dir):
+    with io.report_full_disk(out_dir):
         if task == "feature_description":
             paths, draw, out_of_distribution = _feature_shards(config, target, corpus, out_dir, work, inputs, seed)
         elif config.source.kind == "transluce":
@@ -107,7 +107,7 @@ def build(task: str, config: Any, target: Target, corpus: Corpus, out_dir: Path,
             paths, draw = _intervention_shards(task, config, target, corpus, work, inputs, seed)
         if state.process_index == 0:
             _gather(task, config, target, paths, draw, out_of_distribution, out_dir, seed)
-            shards.write_json(out_dir / "manifest.json", {"inputs": key, "files": _hashes(out_dir)})
+            io.write_json(out_dir / "manifest.json", {"inputs": key, "files": _hashes(out_dir)})
             shutil.rmtree(work)
             return
     while not is_whole(out_dir, key):
@@ -124,13 +124,13 @@ def is_whole(out_dir: Path, key: str | None = None) -> bool:
 
 
 def _hashes(out_dir: Path) -> dict[str, str]:
-    return {path.name: shards.file_sha256(path) for path in sorted(out_dir.glob("*.parquet"))}
+    return {path.name: hashing.file_sha256(path) for path in sorted(out_dir.glob("*.parquet"))}
 
 
 def _weights(target: Target) -> str:
     """Tells models of one name apart: a hash of the first values of every parameter."""
     parameters = {name: p.detach().flatten()[:32].float().tolist() for name, p in target.model.named_parameters()}
-    return shards.fingerprint([parameters, str(target.model.dtype)])
+    return hashing.fingerprint([parameters, str(target.model.dtype)])
 
 
 def _intervention_shards(
@@ -158,8 +158,8 @@ def _intervention_shards(
         rows, counts = builder.candidates(config, target, part, seed)
         _write_shard(task, target, rows, counts, path)
 
-    candidates = {"items": shards.file_sha256(items_path), "inputs": inputs}
-    if shards.process_state().process_index == 0 and not any((work / "candidates").glob("shard-*")):
+    candidates = {"items": hashing.file_sha256(items_path), "inputs": inputs}
+    if processes.process_state().process_index == 0 and not any((work / "candidates").glob("shard-*")):
         _estimate(task, target, items, make, work)
     paths = shards.run_shards(work / "candidates", n_shards, make, candidates, f"{task}: interventions")
 
@@ -287,13 +287,13 @@ def _find(task: str, config: Any, target: Target, corpus: Corpus, seed: int) -> 
         return _pairs(source, target, corpus, config.n_pairs, seed, config.max_text_tokens)
     if source.kind == "multiple_choice":
         return table_questions(source, target, config.n_questions, seed)
-    if corpus.world is None:
+    if corpus.questions is None:
         raise SelfExplainError(
             f"input_ablation needs questions with hints, and {corpus.name} is plain text: give "
             "input_ablation.source.kind=multiple_choice and its path, leave the task out "
             f"(tasks=[feature_description, activation_patching]), or take corpus={TINY_WORLD}."
         )
-    return Found(list(world_questions(corpus.world, config.n_questions, seed)))
+    return Found(list(corpus.questions(config.n_questions, seed)))
 
 
 def _pairs(
@@ -305,8 +305,8 @@ def _pairs(
         return table_pairs(source, target, n, seed)
     if source.kind == "transluce":
         raise SelfExplainError("pairs.kind is transluce, whose rows are finished: give a source of pairs of prompts.")
-    if corpus.world:
-        return Found(list(world_pairs(corpus.world, n, seed)))
+    if corpus.pairs is not None:
+        return Found(list(corpus.pairs(n, seed)))
     return Found(story_pairs(target, corpus.texts, n, seed, max_text_tokens))
 
 
@@ -331,7 +331,7 @@ def _estimate(task: str, target: Target, items: Sequence, make: Callable, work: 
     size = min(MAX_SAMPLE, -(-len(items) // 50))
     sample = [items[i * len(items) // size] for i in range(size)]
     path = work / "sample"
-    with shards.fixed_threads():
+    with processes.fixed_threads():
         make(0, path, sample[:1])  # the first run of a model is slow
         started = time.monotonic()
         make(0, path, sample)
@@ -341,13 +341,13 @@ def _estimate(task: str, target: Target, items: Sequence, make: Callable, work: 
     path.unlink()
     texts = [text for item in sample for text in item.texts]
     tokens = sum(len(ids) for ids in target.tokenizer(texts)["input_ids"]) * times
-    processes = shards.process_state().num_processes
+    n_processes = processes.process_state().num_processes
     needed = 2 * n_bytes  # the candidates and, at most, as much again for the dataset
     free = shutil.disk_usage(work).free
     logger.info(
         "%s: %s items, about %s interventions on %s tokens of text: %s in %d process%s, at most %s of disk",
-        task, f"{len(items):,}", f"{rows:,.0f}", f"{tokens:,.0f}", _duration(seconds * times / processes),
-        processes, "" if processes == 1 else "es", _size(needed),
+        task, f"{len(items):,}", f"{rows:,.0f}", f"{tokens:,.0f}", _duration(seconds * times / n_processes),
+        n_processes, "" if n_processes == 1 else "es", _size(needed),
     )  # fmt: skip
     if needed > free:
         raise SelfExplainError(
@@ -456,7 +456,7 @@ def _gather(
         "vector_dtype": dtype,
         "splits": {split: {"rows": len(part), "groups": groups[split]} for split, part in parts.items()},
     }
-    shards.write_json(out_dir / "statistics.json", statistics)
+    io.write_json(out_dir / "statistics.json", statistics)
     (out_dir / "README.md").write_text(_readme(task, target, shared, out_of_distribution), encoding="utf-8")
     logger.info("%s: %s", task, ", ".join(f"{len(part):,} {split} rows" for split, part in parts.items()))
 

@@ -5,28 +5,23 @@ atomic rename, the JSON last, so whatever a kill leaves behind is either a whole
 index and inputs alone, never on the process that makes it: any number of processes ends in the same bytes.
 """
 
-import errno
-import hashlib
 import json
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tqdm import tqdm
 
-from selfexplain.errors import SelfExplainError
 from selfexplain.groundtruth.config import table_of
-
-if TYPE_CHECKING:
-    from accelerate import PartialState
+from selfexplain.utils.hashing import file_sha256, fingerprint, fingerprint_files
+from selfexplain.utils.io import report_full_disk, write_json
+from selfexplain.utils.processes import fixed_threads, process_state
 
 logger = logging.getLogger(__name__)
 
-THREADS = 1  # sums of floats depend on how threads share them, and threads of many processes fight for the cores
 POLL_SECONDS = 0.5
 
 
@@ -55,7 +50,7 @@ def run_shards(
         logger.info("%s: %d of %d shards were made before", desc, len(own) - len(missing), len(own))
     directory.mkdir(parents=True, exist_ok=True)
     bar = tqdm(missing, desc=desc, unit="shard", disable=len(missing) < 2 or state.process_index > 0)
-    with fixed_threads(), disk_full_told(directory):
+    with fixed_threads(), report_full_disk(directory):
         for index in bar:
             _write(index, paths[index], key, make)
     _wait([path for index, path in enumerate(paths) if index not in own], key, desc)
@@ -63,94 +58,11 @@ def run_shards(
     return paths
 
 
-def process_state() -> "PartialState":
-    """This process among those that `accelerate launch` or `torchrun` started: `process_index`, `num_processes`.
-
-    Raises:
-        SelfExplainError: the launcher started several processes that do not know of each other.
-    """
-    import torch
-    from accelerate import PartialState
-    from accelerate.utils import parse_flag_from_env
-
-    # Apple's GPU lacks the float64 that ground truth needs.
-    state = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.cuda.is_available())
-    launched = int(os.environ.get("WORLD_SIZE", 1))
-    if state.num_processes != launched:
-        raise SelfExplainError(
-            f"{launched} processes were launched, but this one sees {state.num_processes}: each would make everything. "
-            "Without GPUs start them with `ACCELERATE_USE_CPU=true accelerate launch --multi_gpu --num_processes N`."
-        )
-    return state
-
-
-@contextmanager
-def fixed_threads() -> Iterator[None]:
-    """While open, torch uses `THREADS` threads, whatever the launcher says; more cores are used by more processes."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(THREADS)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-@contextmanager
-def disk_full_told(directory: Path) -> Iterator[None]:
-    """Turns what libraries raise when the disk of `directory` is full into one clear error."""
-    try:
-        yield
-    except Exception as error:
-        if not disk_full(error):
-            raise
-        raise SelfExplainError(
-            f"no space left on the disk of {directory}. Free some and run the same command again; what is done is kept."
-        ) from error
-
-
-def disk_full(error: Exception) -> bool:
-    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-    told = ("No space left on device", "inline_container")  # of safetensors and arrow, and of torch.save
-    return full or any(words in str(error) for words in told)
-
-
-def fingerprint(value: Any) -> str:
-    """SHA-256 of a JSON value."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
-
-
-def file_sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def fingerprint_files(path: Path) -> str:
-    """SHA-256 of a file, or of all files of a directory with their names."""
-    digest = hashlib.sha256()
-    for file in [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file()):
-        digest.update(f"{file.relative_to(path)} {file_sha256(file)}\n".encode())
-    return digest.hexdigest()
-
-
 def fingerprint_table(config: Any) -> str | None:
     """Content of the local table that a task's items come from; what lies on the Hub is known by its revision."""
     name = table_of(config).path
     path = Path(name or "").expanduser()
     return fingerprint_files(path) if name and path.exists() else None
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write a file that is seen whole or not at all."""
-    partial = path.with_name(path.name + ".tmp")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
-
-
-def write_json(path: Path, value: Any) -> None:
-    """The same for a JSON value."""
-    write_atomically(path, json.dumps(value, indent=2) + "\n")
 
 
 def _record(shard: Path) -> Path:

@@ -13,7 +13,7 @@ from tqdm import tqdm
 from transformers import LogitsProcessor
 
 from selfexplain.errors import SelfExplainError
-from selfexplain.features.describe import Description
+from selfexplain.features.description import Description
 from selfexplain.features.endpoint import Endpoint
 from selfexplain.modeling import verification
 from selfexplain.modeling.confidence import claim_log_prob, confidence

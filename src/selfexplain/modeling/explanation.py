@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from selfexplain.features.describe import Description
+from selfexplain.features.description import Description
 
 
 @dataclass(frozen=True, eq=False)

@@ -21,8 +21,8 @@ from selfexplain.tasks import free_question, input_ablation
 from selfexplain.tasks.question import Question
 
 if TYPE_CHECKING:
-    from selfexplain.modeling.loading import Repository
     from selfexplain.modeling.modeling_selfexplainer import SelfExplainerForCausalLM
+    from selfexplain.modeling.repository import Repository
 
 logger = logging.getLogger(__name__)
 

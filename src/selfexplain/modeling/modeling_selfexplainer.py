@@ -10,9 +10,10 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationMixin, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
 
-from selfexplain import tiny
+from selfexplain import bundled
 from selfexplain.errors import SelfExplainError
-from selfexplain.modeling import injection_check, loading
+from selfexplain.modeling import injection_check
+from selfexplain.modeling import repository as loading
 from selfexplain.modeling.activation_adapter import ActivationAdapter
 from selfexplain.modeling.asking import AskingMixin
 from selfexplain.modeling.configuration_selfexplainer import SelfExplainerConfig
@@ -257,7 +258,7 @@ class SelfExplainerForCausalLM(AskingMixin, SelfExplainerPreTrainedModel, Genera
         """
         if isinstance(base, str):
             name: str | None = base
-            path = tiny.resolve(base)
+            path = bundled.resolve(base)
             hub = {key: options[key] for key in (*loading.HUB_OPTIONS, "trust_remote_code") if key in options}
             revision = loading.pinned(base, revision, options)
             base = loading.load_base(base, revision, **options)
@@ -310,7 +311,7 @@ class SelfExplainerForCausalLM(AskingMixin, SelfExplainerPreTrainedModel, Genera
         Raises:
             SelfExplainError: what the files leave open, as a question, and what to pass; or files that do not fit.
         """
-        from selfexplain.modeling import foreign
+        from selfexplain.modeling.third_party import load as foreign
 
         return foreign.load(cls, src, family, contract, base, **options)
 

@@ -9,9 +9,9 @@ import torch
 from numpy.typing import NDArray
 
 from selfexplain.errors import SelfExplainError
-from selfexplain.features.describe import Description
+from selfexplain.features.describers.chat_model import predict_each
+from selfexplain.features.description import Description
 from selfexplain.features.endpoint import Endpoint
-from selfexplain.features.language import predict_each
 from selfexplain.features.residuals import SINK_RATIO
 from selfexplain.features.simulate import correlation, simulate
 from selfexplain.features.windows import Exemplar

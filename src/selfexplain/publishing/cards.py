@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from selfexplain import tiny
+from selfexplain import bundled
 from selfexplain.errors import SelfExplainError
 from selfexplain.evaluation.config import EXPLAINED_BY
 from selfexplain.groundtruth.config import AblationConfig, FeatureConfig, PatchingConfig
@@ -150,7 +150,7 @@ def model_card(run_dir: Path, figures: str, names: Names | None = None, licence:
     recipe, results = read_recipe(run_dir), read_results(run_dir)
     config = read_json(run_dir / "explainer" / "config.json")
     merged = config.get("merged", False)
-    if licence is None and config["base_model_name_or_path"] in tiny.NAMES:
+    if licence is None and config["base_model_name_or_path"] in bundled.NAMES:
         licence = Licence("mit")  # what this package itself has
     return _render(
         "model_card.md.jinja",
@@ -409,7 +409,7 @@ def _linked(name: str, kind: str = "") -> str:
     """A model or, of kind "datasets/", a dataset, as a link where it is on the Hub."""
     from huggingface_hub import constants
 
-    if is_hub_id(name) and name not in (*tiny.NAMES, tiny.TINY_WORLD):
+    if is_hub_id(name) and name not in (*bundled.NAMES, bundled.TINY_WORLD):
         return f"[{name}]({constants.ENDPOINT}/{kind}{name})"
     return f"`{name}`"
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from selfexplain import __version__, tiny
+from selfexplain import __version__, bundled
 from selfexplain.errors import SelfExplainError
 from selfexplain.publishing.cards import TAG, Licence, read_recipe, source_of
 from selfexplain.publishing.names import Names
@@ -90,7 +90,7 @@ def publish(run_dir: Path, org: str, options: Options, space: Path | None) -> li
     with errors_told(api, org), tempfile.TemporaryDirectory(prefix="selfexplain-publish-") as staging:
         may_create = _check_rights(api, org, options)
         base = options.base or base_of(run_dir)
-        licence = None if is_local(base) or base in tiny.NAMES else _licence(api, base, options.full)
+        licence = None if is_local(base) or base in bundled.NAMES else _licence(api, base, options.full)
         licences = _licences(api, run_dir)
         plan = _plan(api, run_dir, org, options, Path(staging), space, licence, licences)
         for repository in plan.repositories:
@@ -202,7 +202,7 @@ def _licences(api: "HfApi", run_dir: Path) -> dict[str, str]:
     sources = {source_of(recipe, task)[0]: "dataset" for task in recipe["tasks"]}
     found = {}
     for name, kind in {**sources, recipe["target"]: "model"}.items():
-        if is_local(name) or name in (*tiny.NAMES, tiny.TINY_WORLD):
+        if is_local(name) or name in (*bundled.NAMES, bundled.TINY_WORLD):
             continue
         try:
             info: Any = _insist(api.repo_info, name, repo_type=kind)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from selfexplain import tiny
+from selfexplain import bundled
 from selfexplain.errors import SelfExplainError
 from selfexplain.publishing import cards
 from selfexplain.publishing.figures import write_construction
@@ -200,7 +200,7 @@ def check_finished(run_dir: Path) -> dict[str, Any]:
 
 def is_local(name: str) -> bool:
     """Whether a model's name is a directory of this machine rather than a Hub id or a reserved name."""
-    return name not in tiny.NAMES and (not is_hub_id(name) or Path(name).is_dir())
+    return name not in bundled.NAMES and (not is_hub_id(name) or Path(name).is_dir())
 
 
 def base_of(run_dir: Path) -> str:
@@ -232,7 +232,7 @@ def _public_words(recipe: Mapping[str, Any], run_dir: Path, full: bool, base: st
             words.setdefault(located, Path(located).name)
             words[typed] = words[located]
     for value in _leaves(recipe):
-        if value not in tiny.NAMES and (_LOCAL_PATH.fullmatch(value) or ("/" in value and Path(value).exists())):
+        if value not in bundled.NAMES and (_LOCAL_PATH.fullmatch(value) or ("/" in value and Path(value).exists())):
             words.setdefault(value, Path(value).name)
     return words
 

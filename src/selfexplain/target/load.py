@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from selfexplain import tiny
+from selfexplain import bundled
 from selfexplain.errors import SelfExplainError
 from selfexplain.target.blocks import context_length
 
@@ -120,7 +120,7 @@ def _read_config(name: str, revision: str | None) -> tuple[str, str | None, "Pre
     """Where a causal language model lies, its commit and its configuration."""
     from transformers import AutoConfig
 
-    path = tiny.resolve(name)
+    path = bundled.resolve(name)
     if path.startswith("~"):
         path = str(Path(path).expanduser())
     if path.startswith((".", "/")) and not Path(path).is_dir():

@@ -1,3 +1,12 @@
-"""The three questions: how each is put, how its answer is written and read."""
+"""The questions: how each is worded, and how its answer is written and parsed. Words only, no tensors."""
 
-TASKS = ("feature_description", "activation_patching", "input_ablation")
+from selfexplain.tasks import activation_patching, feature_description, input_ablation
+from selfexplain.tasks.task import TASKS, Task, register
+
+BUILT_IN = (feature_description.TASK, activation_patching.TASK, input_ablation.TASK)
+"""The three questions of the package, in the order of tables and cards."""
+
+for _task in BUILT_IN:
+    register(_task)
+
+__all__ = ["BUILT_IN", "TASKS", "Task", "register"]

@@ -6,7 +6,9 @@ The answer is an `Outcome`.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from selfexplain.tasks.outcome import OUTCOME_METRICS
 from selfexplain.tasks.question import Question, fill
+from selfexplain.tasks.task import Task
 
 TEMPLATES = (
     "If {activation} replaces layers {layers} at token {position}, {token}, of the text <<<{text}>>> "
@@ -39,3 +41,41 @@ def question(text: str, layers: Sequence[int], position: int, token: str, templa
 def cell(row: Mapping[str, Any]) -> tuple[str, tuple[int, ...]]:
     """All that the lookup rule knows of a row: token type and block of layers."""
     return row["token_type"], tuple(row["layers"])
+
+
+TASK = Task(
+    name="activation_patching",
+    asks="what the output becomes when a vector replaces the residual stream at one token",
+    short_question="What would a patch do?",
+    columns={
+        "target_prompt": "text",
+        "prompt_ids": "integers",
+        "prompt_tokens": "texts",
+        "source_prompt": "text",
+        "layers": "integers",
+        "position": "integer",
+        "token": "text",
+        "token_type": "text",
+        "source_position": "integer",
+        "clean_output": "text",
+        "patched_output": "text",
+        "clean_output_id": "integer",
+        "patched_output_id": "integer",
+        "changed": "flag",
+        "clean_log_prob": "real",
+        "patched_log_prob": "real",
+        "kl": "real",
+    },
+    query_columns=("target_prompt", "source_prompt", "layers", "position", "source_position", "changed"),
+    metrics=OUTCOME_METRICS,
+    headline="has_changed_macro_f1",
+    correct_when="exact match",
+    dataset_name="selfexplain-patching",
+    split_unit="fact",
+    templates=TEMPLATES,
+    has_vectors=True,
+    states_outcome=True,
+    cell=cell,
+    text_column="target_prompt",
+    max_tokens=192,
+)

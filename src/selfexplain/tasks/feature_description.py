@@ -4,6 +4,7 @@ The answer is the description itself, plain text.
 """
 
 from selfexplain.tasks.question import Question, fill
+from selfexplain.tasks.task import Task
 
 TEMPLATES = (
     "What does {activation} at layer {layer} encode?\n",
@@ -16,3 +17,31 @@ TEMPLATES = (
 def question(layer: int, template: int = 0) -> Question:
     """Ask about one vector, taken after decoder block `layer`."""
     return fill(TEMPLATES[template], layer=str(layer))
+
+
+TASK = Task(
+    name="feature_description",
+    asks="which inputs make a direction of the residual stream active",
+    short_question="What does this vector stand for?",
+    columns={
+        "layer": "integer",
+        "feature_index": "integer",
+        "sae_release": "text",
+        "sae_id": "text",
+        "description": "text",
+        "description_source": "text",
+        "exemplars": "exemplars",
+        "scoring_exemplars": "exemplars",
+        "simulator_score": "real",
+        "density": "real",
+    },
+    query_columns=("layer",),
+    metrics=("simulator_correlation", "detection_balanced_accuracy"),
+    headline="simulator_correlation",
+    correct_when="the description's simulator correlation is at least half of the ground truth's",
+    dataset_name="selfexplain-features",
+    split_unit="feature",
+    templates=TEMPLATES,
+    has_vectors=True,
+    max_tokens=40,
+)

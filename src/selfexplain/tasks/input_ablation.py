@@ -6,7 +6,9 @@ The answer is an `Outcome`. No vector is involved: the explainer reads what the 
 from collections.abc import Mapping
 from typing import Any
 
+from selfexplain.tasks.outcome import OUTCOME_METRICS
 from selfexplain.tasks.question import Question
+from selfexplain.tasks.task import Task
 
 HINT_TEMPLATES = (
     "\nIf the hint were removed, how would the answer change?\n",
@@ -32,3 +34,37 @@ def templates(removed: str | None, replacement: str = "") -> tuple[str, ...]:
 def cell(row: Mapping[str, Any]) -> tuple[str, str]:
     """All that the lookup rule knows of a row: topic and style of the hint."""
     return row["topic"], row["hint_style"]
+
+
+TASK = Task(
+    name="input_ablation",
+    asks="what the answer becomes when a hint is removed from the question",
+    short_question="What if a part were removed?",
+    columns={
+        "question": "text",
+        "choices": "texts",
+        "answer": "text",
+        "topic": "text",
+        "hint_style": "text",
+        "hinted": "text",
+        "target_prompt": "text",
+        "removed_text": "text",
+        "removed_span": "integers",
+        "replacement": "text",
+        "answered_by": "text",
+        "full_output": "text",
+        "ablated_output": "text",
+        "changed": "flag",
+        "option_log_probs_full": "reals",
+        "option_log_probs_ablated": "reals",
+    },
+    query_columns=("target_prompt", "removed_text", "replacement", "choices", "answered_by", "changed"),
+    metrics=OUTCOME_METRICS,
+    headline="has_changed_macro_f1",
+    correct_when="exact match",
+    dataset_name="selfexplain-ablation",
+    split_unit="question",
+    states_outcome=True,
+    cell=cell,
+    max_tokens=384,
+)

@@ -7,6 +7,9 @@ The two sentences are those of Li et al., "Training Language Models to Explain T
 import re
 from dataclasses import dataclass
 
+OUTCOME_METRICS = ("exact_match", "has_changed_macro_f1", "content_match")
+"""Metrics of the tasks whose answers state an outcome."""
+
 _CHANGED = "The most likely output would change to <<<{}>>>."
 _UNCHANGED = "The output would remain unchanged from <<<{}>>>."
 _ANSWER = re.compile(

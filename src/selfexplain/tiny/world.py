@@ -15,7 +15,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from selfexplain.features.describe import BUILT_IN, SYMBOLS
+from selfexplain.features.description import BUILT_IN, SYMBOLS
 from selfexplain.tasks import activation_patching, feature_description, input_ablation, outcome
 
 COUNTRIES = """

@@ -12,8 +12,8 @@ from transformers.trainer_pt_utils import get_length_grouped_indices
 from trl import SFTTrainer
 
 from selfexplain.errors import SelfExplainError
-from selfexplain.modeling.loading import ADAPTER_FILE, LORA_FILES, load_lora_state
 from selfexplain.modeling.modeling_selfexplainer import SelfExplainerForCausalLM
+from selfexplain.modeling.repository import ADAPTER_FILE, LORA_FILES, load_lora_state
 from selfexplain.training.collator import SelfExplainerCollator
 
 

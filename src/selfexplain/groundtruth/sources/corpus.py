@@ -1,32 +1,36 @@
 """Text to read."""
 
-import random
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
 from selfexplain.errors import SelfExplainError
 from selfexplain.groundtruth.config import CorpusConfig, TableConfig
+from selfexplain.groundtruth.sources.items import HintedQuestion, Pair
 from selfexplain.groundtruth.sources.tables import FORMATS, read_columns
-from selfexplain.tiny import TINY_WORLD
-from selfexplain.tiny.world import World
-
-WORLD_TEXTS = 8_000
+from selfexplain.utils.registry import Registry
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """Texts, and the world they speak of where they are generated."""
+    """Texts, and what a generated corpus can add to them.
+
+    Attributes:
+        classes: classes of tokens that descriptions may name -> their tokens.
+        pairs: `pairs(n, seed)` yields counterfactual pairs; None if they have to be found in the texts.
+        questions: `questions(n, seed)` yields questions with hints; None if the corpus has none.
+    """
 
     name: str
     texts: list[str]
-    world: World | None = None
+    classes: dict[str, set[str]] = field(default_factory=dict)
+    pairs: Callable[[int, int], Iterator[Pair]] | None = None
+    questions: Callable[[int, int], Iterator[HintedQuestion]] | None = None
 
-    @property
-    def classes(self) -> dict[str, set[str]]:
-        """Classes of tokens that descriptions may name; those of the world."""
-        return self.world.classes if self.world else {}
+
+CORPORA: Registry[Callable[[int], Corpus]] = Registry("corpus")
+"""Generated corpora by reserved name; each is a function of the seed."""
 
 
 def read_corpus(name: str, seed: int, config: CorpusConfig | None = None) -> Corpus:
@@ -34,14 +38,13 @@ def read_corpus(name: str, seed: int, config: CorpusConfig | None = None) -> Cor
 
     Args:
         name: a file of one text a line, a JSONL, CSV or parquet file or a Hub dataset with a column of text, or the
-            embedded world.
+            reserved name of a generated corpus.
 
     Raises:
         SelfExplainError: the corpus is missing, unreadable or empty.
     """
-    if name == TINY_WORLD:
-        world, rng = World(), random.Random(seed)
-        return Corpus(name, [world.text(rng) for _ in range(WORLD_TEXTS)], world)
+    if name in CORPORA:
+        return CORPORA[name](seed)
     config = config or CorpusConfig()
     # A text that occurs twice would stand on both sides of a split.
     texts = list(dict.fromkeys(islice(_texts(name, config), config.n_texts)))

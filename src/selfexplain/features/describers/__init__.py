@@ -1,0 +1,1 @@
+"""Write descriptions of features: offline, with a chat model, or from Neuronpedia."""

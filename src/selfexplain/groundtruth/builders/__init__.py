@@ -1,0 +1,1 @@
+"""Builders: how the rows of each task are made."""

@@ -1,0 +1,1 @@
+"""Load explainers of other projects."""

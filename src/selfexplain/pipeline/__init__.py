@@ -1,0 +1,1 @@
+"""Run a recipe: ground truth, training, evaluation, comparison and cards."""

@@ -1,1 +1,0 @@
-"""Recipes: what to run, as YAML, and the engine that runs it."""

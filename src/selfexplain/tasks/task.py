@@ -1,0 +1,70 @@
+"""The record of a task: what every package has to know about one kind of question."""
+
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from selfexplain.utils.registry import Registry
+
+ColumnType = Literal["text", "texts", "flag", "integer", "integers", "real", "reals", "exemplars"]
+"""Type of a dataset column; `groundtruth.schema` maps each to a type of `datasets`."""
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Task:
+    """One kind of question, with everything that does not depend on tensors or files.
+
+    A builder (`groundtruth.builders`), a scorer (`evaluation.scorers`) and, optionally, a card section
+    (`publishing.card_sections`) are registered under the same name by the packages that implement them.
+
+    Attributes:
+        name: identifier, such as "activation_patching". Recipes, files and directories use it.
+        asks: the question in a noun clause, for cards: "what the output becomes when ...".
+        short_question: the question in one short sentence, for the demo's tabs.
+        columns: dataset columns that only this task has, in order, with their types.
+        query_columns: the columns that say what a row asks; cards show them.
+        metrics: names of the metrics, in the order of tables.
+        headline: the metric that figures and summaries show; every system has it.
+        correct_when: when an answer counts as correct, in words, for calibration.
+        dataset_name: name of the published dataset, without the organisation.
+        split_unit: what a group of rows is, which no two splits share: "fact".
+        templates: wordings of the question, for tasks whose question is filled from a template.
+        has_vectors: whether questions contain activation vectors.
+        states_outcome: whether answers are sentences of `tasks.outcome`, which say whether the output changes.
+        cell: everything that the lookup rule knows about a row; None for tasks without a has-changed label.
+        text_column: the column with the text that the target reads, when rows about one text differ only in a vector.
+        max_tokens: upper bound on the tokens of a training row, for memory estimates.
+    """
+
+    name: str
+    asks: str
+    short_question: str
+    columns: Mapping[str, ColumnType]
+    query_columns: tuple[str, ...]
+    metrics: tuple[str, ...]
+    headline: str
+    correct_when: str
+    dataset_name: str
+    split_unit: str
+    templates: Sequence[str] = ()
+    has_vectors: bool = False
+    states_outcome: bool = False
+    cell: Callable[[Row], Hashable] | None = None
+    text_column: str | None = None
+    max_tokens: int = 512
+
+    @property
+    def title(self) -> str:
+        """The name in words: "activation patching"."""
+        return self.name.replace("_", " ")
+
+
+TASKS: Registry[Task] = Registry("task")
+"""All tasks by name, in the order of tables and cards."""
+
+
+def register(task: Task) -> Task:
+    """Make a task known under its name, and return it."""
+    return TASKS.register(task.name, task)

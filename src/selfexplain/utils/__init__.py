@@ -1,0 +1,1 @@
+"""Helpers that every package uses: files, hashes, processes, names and formatting."""

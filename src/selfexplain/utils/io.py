@@ -1,0 +1,46 @@
+"""Write files atomically and report a full disk."""
+
+import errno
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from selfexplain.errors import SelfExplainError
+
+_DISK_FULL_MESSAGES = ("No space left on device", "inline_container")
+"""Substrings of the errors that safetensors, Arrow and `torch.save` raise on a full disk."""
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a UTF-8 text file so that a reader sees either the old content or all of the new content."""
+    partial = path.with_name(path.name + ".tmp")
+    partial.write_text(text, encoding="utf-8")
+    os.replace(partial, path)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a JSON value atomically, indented by two spaces."""
+    write_atomically(path, json.dumps(value, indent=2) + "\n")
+
+
+@contextmanager
+def report_full_disk(directory: Path) -> Iterator[None]:
+    """Turn the errors that libraries raise when the disk of `directory` is full into one `SelfExplainError`."""
+    try:
+        yield
+    except Exception as error:
+        if not is_disk_full(error):
+            raise
+        raise SelfExplainError(
+            f"No space left on the disk of {directory}. Free some space and run the same command again. "
+            "Finished work is kept."
+        ) from error
+
+
+def is_disk_full(error: Exception) -> bool:
+    """Whether an exception means that the disk is full."""
+    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return full or any(message in str(error) for message in _DISK_FULL_MESSAGES)

@@ -1,0 +1,232 @@
+"""Every way to load a published explainer, and every way in which one can be broken."""
+
+import shutil
+import subprocess
+import sys
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, BitsAndBytesConfig
+
+from battery import tiny_model
+from explainers import copied, edit, trained
+from selfexplain.errors import SelfExplainError
+from selfexplain.modeling.contract import InjectionConfig
+from selfexplain.modeling.modeling_selfexplainer import SelfExplainerForCausalLM
+from selfexplain.tasks import feature_description
+
+ADAPTERS = {"identity": {}, "linear": {"kind": "linear", "layers": [1, 3]}}
+
+
+def batch(explainer, layer=1):
+    question = feature_description.question(layer)
+    row = {
+        "prompt": question.prompt,
+        "placeholder_offsets": question.placeholder_offsets,
+        "activations": [torch.linspace(-1, 1, 32)],
+        "activation_layers": [layer],
+    }
+    return explainer.processor([row])
+
+
+@torch.no_grad()
+def logits(explainer):
+    return explainer(**batch(explainer)).logits[0, -1]
+
+
+@pytest.fixture(scope="module")
+def published(tokenizer, tmp_path_factory):
+    directory = tmp_path_factory.mktemp("published")
+    tiny_model("llama").save_pretrained(directory / "base")
+    tokenizer.save_pretrained(directory / "base")
+    trained(directory / "base").save_pretrained(directory / "saved", lora_dtype="float16")
+    return directory
+
+
+@pytest.fixture
+def saved(published, tmp_path):
+    return copied(published, tmp_path)
+
+
+def files(directory):
+    return {str(f.relative_to(directory)): f.read_bytes() for f in directory.rglob("*") if f.is_file()}
+
+
+@pytest.mark.parametrize("kind", ADAPTERS)
+def test_save_load_save_gives_identical_files_and_logits(target_dir, tmp_path, kind):
+    explainer = trained(target_dir, adapter=ADAPTERS[kind], tasks=["feature_description"])
+    explainer.save_pretrained(tmp_path / "saved")
+    for cls in (AutoModel, AutoModelForCausalLM, SelfExplainerForCausalLM):
+        loaded = cls.from_pretrained(tmp_path / "saved")
+        assert isinstance(loaded, SelfExplainerForCausalLM)
+        torch.testing.assert_close(logits(loaded), logits(explainer))
+    loaded.save_pretrained(tmp_path / "again")
+    assert files(tmp_path / "saved") == files(tmp_path / "again")
+    assert loaded.config.tasks == ["feature_description"]
+
+
+def test_a_half_precision_lora_is_saved_as_it_was_loaded(saved, tmp_path):
+    SelfExplainerForCausalLM.from_pretrained(saved).save_pretrained(tmp_path / "again")
+    assert files(saved) == files(tmp_path / "again")
+    weights = load_file(saved / "lora" / "adapter_model.safetensors")
+    assert {weight.dtype for weight in weights.values()} == {torch.float16}
+
+
+def test_the_full_form_needs_no_base(target_dir, tmp_path):
+    explainer = trained(target_dir, adapter=ADAPTERS["linear"])
+    merged = explainer.merge_and_save(tmp_path / "full")
+    torch.testing.assert_close(logits(merged), logits(explainer), atol=1e-4, rtol=1e-4)
+    shutil.rmtree(target_dir)
+    loaded = AutoModel.from_pretrained(tmp_path / "full", dtype="float32", attn_implementation="eager")
+    torch.testing.assert_close(logits(loaded), logits(explainer), atol=1e-4, rtol=1e-4)
+    assert loaded.language_model.config._attn_implementation == "eager"
+    with pytest.raises(SelfExplainError, match="merged: its weights cannot be switched back"):
+        loaded.capture("The capital", [0])
+    loaded = SelfExplainerForCausalLM.from_pretrained(tmp_path / "full")
+    loaded.save_pretrained(tmp_path / "again")
+    assert files(tmp_path / "full") == files(tmp_path / "again")
+
+
+def test_options_reach_the_base_and_leave_the_adapter_alone(saved):
+    loaded = AutoModelForCausalLM.from_pretrained(
+        saved, dtype=torch.bfloat16, device_map="cpu", attn_implementation="eager", local_files_only=True
+    )
+    base = loaded.language_model
+    assert base.dtype == torch.bfloat16 and base.config._attn_implementation == "eager"
+    assert getattr(loaded, "hf_device_map", None) == getattr(base, "hf_device_map", None)
+    assert loaded.model.activation_adapter.markers.dtype == torch.float32
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_a_quantised_base_keeps_the_adapter_in_full_precision(saved, bits):
+    options = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4"} if bits == 4 else {"load_in_8bit": True}
+    loaded = AutoModel.from_pretrained(saved, quantization_config=BitsAndBytesConfig(**options))
+    assert getattr(loaded, f"is_loaded_in_{bits}bit") and loaded.is_quantized
+    assert loaded.quantization_method == loaded.language_model.quantization_method
+    weight = loaded.language_model.model.layers[0].mlp.up_proj.base_layer.weight
+    assert weight.dtype == (torch.uint8 if bits == 4 else torch.int8)
+    assert {parameter.dtype for parameter in loaded.model.activation_adapter.parameters()} == {torch.float32}
+    assert loaded.explain_feature(torch.ones(32), layer=1).text is not None
+
+
+def test_subfolder_and_revision_are_the_repositorys_and_never_the_bases(saved, tmp_path, monkeypatch):
+    (tmp_path / "repo").mkdir()
+    shutil.move(saved, tmp_path / "repo" / "inner")
+    asked = []
+    load_base = AutoModelForCausalLM.from_pretrained
+
+    def seen(name, **options):
+        asked.append(options)
+        return load_base(name, **options)
+
+    monkeypatch.setattr("selfexplain.modeling.repository.AutoModelForCausalLM.from_pretrained", seen)
+    loaded = SelfExplainerForCausalLM.from_pretrained(tmp_path / "repo", subfolder="inner", revision="v2", token="t")
+    assert loaded.processor is not None
+    assert asked == [{"revision": None, "use_safetensors": True, "token": "t"}]
+
+
+def test_trust_remote_code_loads_where_selfexplain_was_never_imported(saved):
+    code = (
+        "import sys; from transformers import AutoModel, AutoProcessor\n"
+        "assert 'selfexplain' not in sys.modules\n"
+        f"model = AutoModel.from_pretrained({str(saved)!r}, trust_remote_code=True)\n"
+        f"processor = AutoProcessor.from_pretrained({str(saved)!r}, trust_remote_code=True)\n"
+        "print(type(model).__module__, type(processor).__name__)\n"
+        f"model.save_pretrained({str(saved) + '-again'!r})\n"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.split() == ["selfexplain.modeling.modeling_selfexplainer", "SelfExplainerProcessor"]
+    again = saved.parent / "saved-again"
+    assert files(again) == files(saved)  # no copy of the package beside the shim
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def other_lora(saved):
+    file = saved / "lora" / "adapter_model.safetensors"
+    weights = load_file(file)
+    weights.pop(next(iter(weights)))
+    save_file(weights, file)
+
+
+def pickled(saved):
+    file = saved / "lora" / "adapter_model.safetensors"
+    torch.save(load_file(file), saved / "lora" / "adapter_model.bin")
+    file.unlink()
+
+
+def another_base(saved):
+    edit(saved / "config.json", lambda c: c.update(base_model_name_or_path="selfexplain/tiny"))
+
+
+def pickled_base(saved):
+    base = saved.parent / "base"
+    torch.save(load_file(base / "model.safetensors"), base / "pytorch_model.bin")
+    (base / "model.safetensors").unlink()
+
+
+BROKEN = {
+    "no config": (lambda d: (d / "config.json").unlink(), "it has no config.json"),
+    "config cut short": (lambda d: cut(d / "config.json"), "no explainer there, or not a complete one"),
+    "no adapter": (lambda d: (d / "activation_adapter.safetensors").unlink(), "it has no activation_adapter"),
+    "adapter cut short": (lambda d: cut(d / "activation_adapter.safetensors"), "activation_adapter.* is damaged"),
+    "no lora": (lambda d: shutil.rmtree(d / "lora"), "it has no lora/adapter_model.safetensors"),
+    "lora lacks a weight": (other_lora, r"adapter_model.safetensors lacks base_model"),
+    "lora pickled": (pickled, "it has no lora/adapter_model.safetensors"),
+    "no tokenizer": (lambda d: (d / "tokenizer.json").unlink(), "not a complete one"),
+    "golden vectors cut short": (lambda d: cut(d / "injection_check.safetensors"), "injection_check.* is damaged"),
+    "golden vectors edited": (lambda d: edit(d / "injection_check.json", lambda j: j["rows"].pop()), "do not belong"),
+    "another adapter": (
+        lambda d: edit(d / "config.json", lambda c: c["adapter"].update(kind="linear", layers=[0])),
+        "activation_adapter.safetensors lacks weight",
+    ),
+    "an unknown contract": (
+        lambda d: edit(d / "config.json", lambda c: c["injection"].update(site="logits")),
+        "injection.site is 'logits', expected 'embedding'",
+    ),
+    "a newer contract": (
+        lambda d: edit(d / "config.json", lambda c: c["injection"].update(spin=1)),
+        "update selfexplain",
+    ),
+    "another base": (another_base, "is not the one .* made on: its num_hidden_layers is 8, and was 4"),
+    "no base": (lambda d: shutil.rmtree(d.parent / "base"), "the base model .* could not be loaded"),
+    "base pickled": (pickled_base, "the base model .* could not be loaded"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("damage", BROKEN)
+def test_a_broken_repository_is_refused_with_its_reason(saved, damage):
+    break_it, message = BROKEN[damage]
+    break_it(saved)
+    with pytest.raises(SelfExplainError, match=message):
+        SelfExplainerForCausalLM.from_pretrained(saved)
+
+
+def test_extra_files_do_no_harm(saved):
+    (saved / "notes.txt").write_text("mine")
+    (saved / "pytorch_model.bin").write_bytes(b"never read")
+    assert SelfExplainerForCausalLM.from_pretrained(saved).processor is not None
+
+
+def test_a_name_that_holds_no_explainer_is_refused(target_dir):
+    with pytest.raises(SelfExplainError, match="holds a llama model, not a self-explainer"):
+        SelfExplainerForCausalLM.from_pretrained(target_dir)
+    with pytest.raises(SelfExplainError, match="no explainer there"):
+        SelfExplainerForCausalLM.from_pretrained("nobody/nothing")
+    with pytest.raises(SelfExplainError, match="'nobody/nothing' could not be loaded"):
+        SelfExplainerForCausalLM.from_base("nobody/nothing")
+
+
+def test_an_unnamed_base_cannot_be_saved_as_an_adapter(target, tmp_path):
+    explainer = SelfExplainerForCausalLM.from_base(target.model, target.tokenizer, InjectionConfig())
+    with pytest.raises(SelfExplainError, match="base has no name"):
+        explainer.save_pretrained(tmp_path)
+
+
+def test_the_configuration_alone_builds_random_weights(saved):
+    config = AutoConfig.from_pretrained(saved)
+    assert isinstance(SelfExplainerForCausalLM(config), SelfExplainerForCausalLM)
