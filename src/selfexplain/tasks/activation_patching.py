@@ -1,4 +1,4 @@
-"""Activation patching: if this vector replaces the residual stream at these layers and this token, what happens?
+"""Activation patching: how does the output change if a vector replaces the residual stream at some layers and a token?
 
 The answer is an `Outcome`.
 """
@@ -21,13 +21,14 @@ TEMPLATES = (
 
 
 def question(text: str, layers: Sequence[int], position: int, token: str, template: int = 0) -> Question:
-    """Ask about replacing the outputs of decoder blocks `layers` at one token.
+    """Ask what happens if one vector replaces the outputs of several decoder blocks at one token.
 
     Args:
-        text: what the target reads.
-        layers: the decoder blocks whose output is replaced, by the same vector.
-        position: index of the token, from 0, special tokens included.
-        token: the decoded token; the reader's aid, the position is what counts.
+        text: the target's prompt.
+        layers: indices of the decoder blocks whose output is replaced. All of them get the same vector.
+        position: index of the token, counted from 0 with special tokens included.
+        token: the decoded token. It is only shown to the reader; `position` decides which token is patched.
+        template: index into `TEMPLATES`.
     """
     return fill(
         TEMPLATES[template],
@@ -39,7 +40,7 @@ def question(text: str, layers: Sequence[int], position: int, token: str, templa
 
 
 def cell(row: Mapping[str, Any]) -> tuple[str, tuple[int, ...]]:
-    """All that the lookup rule knows of a row: token type and block of layers."""
+    """Everything that the lookup rule knows about a row: its token type and its block of layers."""
     return row["token_type"], tuple(row["layers"])
 
 

@@ -1,6 +1,6 @@
-"""Feature description: what inputs make this direction of the residual stream active?
+"""Feature description: which inputs activate a direction of the residual stream?
 
-The answer is the description itself, plain text.
+The answer is the description itself, as plain text.
 """
 
 from selfexplain.tasks.question import Question, fill
@@ -15,7 +15,7 @@ TEMPLATES = (
 
 
 def question(layer: int, template: int = 0) -> Question:
-    """Ask about one vector, taken after decoder block `layer`."""
+    """Ask about one vector from the output of decoder block `layer`; `template` is an index into `TEMPLATES`."""
     return fill(TEMPLATES[template], layer=str(layer))
 
 

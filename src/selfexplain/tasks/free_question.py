@@ -1,4 +1,4 @@
-"""Free questions: anything asked about vectors, in the prompt that an explainer's contract prescribes."""
+"""Word free questions about vectors, in the prompt template of an explainer's contract."""
 
 from collections.abc import Sequence
 from itertools import groupby
@@ -8,43 +8,49 @@ from selfexplain.tasks import feature_description
 from selfexplain.tasks.question import PLACEHOLDER, Question
 
 PLAIN = "At layer {layer}, {activation}. {question}\n"
+"""Template for explainers whose contract has none."""
 
 
-def question(asked: str | None, layers: Sequence[int], template: str | None = None) -> Question:
-    """Ask about one vector for each of `layers`, in this order.
+def question(text: str | None, layers: Sequence[int], template: str | None = None) -> Question:
+    """Ask about one vector per entry of `layers`, in this order.
+
+    If a template contains `{activation}` twice, every vector is written twice.
 
     Args:
-        asked: the question; None for what the template says without one.
-        template: with `{layer}`, `{activation}` and `{question}`; None asks in plain words. Equal consecutive layers
-            share one copy of what comes before `{question}`, with their vectors side by side.
-
-    A template that names `{activation}` twice has the vectors written twice.
+        text: the question; None for the question that the template contains.
+        layers: layer of each vector. Equal consecutive layers share one copy of the part of the template before
+            `{question}`, with their vectors next to each other.
+        template: text with `{layer}`, `{activation}` and `{question}`; None for a plain wording.
 
     Raises:
-        SelfExplainError: a template that has no place for the vectors, or none for the question asked.
+        SelfExplainError: the template has no place for the vectors, or no place for the question.
     """
-    template = template or (feature_description.TEMPLATES[0] if asked is None else PLAIN)
+    template = template or (feature_description.TEMPLATES[0] if text is None else PLAIN)
     head, slot, tail = template.partition("{question}")
     if "{activation}" not in head:
-        raise SelfExplainError(f"the template {template!r} has no {{activation}} before {{question}}.")
-    if asked is not None and not slot:
         raise SelfExplainError(
-            f"this explainer's template {template!r} has no place for a question: ask(None, vectors, layers)."
+            f"The template {template!r} has no {{activation}} before {{question}}. "
+            "Add one, because that is where the vectors are written."
         )
-    prompt, done = "", 0
+    if text is not None and not slot:
+        raise SelfExplainError(
+            f"A question was passed, but the template {template!r} of this explainer has no place for a question. "
+            "Call ask(None, vectors, layers) to use the question of the template."
+        )
+    prompt, n_done = "", 0
     offsets: list[int] = []
     spans: list[tuple[int, int]] = []
-    which: list[int] = []
-    for layer, vectors in groupby(layers):
-        n_vectors, begin = len(list(vectors)), len(prompt)
+    vectors: list[int] = []
+    for layer, group in groupby(layers):
+        n_vectors, begin = len(list(group)), len(prompt)
         for index, part in enumerate(head.replace("{layer}", str(layer)).split("{activation}")):
             if index:
                 offsets += [len(prompt) + n * len(PLACEHOLDER) for n in range(n_vectors)]
-                which += range(done, done + n_vectors)
+                vectors += range(n_done, n_done + n_vectors)
                 prompt += PLACEHOLDER * n_vectors
             prompt += part
         spans.append((begin, len(prompt)))
-        done += n_vectors
-    prompt += asked or ""
+        n_done += n_vectors
+    prompt += text or ""
     spans.append((len(prompt), len(prompt) + len(tail)))
-    return Question(prompt + tail, tuple(offsets), tuple(spans), tuple(which))
+    return Question(prompt + tail, tuple(offsets), tuple(spans), tuple(vectors))

@@ -1,6 +1,6 @@
-"""Input ablation: if this part of the input is removed or replaced, does the answer change, and to what?
+"""Input ablation: does the answer change, and to what, if a part of the input is removed or replaced?
 
-The answer is an `Outcome`. No vector is involved: the explainer reads what the target read.
+The answer is an `Outcome`. The question contains no vector: the explainer reads the same text as the target.
 """
 
 from collections.abc import Mapping
@@ -19,20 +19,27 @@ REPLACED_TEMPLATES = ("\nIf {part} were replaced by <<<{replacement}>>>, how wou
 
 
 def question(text: str, removed: str | None = None, template: int = 0, replacement: str = "") -> Question:
-    """Ask about removing `removed` from `text`, or putting `replacement` there; None asks about the hint."""
+    """Ask what happens if a part of a text is removed or replaced.
+
+    Args:
+        text: the target's prompt.
+        removed: the part of `text` to remove; None for its hint.
+        template: index into `templates(removed, replacement)`.
+        replacement: text that takes the place of the removed part; empty for none.
+    """
     part = "the hint" if removed is None else f"<<<{removed}>>>"
     return Question(text + templates(removed, replacement)[template].format(part=part, replacement=replacement))
 
 
 def templates(removed: str | None, replacement: str = "") -> tuple[str, ...]:
-    """The wordings of such a question."""
+    """The wordings of the question for these arguments of `question`."""
     if replacement:
         return REPLACED_TEMPLATES
     return HINT_TEMPLATES if removed is None else SPAN_TEMPLATES
 
 
 def cell(row: Mapping[str, Any]) -> tuple[str, str]:
-    """All that the lookup rule knows of a row: topic and style of the hint."""
+    """Everything that the lookup rule knows about a row: its topic and the style of its hint."""
     return row["topic"], row["hint_style"]
 
 

@@ -1,6 +1,6 @@
-"""What an intervention does to the output: the answer grammar of activation patching and input ablation.
+"""Write and parse the answers of tasks that ask how an intervention changes the output.
 
-The two sentences are those of Li et al., "Training Language Models to Explain Their Own Computations"
+The two sentences come from Li et al., "Training Language Models to Explain Their Own Computations"
 (arXiv 2511.08579).
 """
 
@@ -16,38 +16,43 @@ _ANSWER = re.compile(
     r"\s*The (?:most likely output would (change) to|output would remain unchanged from) <<<((?:(?!<<<).)*?)>>>",
     re.DOTALL,
 )
-_VERDICT = len("The ")  # where the two sentences part
+_VERDICT = len("The ")  # offset of the first character in which the two sentences differ
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """Whether the output changes, and what it is after the intervention (surrounding spaces do not count)."""
+    """The effect of an intervention.
+
+    Attributes:
+        changed: whether the output changes.
+        output: the output after the intervention. Parsing strips surrounding spaces.
+    """
 
     changed: bool
     output: str
 
 
 def render(outcome: Outcome) -> str:
-    """The outcome as the sentence an explainer is trained to say."""
+    """The sentence that states an outcome; explainers are trained on it."""
     return (_CHANGED if outcome.changed else _UNCHANGED).format(outcome.output)
 
 
 def parse(text: str) -> Outcome | None:
-    """The outcome that a sentence states; None where it states none."""
+    """The outcome that a text states at its beginning; None if it states no outcome."""
     match = _ANSWER.match(text)
     return Outcome(match[1] is not None, match[2].strip()) if match else None
 
 
 def is_statable(output: str) -> bool:
-    """Whether a sentence can state this output: not if it holds the marks that stand around it there."""
+    """Whether a sentence can state this output. It cannot if the output contains the quotation marks `<<<` or `>>>`."""
     return parse(render(Outcome(True, output))) == Outcome(True, output.strip())
 
 
 def claim_spans(text: str) -> tuple[tuple[int, int], tuple[int, int]] | None:
-    """Where a sentence makes its claim, `(begin, end)` characters; None where it states no outcome.
+    """The two `(begin, end)` character spans that carry the claim of a sentence; None if it states no outcome.
 
-    The first span is the letter at which the two sentences part, the second is the output and one letter of what ends
-    it. All other words follow from these.
+    The first span is the character in which the two sentences differ. The second span is the output and the first
+    character of its closing mark. Everything else in the sentence is determined by these two spans.
     """
     match = _ANSWER.match(text)
     if match is None:

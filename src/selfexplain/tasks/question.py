@@ -1,4 +1,4 @@
-"""A question is text with marked places for vectors."""
+"""Represent a question: text with marked places for activation vectors."""
 
 from dataclasses import dataclass
 
@@ -7,14 +7,14 @@ PLACEHOLDER = "<activation>"
 
 @dataclass(frozen=True)
 class Question:
-    """What an explainer is asked.
+    """A question to an explainer.
 
     Attributes:
-        prompt: the text, with `<activation>` wherever a vector goes.
-        placeholder_offsets: character offsets of those places. The same string elsewhere in the prompt is plain text.
-        template_spans: character spans in which a control token that is spelled out is meant as one, such as the turns
-            in a contract's template; everywhere else it is plain text.
-        vectors: which of the vectors goes to each place; None for one after the other.
+        prompt: the text, with `<activation>` at every place for a vector.
+        placeholder_offsets: character offsets of these places. The same string elsewhere in the prompt is plain text.
+        template_spans: character spans in which the spelling of a control token is encoded as that token, such as the
+            turns of a chat in the template of a contract. Everywhere else it is encoded as plain text.
+        vectors: index of the vector for each place; None if the vectors are used in order.
     """
 
     prompt: str
@@ -24,9 +24,9 @@ class Question:
 
 
 def fill(template: str, **fields: str) -> Question:
-    """Put `fields` into a template; `{activation}` in it marks the place of a vector.
+    """Fill a template with `fields`. Each `{activation}` in the template becomes a place for a vector.
 
-    The offsets are found while the text is assembled, so a field that contains `<activation>` stays text.
+    The offsets are recorded while the text is assembled, so `<activation>` inside a field remains plain text.
     """
     prompt, offsets = "", []
     for index, part in enumerate(template.split("{activation}")):
