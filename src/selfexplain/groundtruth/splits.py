@@ -78,7 +78,7 @@ def near_duplicate_groups(texts: Sequence[str], same: float = SAME_TEXT) -> list
         for i, j in _candidate_pairs(shingles)
         if len(shingles[i] & shingles[j]) >= same * len(shingles[i] | shingles[j])
     )
-    components = connected_components(len(unique), pairs)
+    components = connected_components(len(unique), pairs).tolist()
     names: dict[int, str] = {}
     for key, component in zip(unique, components, strict=True):
         names.setdefault(component, key)

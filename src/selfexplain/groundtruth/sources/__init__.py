@@ -1,18 +1,18 @@
-"""Where texts, counterfactual pairs and hinted questions come from."""
+"""Read the items that interventions run on: corpora, counterfactual pairs and hinted questions."""
 
 from selfexplain.groundtruth.sources.corpus import CORPORA, Corpus, read_corpus
 from selfexplain.groundtruth.sources.facts import fact_pairs, table_pairs
-from selfexplain.groundtruth.sources.items import Found, HintedQuestion, Pair, Prompt
+from selfexplain.groundtruth.sources.items import HintedQuestion, Pair, Prompt, SourceItems
 from selfexplain.groundtruth.sources.questions import table_questions
 from selfexplain.groundtruth.sources.stories import story_pairs
 
 __all__ = [
     "CORPORA",
     "Corpus",
-    "Found",
     "HintedQuestion",
     "Pair",
     "Prompt",
+    "SourceItems",
     "fact_pairs",
     "read_corpus",
     "story_pairs",

@@ -1,4 +1,4 @@
-"""Text to read."""
+"""Read a corpus of texts from a file, the Hub, or a registered generator."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -14,12 +14,14 @@ from selfexplain.utils.registry import Registry
 
 @dataclass(frozen=True)
 class Corpus:
-    """Texts, and what a generated corpus can add to them.
+    """Texts, and what a generated corpus can provide in addition to them.
 
     Attributes:
-        classes: classes of tokens that descriptions may name -> their tokens.
-        pairs: `pairs(n, seed)` yields counterfactual pairs; None if they have to be found in the texts.
-        questions: `questions(n, seed)` yields questions with hints; None if the corpus has none.
+        name: name or path of the corpus.
+        texts: distinct texts.
+        classes: class of tokens that descriptions may name -> its tokens.
+        pairs: `pairs(n, seed)` yields counterfactual pairs; None if pairs have to be derived from the texts.
+        questions: `questions(n, seed)` yields questions with hints; None if the corpus has no questions.
     """
 
     name: str
@@ -34,11 +36,13 @@ CORPORA: Registry[Callable[[int], Corpus]] = Registry("corpus")
 
 
 def read_corpus(name: str, seed: int, config: CorpusConfig | None = None) -> Corpus:
-    """Texts of a corpus, each once.
+    """Read the distinct texts of a corpus.
 
     Args:
-        name: a file of one text a line, a JSONL, CSV or parquet file or a Hub dataset with a column of text, or the
-            reserved name of a generated corpus.
+        name: a text file with one text per line; a JSONL, CSV or parquet file or a Hub dataset with a column of text;
+            or the reserved name of a generated corpus.
+        seed: seed of a generated corpus.
+        config: column, subset, split and size of the corpus.
 
     Raises:
         SelfExplainError: the corpus is missing, unreadable or empty.
@@ -46,10 +50,10 @@ def read_corpus(name: str, seed: int, config: CorpusConfig | None = None) -> Cor
     if name in CORPORA:
         return CORPORA[name](seed)
     config = config or CorpusConfig()
-    # A text that occurs twice would stand on both sides of a split.
+    # Duplicates are removed because a text that occurs twice could end up in two splits.
     texts = list(dict.fromkeys(islice(_texts(name, config), config.n_texts)))
     if not texts:
-        raise SelfExplainError(f"corpus {name!r} holds no text.")
+        raise SelfExplainError(f"Corpus {name!r} contains no text. Give a corpus with at least one non-empty text.")
     return Corpus(name, texts)
 
 
@@ -60,7 +64,8 @@ def _texts(name: str, config: CorpusConfig) -> Iterator[str]:
         for number, row in enumerate(read_columns(table, [config.text]), start=1):
             if not isinstance(row[config.text], str):
                 raise SelfExplainError(
-                    f"corpus {name!r}, row {number}: {config.text!r} is {type(row[config.text]).__name__}, not text."
+                    f"Corpus {name!r}, row {number}: column {config.text!r} contains a value of type "
+                    f"{type(row[config.text]).__name__}, expected text."
                 )
             if row[config.text].strip():
                 yield row[config.text]
@@ -69,6 +74,8 @@ def _texts(name: str, config: CorpusConfig) -> Iterator[str]:
         with path.open(encoding="utf-8") as file:
             yield from (line.removesuffix("\n") for line in file if line.strip())
     except OSError as error:
-        raise SelfExplainError(f"corpus {name!r}: {error.strerror}. Give a text file or a JSONL file.") from error
+        raise SelfExplainError(
+            f"Corpus {name!r} cannot be read: {error.strerror}. Give a text file or a JSONL file."
+        ) from error
     except UnicodeDecodeError as error:
-        raise SelfExplainError(f"corpus {name!r} could not be read ({error}). Give UTF-8 text.") from error
+        raise SelfExplainError(f"Corpus {name!r} cannot be read ({error}). Give UTF-8 text.") from error

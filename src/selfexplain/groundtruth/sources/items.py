@@ -1,4 +1,4 @@
-"""What interventions are run on: counterfactual pairs and hinted questions."""
+"""The items that interventions run on: counterfactual pairs and hinted questions."""
 
 from collections import Counter
 from dataclasses import dataclass, field
@@ -8,8 +8,13 @@ Item = TypeVar("Item")
 
 
 @dataclass
-class Found(Generic[Item]):
-    """The items of a source, and why others were left out: reason -> how many."""
+class SourceItems(Generic[Item]):
+    """The items read from a source.
+
+    Attributes:
+        items: the items, in the order in which they are used.
+        skipped: reason -> number of items that were left out for it.
+    """
 
     items: list[Item] = field(default_factory=list)
     skipped: Counter[str] = field(default_factory=Counter)
@@ -17,12 +22,13 @@ class Found(Generic[Item]):
 
 @dataclass(frozen=True)
 class Prompt:
-    """A prompt of the target and where its subject stands.
+    """A prompt of the target.
 
     Attributes:
-        group: what must not cross splits: the fact, or what begins like this text.
-        subject: `(begin, end)` character offsets.
-        statement_end: character offset where the statement ends and answer options begin.
+        text: the whole prompt.
+        group: the unit that must not cross splits: the fact, or the set of prompts with the same beginning.
+        subject: `(begin, end)` character offsets of the subject.
+        statement_end: character offset where the statement ends and the answer options begin.
     """
 
     text: str
@@ -33,10 +39,13 @@ class Prompt:
 
 @dataclass(frozen=True)
 class Pair:
-    """A prompt and its counterfactual: another subject, everything else the same.
+    """A prompt and its counterfactual, which differs from it only in the subject.
 
     Attributes:
-        options: the answer options that both list: the clean answer, the counterfactual's, the others; or none.
+        clean: the prompt that is patched.
+        source: the counterfactual prompt that activations are taken from.
+        options: the answer options that both prompts list: the clean answer, the counterfactual's answer, then the
+            others. Empty if the prompts list no options.
     """
 
     clean: Prompt
@@ -45,18 +54,25 @@ class Pair:
 
     @property
     def texts(self) -> tuple[str, str]:
-        """What the target reads."""
+        """The texts that the target reads."""
         return self.clean.text, self.source.text
 
 
 @dataclass(frozen=True)
 class HintedQuestion:
-    """A four-option question as the target reads it, with and without its hint.
+    """A multiple-choice question as the target reads it, with and without its hint.
 
     Attributes:
-        choices: the options, as the target is asked to answer.
-        answer: the right one.
-        hinted: the one that the hint names.
+        topic: subject area of the question, or an empty string.
+        question: the question without its options.
+        choices: the answers that the target can give, such as option letters.
+        answer: the correct choice.
+        hinted: the choice that the hint names.
+        hint_style: name of the hint's wording.
+        hint: text of the hint.
+        full_text: the prompt with the hint.
+        ablated_text: the prompt without the hint.
+        group: the unit that must not cross splits.
     """
 
     topic: str
@@ -72,5 +88,5 @@ class HintedQuestion:
 
     @property
     def texts(self) -> tuple[str, str]:
-        """What the target reads."""
+        """The texts that the target reads."""
         return self.full_text, self.ablated_text

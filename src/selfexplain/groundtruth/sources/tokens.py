@@ -1,14 +1,14 @@
-"""What a source has to know of the target's tokens."""
+"""Questions that sources ask about the target's tokenizer."""
 
 from selfexplain.target.load import Target
 
 
 def word_tokens(target: Target, word: str) -> list[int]:
-    """The tokens of a word inside a text, after another word."""
+    """The token ids of a word that follows another word in a text."""
     n_before = len(target.tokenizer("x", add_special_tokens=False)["input_ids"])
     return target.tokenizer(f"x {word}", add_special_tokens=False)["input_ids"][n_before:]
 
 
 def fits(target: Target, text: str) -> bool:
-    """Whether the target's context holds the text."""
+    """Whether a text fits into the target's context."""
     return len(target.tokenizer(text)["input_ids"]) <= target.context_length
