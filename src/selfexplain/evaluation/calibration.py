@@ -1,10 +1,9 @@
-"""Is confidence worth anything: does it say how often answers are right, and which ones are?"""
-
-from collections.abc import Mapping
-from typing import Any
+"""How well confidence predicts which answers are correct: calibration error and risk-coverage curve."""
 
 import numpy as np
 from numpy.typing import NDArray
+
+from selfexplain.evaluation.results import Calibration
 
 N_BINS = 10
 CURVE_POINTS = 50
@@ -21,33 +20,39 @@ def calibration_error(confidence: NDArray, correct: NDArray, n_bins: int = N_BIN
 
 
 def risks(confidence: NDArray, correct: NDArray) -> NDArray[np.float64]:
-    """Share wrong among the 1, 2, ... n most confident answers, `(n,)`; equally confident ones share their fate."""
+    """Share of incorrect answers among the 1, 2, ... n most confident ones, `(n,)`.
+
+    Answers of equal confidence count as if drawn at random: each is as incorrect as they are on average.
+    """
     _, rank, size = np.unique(-confidence, return_inverse=True, return_counts=True)
-    wrong = np.bincount(rank, 1 - correct) / size
-    return np.cumsum(wrong[np.sort(rank)]) / np.arange(1, len(rank) + 1)
+    incorrect = np.bincount(rank, 1 - correct) / size
+    return np.cumsum(incorrect[np.sort(rank)]) / np.arange(1, len(rank) + 1)
 
 
 def calibration_scores(
-    confidence: NDArray, uncalibrated: NDArray, correct: NDArray, abstain_below: float
-) -> Mapping[str, Any]:
-    """What results.json says of the confidence in answers of which `correct (n,)` says whether they are right.
+    confidence: NDArray, uncalibrated: NDArray, correct: NDArray, abstain_below: float, correct_when: str
+) -> Calibration:
+    """Compare confidence with which answers are correct.
 
-    Returns:
-        `ece` and `ece_uncalibrated`, expected calibration errors; `aurc`, the mean risk over all coverages (an
-        explainer that knows nothing of its errors has `risk`, the share of wrong answers); `coverage` and, where any is
-        answered, `risk_answered` at `abstain_below`; `curve`, (coverage, risk) from the most confident answers to all.
+    Args:
+        confidence: reported confidence in each answer, `(n,)`.
+        uncalibrated: the explainer's probability of its own claim, `(n,)`.
+        correct: whether each answer is correct, `(n,)` bool.
+        abstain_below: confidence below which an answer does not count.
+        correct_when: when an answer counts as correct, in words.
     """
     risk, n = risks(confidence, correct), len(correct)
     points = np.unique(np.linspace(1, n, min(n, CURVE_POINTS)).round().astype(int))
-    answered = int((confidence >= abstain_below).sum())
-    return {
-        "ece": calibration_error(confidence, correct),
-        "ece_uncalibrated": calibration_error(uncalibrated, correct),
-        "aurc": float(risk.mean()),
-        "risk": float(risk[-1]),
-        "n_bins": N_BINS,
-        "abstain_below": abstain_below,
-        "coverage": answered / n,
-        **({"risk_answered": float(risk[answered - 1])} if answered else {}),
-        "curve": [[int(k) / n, float(risk[k - 1])] for k in points],
-    }
+    n_answered = int((confidence >= abstain_below).sum())
+    return Calibration(
+        correct=correct_when,
+        ece=calibration_error(confidence, correct),
+        ece_uncalibrated=calibration_error(uncalibrated, correct),
+        aurc=float(risk.mean()),
+        risk=float(risk[-1]),
+        n_bins=N_BINS,
+        abstain_below=abstain_below,
+        coverage=n_answered / n,
+        risk_answered=float(risk[n_answered - 1]) if n_answered else None,
+        curve=[(int(k) / n, float(risk[k - 1])) for k in points],
+    )

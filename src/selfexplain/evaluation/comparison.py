@@ -1,12 +1,12 @@
-"""Compare explainers: of oneself and of another model, trained on few rows and on many.
+"""Compare explainers: of themselves and of another model, trained on few rows and on many.
 
-Two claims are put to the test. *Privileged access*: a model explains itself better than another model, trained on the
-same rows, explains it. *Data efficiency*: explaining oneself takes fewer rows than explaining another, and than
+Two claims are tested. *Privileged access*: a model explains itself better than another model, trained on the same rows,
+explains it. *Data efficiency*: explaining itself takes a model fewer rows than explaining another one, and than
 answering with the nearest training row.
 
-A model may simply be the better explainer, or the easier target. So what is compared is the mean over all targets, each
-explained by itself, with the mean over all targets, each explained by the others: every model is explained and explains
-equally often on both sides.
+A model may be a better explainer in general, or an easier target. The comparison is therefore between the mean over all
+targets, each explained by itself, and the mean over all targets, each explained by the other models: every model is
+target and explainer equally often on both sides.
 """
 
 from collections import defaultdict
@@ -17,11 +17,11 @@ from typing import Any
 import numpy as np
 
 from selfexplain.errors import SelfExplainError
-from selfexplain.evaluation.metrics import TASK_METRICS, Metric, metrics
-from selfexplain.evaluation.report import HEADLINE
+from selfexplain.evaluation.metrics import METRICS, Metric, Simulator
+from selfexplain.evaluation.results import ComparedScore, RoleDifference, RoleScore, TaskComparison
 from selfexplain.evaluation.statistics import bootstrap_difference, bootstrap_interval, permutation_test
-from selfexplain.features.description import Classes
 from selfexplain.features.endpoint import Endpoint
+from selfexplain.tasks import TASKS
 
 NEIGHBOUR = "nearest_neighbour"
 ROLES = ("self", "other", NEIGHBOUR)
@@ -30,13 +30,15 @@ Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class Given:
-    """The answers to the test rows about one target.
+class AnswerSet:
+    """The answers of one explainer to the test rows about one target.
 
     Attributes:
-        explainer: a model, or `NEIGHBOUR`.
-        share: of the training rows, `n_train` of them.
-        seed: of the training and of the choice of rows.
+        explainer: name of the explaining model, or `NEIGHBOUR`.
+        share: share of the training rows that was used.
+        seed: seed of the training and of the choice of rows.
+        n_train: number of training rows.
+        answers: one answer per test row of the target.
     """
 
     target: str
@@ -48,6 +50,7 @@ class Given:
 
     @property
     def role(self) -> str:
+        """One of `ROLES`."""
         if self.explainer == NEIGHBOUR:
             return NEIGHBOUR
         return "self" if self.explainer == self.target else "other"
@@ -56,139 +59,174 @@ class Given:
 def compare(
     task: str,
     rows: Mapping[str, Sequence[Row]],
-    given: Sequence[Given],
-    classes: Mapping[str, Classes],
+    answer_sets: Sequence[AnswerSet],
+    classes: Mapping[str, Mapping[str, Sequence[str]]],
     n_resamples: int,
     seed: int,
     endpoint: Endpoint | None = None,
-) -> dict[str, Any]:
-    """Score all answers of one task, and compare them.
+) -> TaskComparison:
+    """Score all answers of one task and compare them.
 
     Args:
         rows: target -> its test rows.
-        classes: target -> the classes that descriptions of its features may name.
-        endpoint: whose model foretells activations from descriptions; None for the offline simulator.
-
-    Returns:
-        headline: the metric to look at first.
-        n_test: test rows by target.
-        scores: metric -> an entry a (target, explainer, share), over all seeds.
-        means: metric -> an entry a (role, share), the mean over targets.
-        differences: metric -> an entry a pair of these, with a p-value.
-
-    Entries hold `value` (`difference`) and `ci95`, over groups; scores also one value a seed.
+        answer_sets: the answers of every explainer, share and seed about every target.
+        classes: target -> the classes of tokens that descriptions of its features may name (`read_classes`).
+        n_resamples: number of resamples of the groups behind each interval and each p-value.
+        seed: seed of the resampling.
+        endpoint: endpoint with a chat model that predicts activations from descriptions; None for the offline
+            simulator.
 
     Raises:
-        SelfExplainError: answers and test rows that do not match.
+        SelfExplainError: there are no answers, or a target has more or fewer answers than test rows.
     """
-    if not given or any(len(one.answers) != len(rows[one.target]) for one in given):
-        raise SelfExplainError("a comparison needs answers, one to each test row of their target.")
-    result: dict[str, Any] = {
-        "headline": HEADLINE[task],
-        "n_test": {target: len(of_target) for target, of_target in rows.items()},
-        "scores": {},
-        "means": {},
-        "differences": {},
+    if not answer_sets:
+        raise SelfExplainError(f"The comparison of {task} has no answers. Give at least one set of answers.")
+    for one in answer_sets:
+        n_test = len(rows[one.target])
+        if len(one.answers) != n_test:
+            raise SelfExplainError(
+                f"The comparison of {task} has {len(one.answers)} answers by {one.explainer} to {n_test} test rows of "
+                f"{one.target}. Give one answer per test row."
+            )
+    simulators = {
+        target: Simulator({name: set(tokens) for name, tokens in classes.get(target, {}).items()}, endpoint)
+        for target in rows
     }
-    for name in TASK_METRICS[task]:
-        by_target = {target: metrics(classes.get(target), endpoint)[name] for target in rows}
-        metric = by_target[given[0].target]
+    scores, means, differences = {}, {}, {}
+    for name in TASKS[task].metrics:
+        metric = METRICS[name]
         counts = [
-            by_target[one.target].count(one.answers, [row[metric.reference] for row in rows[one.target]])
-            for one in given
+            metric.count(one.answers, [row[metric.reference] for row in rows[one.target]], simulators[one.target])
+            for one in answer_sets
         ]
-        result["scores"][name] = _cells(metric, rows, given, counts, n_resamples, seed)
-        result["means"][name], result["differences"][name] = _roles(metric, rows, given, counts, n_resamples, seed)
-    return result
+        scores[name] = _scores(metric, rows, answer_sets, counts, n_resamples, seed)
+        stacked, n_train = _by_role(rows, answer_sets, counts)
+        groups = [row["group"] for of_target in rows.values() for row in of_target]
+        mean = _MeanOverTargets(metric, len(rows))
+        means[name] = _means(mean, stacked, n_train, groups, n_resamples, seed)
+        differences[name] = _differences(mean, stacked, groups, n_resamples, seed)
+    return TaskComparison(
+        headline=TASKS[task].headline,
+        n_test={target: len(of_target) for target, of_target in rows.items()},
+        scores=scores,
+        means=means,
+        differences=differences,
+    )
 
 
-def _cells(
+def _scores(
     metric: Metric,
     rows: Mapping[str, Sequence[Row]],
-    given: Sequence[Given],
+    answer_sets: Sequence[AnswerSet],
     counts: Sequence[np.ndarray],
     n_resamples: int,
     seed: int,
-) -> list[dict[str, Any]]:
+) -> list[ComparedScore]:
     """The score of each (target, explainer, share) over all its seeds."""
     members: dict[tuple[str, str, float], list[int]] = defaultdict(list)
-    for index, one in enumerate(given):
+    for index, one in enumerate(answer_sets):
         members[one.target, one.explainer, one.share].append(index)
-    entries = []
-    for (target, explainer, share), own in members.items():
-        mean, groups = np.mean([counts[index] for index in own], axis=0), [row["group"] for row in rows[target]]
-        entries.append(
-            {
-                "target": target,
-                "explainer": explainer,
-                "share": share,
-                "n_train": _rows_learned([given[index] for index in own]),
-                "value": float(metric.value(mean.sum(axis=0))),
-                "ci95": list(bootstrap_interval(mean, groups, metric.value, n_resamples, seed)),
-                "seeds": [float(metric.value(counts[index].sum(axis=0))) for index in own],
-            }
+    scores = []
+    for (target, explainer, share), indices in members.items():
+        mean = np.mean([counts[index] for index in indices], axis=0)
+        groups = [row["group"] for row in rows[target]]
+        scores.append(
+            ComparedScore(
+                target=target,
+                explainer=explainer,
+                share=share,
+                n_train=_mean_rows([answer_sets[index] for index in indices]),
+                value=float(metric.value(mean.sum(axis=0))),
+                ci95=bootstrap_interval(mean, groups, metric.value, n_resamples, seed),
+                seeds=[float(metric.value(counts[index].sum(axis=0))) for index in indices],
+            )
         )
-    return entries
+    return scores
 
 
-def _roles(
-    metric: Metric,
-    rows: Mapping[str, Sequence[Row]],
-    given: Sequence[Given],
-    counts: Sequence[np.ndarray],
-    n_resamples: int,
-    seed: int,
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """The mean over targets of each (role, share), and the differences between these."""
-    groups = [row["group"] for of_target in rows.values() for row in of_target]
-    members: dict[tuple[str, float], list[int]] = defaultdict(list)
-    for index, one in enumerate(given):
+@dataclass(frozen=True)
+class _MeanOverTargets:
+    """Maps sums of stacked row statistics `(..., n_targets * k)` to the mean score over targets `(...)`."""
+
+    metric: Metric
+    n_targets: int
+
+    def __call__(self, sums: np.ndarray) -> np.ndarray:
+        return np.mean([self.metric.value(part) for part in np.split(sums, self.n_targets, axis=-1)], axis=0)
+
+
+Role = tuple[str, float]
+"""A role and the share of the training rows."""
+
+
+def _by_role(
+    rows: Mapping[str, Sequence[Row]], answer_sets: Sequence[AnswerSet], counts: Sequence[np.ndarray]
+) -> tuple[dict[Role, np.ndarray], dict[Role, int]]:
+    """(Role, share) -> row statistics stacked over targets, and -> mean number of training rows."""
+    members: dict[Role, list[int]] = defaultdict(list)
+    for index, one in enumerate(answer_sets):
         members[one.role, one.share].append(index)
     order = sorted(members, key=lambda key: (key[1], ROLES.index(key[0])))
-    stacked = {key: _stacked(rows, given, counts, members[key]) for key in order}
-
-    def mean(sums: np.ndarray) -> np.ndarray:
-        return np.mean([metric.value(part) for part in np.split(sums, len(rows), axis=-1)], axis=0)
-
-    means = [
-        {
-            "role": role,
-            "share": share,
-            "n_train": _rows_learned([given[index] for index in members[role, share]]),
-            "value": float(mean(statistics.sum(axis=0))),
-            "ci95": list(bootstrap_interval(statistics, groups, mean, n_resamples, seed)),
-        }
-        for (role, share), statistics in stacked.items()
-    ]
-    differences = [
-        {
-            "first": list(first),
-            "second": list(second),
-            "difference": float(mean(stacked[first].sum(axis=0)) - mean(stacked[second].sum(axis=0))),
-            "ci95": list(bootstrap_difference(stacked[first], stacked[second], groups, mean, n_resamples, seed)),
-            "p_value": permutation_test(stacked[first], stacked[second], groups, mean, n_resamples, seed),
-        }
-        for first, second in _pairs(order)
-    ]
-    return means, differences
+    stacked = {key: _stack(rows, answer_sets, counts, members[key]) for key in order}
+    return stacked, {key: _mean_rows([answer_sets[index] for index in members[key]]) for key in order}
 
 
-def _stacked(
-    rows: Mapping[str, Sequence[Row]], given: Sequence[Given], counts: Sequence[np.ndarray], members: Sequence[int]
+def _stack(
+    rows: Mapping[str, Sequence[Row]],
+    answer_sets: Sequence[AnswerSet],
+    counts: Sequence[np.ndarray],
+    members: Sequence[int],
 ) -> np.ndarray:
-    """Row statistics averaged over trainings, `(rows of all targets, n_targets * k)`: a target has its own columns."""
+    """Row statistics averaged over trainings, `(rows of all targets, n_targets * k)`: separate columns per target."""
     k = counts[members[0]].shape[1]
     blocks = []
     for number, target in enumerate(rows):
-        own = [counts[index] for index in members if given[index].target == target]
+        of_target = [counts[index] for index in members if answer_sets[index].target == target]
         block = np.zeros((len(rows[target]), len(rows) * k))
-        block[:, number * k : (number + 1) * k] = np.mean(own, axis=0)
+        block[:, number * k : (number + 1) * k] = np.mean(of_target, axis=0)
         blocks.append(block)
     return np.concatenate(blocks)
 
 
-def _pairs(keys: Sequence[tuple[str, float]]) -> list[tuple[tuple[str, float], tuple[str, float]]]:
-    """What is compared: the self-explainers of each share with the rest at the same share, and at all rows."""
+def _means(
+    mean: _MeanOverTargets,
+    stacked: Mapping[Role, np.ndarray],
+    n_train: Mapping[Role, int],
+    groups: Sequence[str],
+    n_resamples: int,
+    seed: int,
+) -> list[RoleScore]:
+    """The mean over targets of each (role, share)."""
+    return [
+        RoleScore(
+            role=role,
+            share=share,
+            n_train=n_train[role, share],
+            value=float(mean(statistics.sum(axis=0))),
+            ci95=bootstrap_interval(statistics, groups, mean, n_resamples, seed),
+        )
+        for (role, share), statistics in stacked.items()
+    ]
+
+
+def _differences(
+    mean: _MeanOverTargets, stacked: Mapping[Role, np.ndarray], groups: Sequence[str], n_resamples: int, seed: int
+) -> list[RoleDifference]:
+    """The differences between the means over targets."""
+    return [
+        RoleDifference(
+            first=first,
+            second=second,
+            difference=float(mean(stacked[first].sum(axis=0)) - mean(stacked[second].sum(axis=0))),
+            ci95=bootstrap_difference(stacked[first], stacked[second], groups, mean, n_resamples, seed),
+            p_value=permutation_test(stacked[first], stacked[second], groups, mean, n_resamples, seed),
+        )
+        for first, second in _pairs(list(stacked))
+    ]
+
+
+def _pairs(keys: Sequence[Role]) -> list[tuple[Role, Role]]:
+    """Which means are compared: self-explainers of each share with the others at the same share, and at all rows."""
     shares = sorted({share for role, share in keys if role == "self"})
     pairs = []
     for role in ROLES[1:]:
@@ -199,5 +237,5 @@ def _pairs(keys: Sequence[tuple[str, float]]) -> list[tuple[tuple[str, float], t
     return pairs
 
 
-def _rows_learned(given: Sequence[Given]) -> int:
-    return round(float(np.mean([one.n_train for one in given])))
+def _mean_rows(answer_sets: Sequence[AnswerSet]) -> int:
+    return round(float(np.mean([one.n_train for one in answer_sets])))

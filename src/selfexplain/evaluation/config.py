@@ -6,7 +6,7 @@ from typing import Literal
 from selfexplain.errors import SelfExplainError
 
 EXPLAINED_BY = {"self": "itself", "other": "another model", "nearest_neighbour": "nearest neighbour"}
-"""Role of an explainer in a comparison -> what tables, figures, cards and pages call it."""
+"""Role of an explainer in a comparison -> its name in tables, figures, cards and the demo."""
 
 
 @dataclass(frozen=True)
@@ -14,19 +14,21 @@ class EvaluationConfig:
     """How explainers are scored.
 
     Attributes:
-        rows_limit: at most this many test rows a task, drawn at random; None for all.
-        batch_size: rows answered at a time.
-        n_resamples: resamples of the groups behind each interval and each p-value.
-        abstain_below: explanations of less confidence do not count as answers; kept in the explainer's config.
-        selfie_rows: validation rows on which the scale of the SelfIE baseline is chosen; 0 leaves the baseline out.
-        simulator: who foretells activations from the descriptions that are scored. The offline one reads the offline
-            grammar only. None for what the descriptions take: the endpoint where one is named here, where it scored
-            the ground truth or where a writer of it uses free words, and else the offline one.
-        endpoint: base URL of an OpenAI-compatible endpoint; its key is read from OPENAI_API_KEY. None for that of
+        rows_limit: maximum number of test rows per test set, drawn at random; None for all rows.
+        batch_size: number of rows answered at a time.
+        n_resamples: number of resamples of the groups behind each interval and each p-value.
+        abstain_below: confidence below which an explanation does not count as an answer; stored in the explainer's
+            config.
+        selfie_rows: number of validation rows on which the scale of the SelfIE baseline is chosen; 0 skips the
+            baseline.
+        simulator: what predicts activations from the descriptions that are scored. "offline" reads only the offline
+            grammar. None chooses "endpoint" if an endpoint is named here, if it scored the ground truth, or if the
+            ground truth has free words, and "offline" otherwise.
+        endpoint: base URL of an OpenAI-compatible endpoint, with its key in OPENAI_API_KEY; None for the endpoint of
             `feature_description`.
-        endpoint_model: the name of the model there; None likewise.
-        endpoint_concurrency: requests in flight.
-        endpoint_timeout: seconds that a reply may take.
+        endpoint_model: name of the model at the endpoint; None for the model of `feature_description`.
+        endpoint_concurrency: number of requests in flight.
+        endpoint_timeout: seconds until a request times out.
     """
 
     rows_limit: int | None = None
@@ -43,13 +45,13 @@ class EvaluationConfig:
 
 @dataclass(frozen=True)
 class ComparisonConfig:
-    """Explainers that are trained beside the recipe's own. Off where neither models nor shares are given.
+    """Explainers that are trained in addition to the recipe's explainer. Off if neither models nor shares are given.
 
     Attributes:
-        models: other models than the target. All of them, target included, are explained by each.
-        revisions: of `models`, in their order; a run stays with the commits that it finds when it first starts.
-        shares: of the training rows, by group, smaller ones within larger ones. All rows are always among them.
-        n_seeds: trainings of every explainer; each draws its own shares.
+        models: models other than the target. Each of them, and the target, is explained by all of them.
+        revisions: one revision per entry of `models`; a run keeps the commits that it resolved when it first started.
+        shares: shares of the training groups, nested for the same seed; training on all rows is always included.
+        n_seeds: number of trainings of every explainer; each draws its shares with a different seed.
     """
 
     models: tuple[str, ...] = ()
@@ -60,12 +62,13 @@ class ComparisonConfig:
     def __post_init__(self) -> None:
         if self.revisions and len(self.revisions) != len(self.models):
             raise SelfExplainError(
-                f"comparison.revisions names {len(self.revisions)} revisions of {len(self.models)} models: one each."
+                f"comparison.revisions has {len(self.revisions)} entries, but comparison.models has "
+                f"{len(self.models)}. Give one revision per model, or leave comparison.revisions out."
             )
         if not all(0 < share <= 1 for share in self.shares) or self.n_seeds < 1:
             raise SelfExplainError(
-                f"comparison has shares {list(self.shares)} and n_seeds {self.n_seeds}: expected shares above 0 and up "
-                "to 1, and at least one seed."
+                f"comparison has shares {list(self.shares)} and n_seeds {self.n_seeds}. Expected shares above 0 and at "
+                "most 1, and at least one seed."
             )
 
     @property

@@ -1,29 +1,28 @@
-"""Score an explainer on held-out rows, beside its controls and baselines."""
+"""Evaluate an explainer on held-out rows, together with its controls and baselines."""
 
-import hashlib
-import json
 import logging
-import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from tqdm.auto import tqdm
 
 from selfexplain.errors import SelfExplainError
-from selfexplain.evaluation import baselines, controls
-from selfexplain.evaluation.calibration import calibration_scores
+from selfexplain.evaluation import controls
+from selfexplain.evaluation.answers import Explainer, answer_all
 from selfexplain.evaluation.config import EvaluationConfig
-from selfexplain.evaluation.metrics import TASK_METRICS, confusion, is_parsable, metrics
-from selfexplain.evaluation.selfie import SCALES
-from selfexplain.evaluation.statistics import bootstrap_difference, bootstrap_interval, permutation_test
-from selfexplain.features.description import Classes
+from selfexplain.evaluation.metrics import Simulator
+from selfexplain.evaluation.predictions import Prediction, write_predictions
+from selfexplain.evaluation.results import TaskResult, TestSetResult
+from selfexplain.evaluation.scorers import SCORERS
+from selfexplain.evaluation.scoring import confidences, score_confidence, score_test_set
+from selfexplain.evaluation.selfie import best_scale
+from selfexplain.evaluation.test_sets import TestSet, check_width, read_test_sets, validation_rows
 from selfexplain.features.endpoint import Endpoint
+from selfexplain.groundtruth.dataset_directory import DatasetDirectory
 from selfexplain.groundtruth.formats import read_rows
 from selfexplain.groundtruth.splits import share_of
-from selfexplain.modeling.confidence import confidence, fit
+from selfexplain.modeling.confidence import fit
 from selfexplain.modeling.explanation import Answer
 
 if TYPE_CHECKING:
@@ -32,461 +31,237 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 Row = Mapping[str, Any]
-Calibration = Mapping[str, Mapping[str, float]]
-
-CORRECT = {
-    "feature_description": "the description's simulator correlation is at least half of the ground truth's",
-    "activation_patching": "exact match",
-    "input_ablation": "exact match",
-}
-"""When an answer counts as right, for its confidence."""
-
-
-class Explainer(Protocol):
-    """What is evaluated; `SelfExplainerForCausalLM` is one."""
-
-    def answer(self, rows: Sequence[Row], batch_size: int = ..., progress: str | None = ...) -> Sequence[Any]:
-        """One answer a row, with a `text` and its `log_prob`."""
-        ...
+Datasets = Mapping[str, DatasetDirectory]
+Calibrations = Mapping[str, Mapping[str, float]]
 
 
 def evaluate(
     explainer: Explainer,
     untrained: Explainer,
     target: "Target | TargetShape",
-    datasets_dir: Path,
-    tasks: Sequence[str],
+    datasets: Datasets,
     config: EvaluationConfig,
     seed: int,
+    *,
     cache_dir: Path | None = None,
     predictions_dir: Path | None = None,
-    calibration: Calibration | None = None,
+    calibration: Calibrations | None = None,
     selfie: Callable[[float], Explainer] | None = None,
     endpoint: Endpoint | None = None,
     share: float = 1.0,
-) -> dict[str, dict]:
-    """Score `explainer` on the test split of each task; returns the `tasks` part of results.json.
+) -> dict[str, TaskResult]:
+    """Score an explainer on the test split and the out-of-distribution test sets of each task.
 
-    Test sets out of distribution are scored in the same way, under `out_of_distribution` of their task. Everything is
-    asked of one system before the next one is asked, so that not all of them have to be loaded at once.
+    One system answers all rows before the next one starts, so only one of them has to be loaded at a time.
 
     Args:
+        explainer: the explainer to score.
         untrained: the same explainer before training.
         target: the model that the datasets are about.
-        datasets_dir: holds `<task>/test.parquet` and, for the baselines, `<task>/train.parquet`; the task's
-            `statistics.json` names the classes of tokens that descriptions of features may name, and the test sets out
-            of distribution, `<task>/<name>.parquet`.
-        cache_dir: answers are kept here as they come, so that a killed evaluation continues. They belong to these two
-            explainers: use another directory, or none, for others.
-        predictions_dir: `<task>.jsonl` is written here, and `<task>/<name>.jsonl` of a test set out of distribution:
-            each test row (by its index) with all answers to it.
-        calibration: task -> how the explainer's confidence was calibrated, on other rows than these (`calibrate`).
-        selfie: the SelfIE baseline at a scale (`selfie.selfie`), for feature descriptions; None leaves it out.
-        endpoint: whose model foretells activations from descriptions; None for the offline simulator.
-        share: of the training rows that the explainer learned from with this seed; the baselines get no others.
+        datasets: task -> its dataset, with a test split and, for the baselines, a training split.
+        config: settings of the evaluation.
+        seed: seed of row selection, shuffled vectors and resampling.
+        cache_dir: directory for answers, so that an interrupted evaluation continues. They belong to these explainers;
+            use a different directory for others.
+        predictions_dir: directory for `<task>.jsonl` and `<task>/<test set>.jsonl`, with every answer to every test
+            row; None to skip them.
+        calibration: task -> calibration of the explainer's confidence (`calibrate`), fitted on other rows.
+        selfie: function from a scale to the SelfIE baseline (`selfie.selfie`); None skips the baseline.
+        endpoint: endpoint with a chat model that predicts activations from descriptions; None for the offline
+            simulator.
+        share: share of the training rows that the explainer was trained on with this seed; baselines use the same rows.
+
+    Returns:
+        Task -> scores.
 
     Raises:
-        SelfExplainError: a file is missing, a split is empty, its vectors are not as wide as the target, its
-            descriptions are none that the simulator reads, or the endpoint fails.
+        SelfExplainError: a file is missing or has no rows, the vectors are not as wide as the target, the simulator
+            cannot read the ground truth, or the endpoint fails.
     """
-    sections = _sections(Path(datasets_dir), tasks)
-    answered: dict[str, dict[str, list[Answer]]] = {section: {} for _, section, _ in sections}
-
-    def ask(system: str, asked: Explainer, section: str, rows: Sequence[Row]) -> None:
-        cache = cache_dir and Path(cache_dir) / section / f"{system}.jsonl"
-        answered[section][system] = answer_all(asked, rows, config.batch_size, f"{section}: {system}", cache)
-
-    held = {section: held_out(path, config.rows_limit, seed) for _, section, path in sections}
-    classes: dict[str, Classes | None] = dict.fromkeys(tasks)
-    if "feature_description" in tasks:
-        classes["feature_description"] = _read_classes(Path(datasets_dir) / "feature_description" / "statistics.json")
-    for task, section, _ in sections:
-        test = held[section][1]
-        _check_width(test, target, task)
-        if task == "feature_description" and endpoint is None:
-            _check_readable(test, classes[task], section)
-    for _, section, _ in sections:
-        test = held[section][1]
-        logger.info("%s: %d test rows", section, len(test))
-        ask("explainer", explainer, section, test)
-        if any(row["placeholder_offsets"] for row in test):
-            ask("shuffled_vector", explainer, section, controls.shuffled_vector(test, seed))
-            ask("zero_vector", explainer, section, controls.zero_vector(test))
-            ask("text_only", explainer, section, controls.text_only(test))
-    for _, section, _ in sections:
-        ask("untrained", untrained, section, held[section][1])
-    scale = None
-    if selfie and "feature_description" in tasks and config.selfie_rows:
-        name = "feature_description"
-        cache = cache_dir and Path(cache_dir) / name
-        scale = _best_scale(selfie, Path(datasets_dir) / name, config, seed, cache, endpoint)
-        if scale is not None:
-            best = selfie(scale)
-            for task, section, _ in sections:
-                if task == name:
-                    ask("selfie", best, section, held[section][1])
-
-    results = {}
-    for task, section, _ in sections:
-        train = read_rows(Path(datasets_dir) / task / "train.parquet")
-        train = [train[index] for index in share_of([row["group"] for row in train], share, seed)]
-        chosen, test = held[section]
-        given = answered[section]
-        answers = {system: [answer.text for answer in own] for system, own in given.items()}
-        answers["nearest_neighbour"] = baselines.nearest_neighbour(train, test)
-        changed = {}
-        if task == "feature_description":
-            answers["ground_truth"] = [row["completion"] for row in test]
-        else:
-            changed["lookup_rule"] = baselines.lookup_rule(task, train, test)
-            changed["majority"] = baselines.majority(train, test)
-
-        results[section] = score_task(task, test, answers, changed, config.n_resamples, seed, classes[task], endpoint)
-        raw, calibrated = (
-            _confidences(task, given["explainer"], fitted) for fitted in (None, (calibration or {}).get(task))
-        )
-        if "selfie" in given:
-            results[section]["selfie_scale"] = scale
-        correct, known = _correct(task, answers["explainer"], test, classes[task], endpoint)
-        results[section]["calibration"] = {
-            "correct": CORRECT[task],
-            **calibration_scores(calibrated[known], raw[known], correct[known], config.abstain_below),
-        }
-        if predictions_dir is not None:
-            _write_predictions(
-                Path(predictions_dir) / f"{section}.jsonl", chosen, test, {**answers, **changed}, calibrated
+    simulators = {task: SCORERS[task].simulator(dataset, endpoint) for task, dataset in datasets.items()}
+    test_sets = read_test_sets(datasets, config.rows_limit, seed)
+    for test_set in test_sets:
+        check_width(test_set, target)
+        SCORERS[test_set.task].check(test_set.rows, simulators[test_set.task], test_set.section)
+    by_section: dict[str, dict[str, list[Answer]]] = {}
+    for test_set in test_sets:
+        logger.info("%s: %d test rows", test_set.section, len(test_set.rows))
+        by_section[test_set.section] = _ask_with_controls(explainer, test_set, config, seed, cache_dir)
+    for test_set in test_sets:
+        answers = _ask("untrained", untrained, test_set, test_set.rows, config, cache_dir)
+        by_section[test_set.section]["untrained"] = answers
+    scales = _selfie_scales(selfie, datasets, simulators, config, seed, cache_dir)
+    for test_set in test_sets:
+        if selfie and test_set.task in scales:
+            baseline = selfie(scales[test_set.task])
+            by_section[test_set.section]["selfie"] = _ask(
+                "selfie", baseline, test_set, test_set.rows, config, cache_dir
             )
-    return _nested(results)
 
-
-def _sections(datasets_dir: Path, tasks: Sequence[str]) -> list[tuple[str, str, Path]]:
-    """What is scored: task, name of the section, file of the rows. Test sets out of distribution follow their task."""
-    return [
-        (task, name if name == task else f"{task}/{name}", datasets_dir / task / file)
-        for task in tasks
-        for name, file in [(task, "test.parquet"), *((s, f"{s}.parquet") for s in _beside(datasets_dir / task))]
-    ]
-
-
-def _beside(directory: Path) -> list[str]:
-    """The test sets out of distribution of a dataset."""
-    path = directory / "statistics.json"
-    told = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    return list(told.get("out_of_distribution", ()))
-
-
-def _nested(results: Mapping[str, dict]) -> dict[str, dict]:
-    """Sections by name -> tasks, each with its test sets out of distribution in it."""
-    nested: dict[str, dict] = {}
-    for section, result in results.items():
-        task, _, name = section.partition("/")
-        if name:
-            nested[task].setdefault("out_of_distribution", {})[name] = result
-        else:
-            nested[task] = result
-    return nested
-
-
-def held_out(path: Path, limit: int | None, seed: int) -> tuple[list[int], list[dict]]:
-    """The rows of a test split that are asked: their indices and themselves, at most `limit`, drawn at random.
-
-    Raises:
-        SelfExplainError: the file is missing or holds no rows.
-    """
-    rows = read_rows(path)
-    chosen = np.sort(np.random.default_rng(seed).permutation(len(rows))[:limit]).tolist()
-    return chosen, [rows[index] for index in chosen]
-
-
-def _best_scale(
-    selfie: Callable[[float], Explainer],
-    folder: Path,
-    config: EvaluationConfig,
-    seed: int,
-    cache_dir: Path | None,
-    endpoint: Endpoint | None,
-) -> float | None:
-    """The scale whose answers correlate best on validation rows; None, with a warning, where there are none."""
-    try:
-        rows = read_rows(folder / "validation.parquet")
-    except SelfExplainError as error:
-        logger.warning("feature_description: SelfIE is left out, its scale cannot be chosen: %s", error)
-        return None
-    rows = [rows[index] for index in np.random.default_rng(seed).permutation(len(rows))[: config.selfie_rows]]
-    metric = metrics(_read_classes(folder / "statistics.json"), endpoint)["simulator_correlation"]
-    texts = []
-    for scale in SCALES:
-        name = f"selfie at scale {scale:g}"
-        cache = cache_dir and cache_dir / f"{name}.jsonl"
-        answers = answer_all(selfie(scale), rows, config.batch_size, f"feature_description: {name}", cache)
-        texts += [answer.text for answer in answers]
-    counted = metric.count(texts, [row[metric.reference] for row in rows] * len(SCALES))
-    scores = metric.value(counted.reshape(len(SCALES), len(rows), -1).sum(axis=1))
-    return SCALES[np.nanargmax(scores)]
+    results: dict[str, list[tuple[str | None, TestSetResult]]] = {task: [] for task in datasets}
+    training_rows = {task: _training_rows(dataset, share, seed) for task, dataset in datasets.items()}
+    for test_set in test_sets:
+        task = test_set.task
+        result, predictions = _score(
+            test_set,
+            training_rows[task],
+            by_section[test_set.section],
+            simulators[task],
+            (calibration or {}).get(task),
+            config,
+            seed,
+        )
+        results[task].append((test_set.name, result.model_copy(update={"selfie_scale": scales.get(task)})))
+        if predictions_dir is not None:
+            write_predictions(predictions, Path(predictions_dir) / f"{test_set.section}.jsonl")
+    return {task: _task_result(of_task) for task, of_task in results.items()}
 
 
 def calibrate(
     explainer: Explainer,
-    datasets_dir: Path,
-    tasks: Sequence[str],
+    datasets: Datasets,
     config: EvaluationConfig,
     seed: int,
+    *,
     cache_dir: Path | None = None,
     endpoint: Endpoint | None = None,
 ) -> dict[str, dict[str, float]]:
-    """How sure the explainer is against how often it is right, on the validation split of each task.
+    """Fit how likely answers are to be correct, given the explainer's probabilities, on each validation split.
 
-    A task without validation rows is left out, with a warning, and so is one whose probabilities foretell as well as
-    they are. `cache_dir` and `endpoint` as in `evaluate`.
+    Logs a warning and leaves out tasks without validation rows. Also leaves out tasks whose probabilities predict
+    correctness as well without a calibration.
+
+    Args:
+        datasets: task -> its dataset, with a validation split.
+        cache_dir: directory for answers, as in `evaluate`.
+        endpoint: endpoint with a chat model that predicts activations from descriptions, as in `evaluate`.
+
+    Returns:
+        Task -> `{"temperature", "bias"}` (`modeling.confidence`).
+
+    Raises:
+        SelfExplainError: the simulator cannot read the ground truth, or the endpoint fails.
     """
     calibration = {}
-    for task in tasks:
-        folder = Path(datasets_dir) / task
+    for task, dataset in datasets.items():
         try:
-            rows = read_rows(folder / "validation.parquet")
+            rows = validation_rows(dataset, config.rows_limit, seed)
         except SelfExplainError as error:
-            logger.warning("%s: its confidence is not calibrated: %s", task, error)
+            logger.warning("%s: the explainer's confidence is not calibrated: %s", task, error)
             continue
-        rows = [rows[index] for index in np.random.default_rng(seed).permutation(len(rows))[: config.rows_limit]]
-        classes = None
-        if task == "feature_description":
-            classes = _read_classes(folder / "statistics.json")
-            if endpoint is None:
-                _check_readable(rows, classes, task)
-        cache = cache_dir and Path(cache_dir) / task / "validation.jsonl"
+        scorer = SCORERS[task]
+        simulator = scorer.simulator(dataset, endpoint)
+        scorer.check(rows, simulator, task)
+        cache = Path(cache_dir) / task / "validation.jsonl" if cache_dir else None
         answers = answer_all(explainer, rows, config.batch_size, f"{task}: calibration", cache)
         texts = [answer.text for answer in answers]
-        correct, known = _correct(task, texts, rows, classes, endpoint)
-        known &= [_readable(task, text) for text in texts]
-        log_probs = np.array([answer.log_prob for answer in answers])
+        correct, known = scorer.correct(texts, rows, simulator)
+        known = known & [scorer.has_confidence(text) for text in texts]
         if known.any():
+            log_probs = np.array([answer.log_prob for answer in answers])
             groups = [row["group"] for row, is_known in zip(rows, known, strict=True) if is_known]
             if fitted := fit(log_probs[known], correct[known], groups):
                 calibration[task] = fitted
     return calibration
 
 
-def read_classes(datasets_dir: Path) -> dict[str, list[str]]:
-    """The classes of tokens that descriptions of these datasets may name, sorted; none without feature descriptions."""
-    path = Path(datasets_dir) / "feature_description" / "statistics.json"
-    if not path.is_file():
-        return {}
-    return {name: sorted(tokens) for name, tokens in _read_classes(path).items()}
-
-
-def _readable(task: str, text: str) -> bool:
-    """Whether an explainer is sure of an answer at all: one that states no outcome claims nothing."""
-    return task == "feature_description" or is_parsable(task, text)
-
-
-def _confidences(task: str, answers: Sequence[Any], calibration: Mapping[str, float] | None) -> np.ndarray:
-    """The explainer's confidence in each answer, `(n,)`, as its explanations give it."""
-    sure = confidence([answer.log_prob for answer in answers], calibration)
-    return np.where([_readable(task, answer.text) for answer in answers], sure, 0.0)
-
-
-def _correct(
-    task: str, texts: Sequence[str], rows: Sequence[Row], classes: Classes | None, endpoint: Endpoint | None
-) -> tuple[np.ndarray, np.ndarray]:
-    """Which answers are right, as `CORRECT` says, and of which that is known, `(n,)` bool each."""
-    name = "simulator_correlation" if task == "feature_description" else "exact_match"
-    metric = metrics(classes, endpoint)[name]
-    references = [row[metric.reference] for row in rows]
-    if task != "feature_description":
-        return metric.count(texts, references)[:, 0] > 0, np.ones(len(rows), bool)
-    own, gold = np.split(metric.count([*texts, *(row["completion"] for row in rows)], references * 2), 2)
-    return (own[:, 0] > 0) & (own[:, 0] >= gold[:, 0] / 2), (own[:, 1] > 0) & (gold[:, 1] > 0)
-
-
-def score_task(
-    task: str,
+def _ask(
+    system: str,
+    explainer: Explainer,
+    test_set: TestSet,
     rows: Sequence[Row],
-    answers: Mapping[str, Sequence[str]],
-    changed: Mapping[str, Sequence[bool]],
-    n_resamples: int,
+    config: EvaluationConfig,
+    cache_dir: Path | None,
+) -> list[Answer]:
+    cache = Path(cache_dir) / test_set.section / f"{system}.jsonl" if cache_dir else None
+    return answer_all(explainer, rows, config.batch_size, f"{test_set.section}: {system}", cache)
+
+
+def _ask_with_controls(
+    explainer: Explainer, test_set: TestSet, config: EvaluationConfig, seed: int, cache_dir: Path | None
+) -> dict[str, list[Answer]]:
+    """System -> the explainer's answers, to the rows themselves and, if they have vectors, to the control rows."""
+    rows = test_set.rows
+    variants: dict[str, Sequence[Row]] = {"explainer": rows}
+    if any(row["placeholder_offsets"] for row in rows):
+        variants["shuffled_vector"] = controls.shuffled_vector(rows, seed)
+        variants["zero_vector"] = controls.zero_vector(rows)
+        variants["text_only"] = controls.text_only(rows)
+    return {
+        system: _ask(system, explainer, test_set, of_system, config, cache_dir)
+        for system, of_system in variants.items()
+    }
+
+
+def _selfie_scales(
+    selfie: Callable[[float], Explainer] | None,
+    datasets: Datasets,
+    simulators: Mapping[str, Simulator],
+    config: EvaluationConfig,
     seed: int,
-    classes: Classes | None = None,
-    endpoint: Endpoint | None = None,
-) -> dict:
-    """Score the systems of one task.
+    cache_dir: Path | None,
+) -> dict[str, float]:
+    """Task -> best scale of the SelfIE baseline, for tasks that have this baseline and a validation split."""
+    scales = {}
+    for task, dataset in datasets.items():
+        if selfie is None or not config.selfie_rows or not SCORERS[task].uses_selfie:
+            continue
+        try:
+            rows = validation_rows(dataset, config.selfie_rows, seed)
+        except SelfExplainError as error:
+            logger.warning("%s: SelfIE is left out because its scale cannot be chosen: %s", task, error)
+            continue
+        cache = Path(cache_dir) / task if cache_dir else None
+        scales[task] = best_scale(selfie, SCORERS[task].task, rows, simulators[task], config.batch_size, cache)
+    return scales
+
+
+def _training_rows(dataset: DatasetDirectory, share: float, seed: int) -> list[dict]:
+    """The training rows that the explainer learned from."""
+    rows = read_rows(dataset.rows("train"))
+    return [rows[index] for index in share_of([row["group"] for row in rows], share, seed)]
+
+
+def _score(
+    test_set: TestSet,
+    train: Sequence[Row],
+    answers: Mapping[str, Sequence[Answer]],
+    simulator: Simulator,
+    calibration: Mapping[str, float] | None,
+    config: EvaluationConfig,
+    seed: int,
+) -> tuple[TestSetResult, list[Prediction]]:
+    """Scores of all systems on one test set, and every answer to each of its rows.
 
     Args:
-        answers: system -> one answer a row; scored by every metric of the task.
-        changed: system -> one has-changed prediction a row, of systems that predict nothing else.
-
-    Returns:
-        `n_test`, `n_groups`, `counts` of the true classes, `unparsable` answers by system, `scores` (system -> metric
-        -> value and ci95) and `comparisons` ("explainer - system" -> metric -> difference, ci95 and p_value). Of
-        feature descriptions also the `simulator`, and where that is a model behind an endpoint what could not be read
-        of its replies: `unread` (system -> metric -> windows, and rows that have no score because of them).
+        answers: system -> its answers, for the systems that were asked; baselines are added here.
     """
-    groups = [row["group"] for row in rows]
-    scored_by = {name: metrics(classes, endpoint)[name] for name in TASK_METRICS[task]}
-    statistics: dict[str, dict[str, np.ndarray]] = {system: {} for system in (*answers, *changed)}
-    for name, metric in scored_by.items():
-        references = [row[metric.reference] for row in rows] * len(answers)
-        counted = metric.count([text for texts in answers.values() for text in texts], references)
-        for system, own in zip(answers, np.split(counted, len(answers)), strict=True):
-            statistics[system][name] = own
-    for system, predictions in changed.items():
-        statistics[system]["has_changed_macro_f1"] = confusion(predictions, [row["changed"] for row in rows])
-
-    result: dict[str, Any] = {"n_test": len(rows), "n_groups": len(set(groups))}
-    if task != "feature_description":
-        n_changed = sum(row["changed"] for row in rows)
-        result["counts"] = {"changed": n_changed, "unchanged": len(rows) - n_changed}
-    elif endpoint:
-        result |= {"simulator": endpoint.model, "unread": _drop_unscored(statistics)}
-    else:
-        result["simulator"] = "offline"
-    scores: dict[str, dict] = {}
-    comparisons: dict[str, dict] = {}
-    for system, by_metric in statistics.items():
-        scores[system] = {}
-        for name, rows_of in by_metric.items():
-            value = scored_by[name].value
-            scores[system][name] = {
-                "value": float(value(rows_of.sum(axis=0))),
-                "ci95": list(bootstrap_interval(rows_of, groups, value, n_resamples, seed)),
-            }
-            if system != "explainer":
-                own = statistics["explainer"][name]
-                comparisons.setdefault(f"explainer - {system}", {})[name] = {
-                    "difference": float(value(own.sum(axis=0)) - value(rows_of.sum(axis=0))),
-                    "ci95": list(bootstrap_difference(own, rows_of, groups, value, n_resamples, seed)),
-                    "p_value": permutation_test(own, rows_of, groups, value, n_resamples, seed),
-                }
-    result["unparsable"] = {
-        system: sum(not is_parsable(task, text, classes, endpoint) for text in texts)
-        for system, texts in answers.items()
-    }
-    return {**result, "scores": scores, "comparisons": comparisons}
-
-
-def _drop_unscored(statistics: Mapping[str, dict[str, np.ndarray]]) -> dict[str, dict[str, dict[str, int]]]:
-    """Count what was not read of an endpoint's replies, and drop the metrics of systems that have no score at all.
-
-    Raises:
-        SelfExplainError: the explainer has none.
-    """
-    unread: dict[str, dict[str, dict[str, int]]] = {}
-    for system, by_metric in statistics.items():
-        unread[system] = {
-            name: {"windows": int(c[:, 2].sum()), "rows": int((c[:, 1] == 0).sum())} for name, c in by_metric.items()
-        }
-        for name in [name for name, c in by_metric.items() if not c[:, 1].any()]:
-            if system == "explainer":
-                raise SelfExplainError(
-                    f"no reply on the explainer's descriptions can be read, so {name} has no value: name another "
-                    "model with evaluation.endpoint_model=NAME, and run again."
-                )
-            logger.warning("%s: %s is left out, no reply on its descriptions can be read", system, name)
-            del by_metric[name]
-    return unread
-
-
-def answer_all(
-    explainer: Explainer, rows: Sequence[Row], batch_size: int, progress: str, cache: Path | None = None
-) -> list[Answer]:
-    """The answers, with a progress bar. Those in the file `cache` that belong to `rows` are not asked again."""
-    keys = [_key(row) for row in rows]
-    answers = _read_cache(cache, keys) if cache else []
-    if cache:  # drops what a killed run left half-written
-        cache.parent.mkdir(parents=True, exist_ok=True)
-        cache.write_text(
-            "".join(_cache_line(key, answer) for key, answer in zip(keys, answers, strict=False)), encoding="utf-8"
+    scorer, rows = SCORERS[test_set.task], test_set.rows
+    texts = {system: [answer.text for answer in of_system] for system, of_system in answers.items()}
+    texts |= scorer.baselines(train, rows)
+    changed = scorer.changed_baselines(train, rows)
+    result = score_test_set(scorer, rows, texts, changed, simulator, config.n_resamples, seed)
+    explained = answers["explainer"]
+    calibrated = score_confidence(scorer, rows, explained, simulator, calibration, config.abstain_below)
+    systems: dict[str, Sequence[str | bool]] = {**texts, **changed}
+    predictions = [
+        Prediction(
+            row=index,
+            group=row["group"],
+            prompt=row["prompt"],
+            completion=row["completion"],
+            confidence=round(float(value), 4),
+            answers=dict(zip(systems, of_row, strict=True)),
         )
-    with tqdm(total=len(rows), initial=len(answers), desc=progress, unit="row") as bar:
-        while len(answers) < len(rows):
-            start, end = len(answers), min(len(answers) + 8 * batch_size, len(rows))
-            given = explainer.answer(rows[start:end], batch_size=batch_size)
-            new = [Answer(answer.text, answer.log_prob) for answer in given]
-            if cache:
-                with cache.open("a", encoding="utf-8") as file:
-                    file.writelines(map(_cache_line, keys[start:end], new))
-            answers += new
-            bar.update(len(new))
-    return answers
-
-
-def _read_classes(path: Path) -> dict[str, set[str]]:
-    if not path.is_file():
-        raise SelfExplainError(
-            f"{path} does not exist: build the dataset again (`selfexplain run RECIPE --stage dataset`)."
+        for index, row, value, *of_row in zip(
+            test_set.indices, rows, confidences(scorer, explained, calibration), *systems.values(), strict=True
         )
-    classes = json.loads(path.read_text(encoding="utf-8"))["classes"]
-    return {name: set(tokens) for name, tokens in classes.items()}
+    ]
+    return result.model_copy(update={"calibration": calibrated}), predictions
 
 
-def _check_readable(rows: Sequence[Row], classes: Classes | None, section: str) -> None:
-    """Refuse the offline simulator where the ground truth is in other words: everything would score 0."""
-    texts = [row["completion"] for row in rows]
-    unread = [text for text in texts if not is_parsable("feature_description", text, classes)]
-    if unread:
-        raise SelfExplainError(
-            f"{section}: {len(unread)} of {len(texts)} descriptions of the ground truth cannot be read by the offline "
-            f"simulator, such as {unread[0]!r}. Name a chat model that can: evaluation.endpoint=URL "
-            "evaluation.endpoint_model=NAME."
-        )
-
-
-def _check_width(rows: Sequence[Row], target: "Target | TargetShape", task: str) -> None:
-    widths = {row["activations"].shape[1] for row in rows if len(row["activations"])}
-    if widths - {target.d_model}:
-        raise SelfExplainError(
-            f"{task}: the dataset holds vectors of width {sorted(widths)}, {target.name} has width {target.d_model}. "
-            "Evaluate on datasets built from this target."
-        )
-
-
-def _key(row: Row) -> str:
-    """Identifies what an explainer sees of a row."""
-    digest = hashlib.sha256(json.dumps([row["prompt"], list(row["placeholder_offsets"])]).encode())
-    digest.update(np.asarray(row["activation_layers"], dtype=np.int64).tobytes())
-    digest.update(np.asarray(row["activations"], dtype=np.float32).tobytes())
-    return digest.hexdigest()[:16]
-
-
-def _cache_line(key: str, answer: Answer) -> str:
-    return json.dumps({"row": key, **asdict(answer)}) + "\n"
-
-
-def read_answers(path: Path, rows: Sequence[Row]) -> list[Answer]:
-    """The answers that `answer_all` kept in a file: to the leading rows, up to the first that it was not asked.
-
-    So there are fewer answers than rows where the rows changed or it was killed, and none where there is no file.
-    """
-    return _read_cache(path, [_key(row) for row in rows])
-
-
-def _read_cache(path: Path, keys: Sequence[str]) -> list[Answer]:
-    """Answers to the leading rows that the file holds."""
-    answers: list[Answer] = []
-    if path.is_file():
-        for key, line in zip(keys, path.read_text(encoding="utf-8").splitlines(), strict=False):
-            try:
-                entry = json.loads(line)
-            except json.JSONDecodeError:
-                break
-            if entry.pop("row") != key:
-                break
-            answers.append(Answer(**entry))
-    return answers
-
-
-def _write_predictions(
-    path: Path,
-    indices: Sequence[int],
-    rows: Sequence[Row],
-    predictions: Mapping[str, Sequence[str | bool]],
-    confidences: Sequence[float] | np.ndarray,
-) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".tmp")
-    with partial.open("w", encoding="utf-8") as file:
-        for index, row, sure, *answers in zip(indices, rows, confidences, *predictions.values(), strict=True):
-            shown = {key: row[key] for key in ("group", "prompt", "completion")}
-            given = dict(zip(predictions, answers, strict=True))
-            line = {"row": index, **shown, "confidence": round(float(sure), 4), "answers": given}
-            file.write(json.dumps(line, ensure_ascii=False) + "\n")
-    os.replace(partial, path)
+def _task_result(results: Sequence[tuple[str | None, TestSetResult]]) -> TaskResult:
+    """The scores on a task's test split, with those on its out-of-distribution test sets."""
+    (_, split), *others = results
+    fields = {name: getattr(split, name) for name in TestSetResult.model_fields}
+    return TaskResult(**fields, out_of_distribution={name: result for name, result in others if name} or None)

@@ -1,24 +1,46 @@
-"""Score answers.
+"""Metrics: scores of answers against references.
 
 Every metric is a function of sums over rows: `count` turns each row into a few numbers, `value` turns their sums into
-the score. Resampling then only sums again (`statistics.py`).
+the score. Resampling groups therefore only means summing again (`statistics.py`).
+
+To add a metric, write a `count` function, register a `Metric`, and name it in the `metrics` of a `Task`.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 
 from selfexplain.errors import SelfExplainError
-from selfexplain.features.describers import chat_model as language
+from selfexplain.features.describers import chat_model
 from selfexplain.features.description import Classes, Description
 from selfexplain.features.endpoint import Endpoint
 from selfexplain.features.simulate import detect, score
 from selfexplain.features.windows import Exemplar
 from selfexplain.tasks.outcome import Outcome, parse
+from selfexplain.utils.registry import Registry
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Simulator:
+    """What predicts where a feature is active from a description of it.
+
+    Attributes:
+        classes: name -> tokens, the classes that descriptions may name in addition to the built-in ones.
+        endpoint: endpoint with a chat model that reads descriptions in any wording; None for the offline simulator,
+            which reads only the grammar of `features.description`.
+    """
+
+    classes: Classes | None = None
+    endpoint: Endpoint | None = None
+
+
+OFFLINE = Simulator()
+"""The offline simulator with the built-in classes."""
 
 
 @dataclass(frozen=True)
@@ -26,32 +48,40 @@ class Metric:
     """A score of answers against references.
 
     Attributes:
-        name: as in results.json.
-        reference: the column of a row that answers are held against.
-        count: (answers, references) -> row statistics `(n, k)`.
+        name: name in results.json.
+        meaning: what the score is, in one sentence.
+        reference: dataset column that answers are compared with.
+        count: (answers, references, simulator) -> row statistics `(n, k)`.
         value: sums of row statistics `(..., k)` -> scores `(...)`.
     """
 
     name: str
-    reference: str
-    count: Callable[[Sequence[str], Sequence[Any]], np.ndarray]
+    meaning: str
+    reference: Literal["completion", "scoring_exemplars"]
+    count: Callable[[Sequence[str], Sequence[Any], Simulator], np.ndarray]
     value: Callable[[np.ndarray], np.ndarray]
 
-    def __call__(self, answers: Sequence[str], references: Sequence[Any]) -> float:
-        """The score, between 0 and 1 (simulator correlation: -1 and 1).
+    def __call__(self, answers: Sequence[str], references: Sequence[Any], simulator: Simulator = OFFLINE) -> float:
+        """The score, from 0 to 1 (simulator correlation: from -1 to 1).
 
         Raises:
-            SelfExplainError: no answers, a different number of references, or a reference that is no ground truth.
+            SelfExplainError: there are no answers, the number of references differs, or a reference is not a ground
+                truth that the metric can read.
         """
         if len(answers) != len(references) or not len(answers):
             raise SelfExplainError(
-                f"{len(answers)} answers for {len(references)} references: give one each, at least one."
+                f"Metric {self.name!r} got {len(answers)} answers and {len(references)} references. Give one reference "
+                "per answer, and at least one of each."
             )
-        return float(self.value(self.count(answers, references).sum(axis=0)))
+        return float(self.value(self.count(answers, references, simulator).sum(axis=0)))
+
+
+METRICS: Registry[Metric] = Registry("metric")
+"""All metrics by name."""
 
 
 def ratio(sums: np.ndarray) -> np.ndarray:
-    """Sums `(..., k)` of (score, 1, ...) -> means `(...)`; NaN where no row has a score."""
+    """Sums `(..., k)` of (score, 1, ...) -> means `(...)`; NaN if no row has a score."""
     total, n = sums[..., 0], sums[..., 1]
     return np.divide(total, n, out=np.full(np.shape(n), np.nan), where=n > 0)
 
@@ -65,7 +95,7 @@ def macro_f1(sums: np.ndarray) -> np.ndarray:
 def confusion(predicted: Sequence[bool | None], actual: Sequence[bool]) -> np.ndarray:
     """Row statistics `(n, 6)`: (both, predicted, actual) for changed, then for unchanged.
 
-    A prediction of None is neither class: it lowers the recall of the true class and no precision.
+    A prediction of None belongs to neither class: it lowers the recall of the true class and leaves precision as it is.
     """
     predicted_classes = np.array(
         [[p is not None and p, p is not None and not p] for p in predicted], dtype=float
@@ -83,121 +113,128 @@ def _truths(completions: Sequence[str]) -> list[Outcome]:
     for index, completion in enumerate(completions):
         if (outcome := parse(completion)) is None:
             raise SelfExplainError(
-                f"reference {index} is {completion!r}, which states no outcome (`tasks.outcome.render` writes one)."
+                f"Reference {index} is {completion!r}, which does not state an outcome. Expected a sentence as "
+                "`selfexplain.tasks.outcome.render` writes it."
             )
         outcomes.append(outcome)
     return outcomes
 
 
-def _exact_match(answers: Sequence[str], completions: Sequence[str]) -> np.ndarray:
+def _exact_match(answers: Sequence[str], completions: Sequence[str], simulator: Simulator) -> np.ndarray:
     return _means([parse(answer) == truth for answer, truth in zip(answers, _truths(completions), strict=True)])
 
 
-def _content_match(answers: Sequence[str], completions: Sequence[str]) -> np.ndarray:
+def _content_match(answers: Sequence[str], completions: Sequence[str], simulator: Simulator) -> np.ndarray:
     parsed = [parse(answer) for answer in answers]
     truths = _truths(completions)
     return _means([p is not None and p.output == truth.output for p, truth in zip(parsed, truths, strict=True)])
 
 
-def _has_changed(answers: Sequence[str], completions: Sequence[str]) -> np.ndarray:
+def _has_changed(answers: Sequence[str], completions: Sequence[str], simulator: Simulator) -> np.ndarray:
     parsed = [parse(answer) for answer in answers]
     return confusion([p.changed if p else None for p in parsed], [truth.changed for truth in _truths(completions)])
 
 
 def _simulator_correlation(
-    answers: Sequence[str], exemplars: Sequence[Sequence[Exemplar]], classes: Classes | None
+    answers: Sequence[str], exemplars: Sequence[Sequence[Exemplar]], simulator: Simulator
 ) -> np.ndarray:
+    if simulator.endpoint:
+        return _by_endpoint(simulator.endpoint, answers, exemplars, _simulate_each, chance=0.0)
     pairs = zip(answers, exemplars, strict=True)
-    return _means([score(Description.parse(answer, classes), windows) for answer, windows in pairs])
+    return _means([score(Description.parse(answer, simulator.classes), windows) for answer, windows in pairs])
 
 
-def _detection(answers: Sequence[str], exemplars: Sequence[Sequence[Exemplar]], classes: Classes | None) -> np.ndarray:
+def _detection(answers: Sequence[str], exemplars: Sequence[Sequence[Exemplar]], simulator: Simulator) -> np.ndarray:
+    if simulator.endpoint:
+        detect_each = partial(chat_model.detect_each, seed=0)
+        return _by_endpoint(simulator.endpoint, answers, exemplars, detect_each, chance=0.5)
     pairs = zip(answers, exemplars, strict=True)
-    return _means([detect(Description.parse(answer, classes), windows) for answer, windows in pairs])
+    return _means([detect(Description.parse(answer, simulator.classes), windows) for answer, windows in pairs])
+
+
+def _simulate_each(
+    endpoint: Endpoint, pairs: Sequence[tuple[str, Sequence[Exemplar]]]
+) -> list[tuple[float | None, int]]:
+    scores = chat_model.simulate_each(endpoint, pairs)
+    return [(score.value if score else None, n_unread) for score, n_unread in scores]
 
 
 def _by_endpoint(
+    endpoint: Endpoint,
     answers: Sequence[str],
     exemplars: Sequence[Sequence[Exemplar]],
-    endpoint: Endpoint,
     score_each: Callable[[Endpoint, Sequence[tuple[str, Sequence[Exemplar]]]], list[tuple[float | None, int]]],
     chance: float,
 ) -> np.ndarray:
-    """Row statistics `(n, 3)`: score, 1, windows without a readable reply. A row of such windows alone has no score.
+    """Row statistics `(n, 3)`: score, 1, windows without a parsable reply.
 
-    A blank answer describes nothing, and windows that are all alike tell nothing: both have the score `chance`.
+    A row without any parsable reply has no score. Blank answers, and rows whose windows are all active or all inactive,
+    score `chance`.
     """
     texts = [" ".join(answer.split()) for answer in answers]
-    found = iter(score_each(endpoint, [pair for pair in zip(texts, exemplars, strict=True) if pair[0]]))
+    scores = iter(score_each(endpoint, [pair for pair in zip(texts, exemplars, strict=True) if pair[0]]))
     counted = np.zeros((len(texts), 3))
     for row, text in zip(counted, texts, strict=True):
-        value, unread = next(found) if text else (None, 0)
-        known = value is not None or not unread
-        row[:] = (chance if value is None else value) if known else 0, known, unread
-    unscored = int((counted[:, 1] == 0).sum())
-    if 2 * unscored >= len(texts):
+        value, n_unread = next(scores) if text else (None, 0)
+        has_score = value is not None or not n_unread
+        row[:] = (chance if value is None else value) if has_score else 0, has_score, n_unread
+    n_unscored = int((counted[:, 1] == 0).sum())
+    if 2 * n_unscored >= len(texts):
         raise SelfExplainError(
-            f"what {endpoint.model} replied on {unscored} of {len(texts)} descriptions cannot be read. Name a model "
-            "that keeps to the form it is asked for, with evaluation.endpoint_model=NAME, and run again."
+            f"The replies of {endpoint.model} on {n_unscored} of {len(texts)} descriptions could not be parsed. Name a "
+            "model that follows the requested format with evaluation.endpoint_model=NAME and run the recipe again."
         )
     return counted
 
 
-def _simulated_each(
-    endpoint: Endpoint, pairs: Sequence[tuple[str, Sequence[Exemplar]]]
-) -> list[tuple[float | None, int]]:
-    return [(score.value if score else None, unread) for score, unread in language.simulate_each(endpoint, pairs)]
+def _register(metric: Metric) -> None:
+    METRICS.register(metric.name, metric)
 
 
-def metrics(classes: Classes | None = None, endpoint: Endpoint | None = None) -> dict[str, Metric]:
-    """All metrics by name.
-
-    Args:
-        classes: name -> tokens, the classes that descriptions may name beside the built-in ones.
-        endpoint: its model foretells activations from descriptions, whatever their words; None for the offline
-            simulator, which reads the offline grammar. Everything is asked at once, and nothing twice.
-    """
-    if endpoint:
-        simulator = partial(_by_endpoint, endpoint=endpoint, score_each=_simulated_each, chance=0.0)
-        detection = partial(
-            _by_endpoint, endpoint=endpoint, score_each=partial(language.detect_each, seed=0), chance=0.5
-        )
-    else:
-        simulator, detection = (partial(count, classes=classes) for count in (_simulator_correlation, _detection))
-    return {
-        metric.name: metric
-        for metric in (
-            Metric("exact_match", "completion", _exact_match, ratio),
-            Metric("has_changed_macro_f1", "completion", _has_changed, macro_f1),
-            Metric("content_match", "completion", _content_match, ratio),
-            Metric("simulator_correlation", "scoring_exemplars", simulator, ratio),
-            Metric("detection_balanced_accuracy", "scoring_exemplars", detection, ratio),
-        )
-    }
-
-
-METRICS = metrics()
-_OUTCOME_METRICS = ("exact_match", "has_changed_macro_f1", "content_match")
-TASK_METRICS = {
-    "feature_description": ("simulator_correlation", "detection_balanced_accuracy"),
-    "activation_patching": _OUTCOME_METRICS,
-    "input_ablation": _OUTCOME_METRICS,
-}
-
-
-def is_parsable(task: str, answer: str, classes: Classes | None = None, endpoint: Endpoint | None = None) -> bool:
-    """Whether an answer can be scored at all; one that cannot counts as wrong. An endpoint reads whatever has words."""
-    if task != "feature_description":
-        return parse(answer) is not None
-    return bool(answer.strip()) if endpoint else Description.parse(answer, classes) is not None
-
-
-def metric_path(name: str) -> str:
-    """Where `evaluate.load` finds a metric of `METRICS`, offline.
-
-    Raises:
-        SelfExplainError: no such metric.
-    """
-    if name not in METRICS:
-        raise SelfExplainError(f"there is no metric {name!r}. Choose one of {', '.join(METRICS)}.")
-    return str(Path(__file__).parent / "evaluate_modules" / name)
+_register(
+    Metric(
+        "exact_match",
+        "Share of answers that state the true outcome: whether the output changes, and what it is.",
+        "completion",
+        _exact_match,
+        ratio,
+    )
+)
+_register(
+    Metric(
+        "has_changed_macro_f1",
+        "F1 of whether the output changes, averaged over both classes; an unparsable answer belongs to neither class.",
+        "completion",
+        _has_changed,
+        macro_f1,
+    )
+)
+_register(
+    Metric(
+        "content_match",
+        "Share of answers that name the true output, whether or not they state correctly that it changes.",
+        "completion",
+        _content_match,
+        ratio,
+    )
+)
+_register(
+    Metric(
+        "simulator_correlation",
+        "Mean Pearson correlation between the activations simulated from a description and the true ones; 0 for a "
+        "description that does not parse.",
+        "scoring_exemplars",
+        _simulator_correlation,
+        ratio,
+    )
+)
+_register(
+    Metric(
+        "detection_balanced_accuracy",
+        "Mean balanced accuracy of detecting active windows with a description; 0.5 for a description that does not "
+        "parse.",
+        "scoring_exemplars",
+        _detection,
+        ratio,
+    )
+)

@@ -189,13 +189,10 @@ class ComparisonResult(Value):
     tasks: dict[str, TaskComparison]
 
 
-class Comparison(Record):
-    """`comparison.json`: a `ComparisonResult` in a file of its own."""
+class Comparison(ComparisonResult, Record):
+    """`comparison.json`: a `ComparisonResult` in a separate file."""
 
     schema_version: Literal[1] = 1
-    models: list[str]
-    n_seeds: int
-    tasks: dict[str, TaskComparison]
 
 
 class Results(Record):
@@ -221,5 +218,5 @@ class Results(Record):
         """Every test set: task, name of the out-of-distribution set (None for the test split), scores."""
         for task, result in self.tasks.items():
             yield task, None, result
-            for name, beside in (result.out_of_distribution or {}).items():
-                yield task, name, beside
+            for name, test_set in (result.out_of_distribution or {}).items():
+                yield task, name, test_set

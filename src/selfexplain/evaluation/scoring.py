@@ -1,0 +1,157 @@
+"""Score the answers of all systems on one test set."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from selfexplain.errors import SelfExplainError
+from selfexplain.evaluation.calibration import calibration_scores
+from selfexplain.evaluation.metrics import METRICS, Simulator
+from selfexplain.evaluation.results import Calibration, Difference, Score, TestSetResult, Unread
+from selfexplain.evaluation.scorers import Scorer
+from selfexplain.evaluation.statistics import bootstrap_difference, bootstrap_interval, permutation_test
+from selfexplain.modeling.confidence import confidence
+from selfexplain.modeling.explanation import Answer
+
+logger = logging.getLogger(__name__)
+
+Row = Mapping[str, Any]
+Statistics = dict[str, dict[str, np.ndarray]]
+"""System -> metric -> row statistics `(n, k)`."""
+
+
+def score_test_set(
+    scorer: Scorer,
+    rows: Sequence[Row],
+    answers: Mapping[str, Sequence[str]],
+    changed: Mapping[str, Sequence[bool]],
+    simulator: Simulator,
+    n_resamples: int,
+    seed: int,
+) -> TestSetResult:
+    """Score all systems on one test set.
+
+    Args:
+        answers: system -> one answer per row, scored by every metric of the task; "explainer" is one of the systems.
+        changed: system -> one has-changed prediction per row, for systems that do not predict anything else.
+
+    Raises:
+        SelfExplainError: none of the chat model's replies on the explainer's descriptions can be parsed.
+    """
+    groups = [row["group"] for row in rows]
+    statistics = _count(scorer, rows, answers, changed, simulator)
+    unread = _drop_unscored(statistics) if simulator.endpoint else None
+    scores: dict[str, dict[str, Score]] = {}
+    comparisons: dict[str, dict[str, Difference]] = {}
+    for system, by_metric in statistics.items():
+        scores[system] = {}
+        for name, counted in by_metric.items():
+            scores[system][name] = _score(name, counted, groups, n_resamples, seed)
+            if system != "explainer":
+                difference = _difference(name, statistics["explainer"][name], counted, groups, n_resamples, seed)
+                comparisons.setdefault(f"explainer - {system}", {})[name] = difference
+    return TestSetResult(
+        n_test=len(rows),
+        n_groups=len(set(groups)),
+        counts=scorer.counts(rows),
+        simulator=scorer.simulator_name(simulator),
+        unread=unread,
+        unparsable={
+            system: sum(not scorer.is_parsable(text, simulator) for text in texts) for system, texts in answers.items()
+        },
+        scores=scores,
+        comparisons=comparisons,
+    )
+
+
+def score_confidence(
+    scorer: Scorer,
+    rows: Sequence[Row],
+    answers: Sequence[Answer],
+    simulator: Simulator,
+    calibration: Mapping[str, float] | None,
+    abstain_below: float,
+) -> Calibration:
+    """Compare the explainer's confidence with which of its answers are correct.
+
+    Args:
+        answers: the explainer's answers, one per row.
+        calibration: temperature and bias of the task; None if confidence is not calibrated.
+        abstain_below: confidence below which an answer does not count.
+    """
+    correct, known = scorer.correct([answer.text for answer in answers], rows, simulator)
+    calibrated, uncalibrated = (confidences(scorer, answers, fitted)[known] for fitted in (calibration, None))
+    return calibration_scores(calibrated, uncalibrated, correct[known], abstain_below, scorer.task.correct_when)
+
+
+def confidences(scorer: Scorer, answers: Sequence[Answer], calibration: Mapping[str, float] | None) -> np.ndarray:
+    """The explainer's confidence in each answer, `(n,)`, as `Explanation.confidence` reports it."""
+    values = confidence([answer.log_prob for answer in answers], calibration)
+    return np.where([scorer.has_confidence(answer.text) for answer in answers], values, 0.0)
+
+
+def _count(
+    scorer: Scorer,
+    rows: Sequence[Row],
+    answers: Mapping[str, Sequence[str]],
+    changed: Mapping[str, Sequence[bool]],
+    simulator: Simulator,
+) -> Statistics:
+    """Row statistics of every system and metric. The answers of all systems are counted in one call per metric."""
+    statistics: Statistics = {system: {} for system in (*answers, *changed)}
+    for name in scorer.task.metrics:
+        metric = METRICS[name]
+        references = [row[metric.reference] for row in rows] * len(answers)
+        counted = metric.count([text for texts in answers.values() for text in texts], references, simulator)
+        for system, of_system in zip(answers, np.split(counted, len(answers)), strict=True):
+            statistics[system][name] = of_system
+    for system, predictions in changed.items():
+        assert scorer.changed_metric is not None
+        statistics[system][scorer.changed_metric] = scorer.count_changed(predictions, rows)
+    return statistics
+
+
+def _score(metric: str, counted: np.ndarray, groups: Sequence[str], n_resamples: int, seed: int) -> Score:
+    value = METRICS[metric].value
+    interval = bootstrap_interval(counted, groups, value, n_resamples, seed)
+    return Score(value=float(value(counted.sum(axis=0))), ci95=interval)
+
+
+def _difference(
+    metric: str, explainer: np.ndarray, system: np.ndarray, groups: Sequence[str], n_resamples: int, seed: int
+) -> Difference:
+    value = METRICS[metric].value
+    return Difference(
+        difference=float(value(explainer.sum(axis=0)) - value(system.sum(axis=0))),
+        ci95=bootstrap_difference(explainer, system, groups, value, n_resamples, seed),
+        p_value=permutation_test(explainer, system, groups, value, n_resamples, seed),
+    )
+
+
+def _drop_unscored(statistics: Statistics) -> dict[str, dict[str, Unread]]:
+    """Count the chat model's unparsable replies, and remove the metrics of systems that have no score at all.
+
+    Raises:
+        SelfExplainError: the explainer has no score.
+    """
+    unread: dict[str, dict[str, Unread]] = {}
+    for system, by_metric in statistics.items():
+        unread[system] = {
+            name: Unread(windows=int(counted[:, 2].sum()), rows=int((counted[:, 1] == 0).sum()))
+            for name, counted in by_metric.items()
+        }
+        for name in [name for name, counted in by_metric.items() if not counted[:, 1].any()]:
+            if system == "explainer":
+                raise SelfExplainError(
+                    f"{name} has no value: none of the chat model's replies on the explainer's descriptions could be "
+                    "parsed. Name another model with evaluation.endpoint_model=NAME and run the recipe again."
+                )
+            logger.warning(
+                "%s: %s is left out because no reply of the chat model on its descriptions could be parsed.",
+                system,
+                name,
+            )
+            del by_metric[name]
+    return unread
