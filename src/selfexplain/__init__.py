@@ -11,21 +11,25 @@ from typing import Any
 
 import wrapt
 
-__version__ = "0.1.0"
+from selfexplain.version import __version__
+
 
 _CONFIGURATION = "selfexplain.modeling.configuration_selfexplainer"
 _MODELING = "selfexplain.modeling.modeling_selfexplainer"
 _PROCESSING = "selfexplain.modeling.processing_selfexplainer"
 _PIPELINE = "selfexplain.modeling.pipeline"
 _EXPLANATION = "selfexplain.modeling.explanation"
+_QUERIES = "selfexplain.modeling.queries"
 
 _HOMES = {
     "SelfExplainerConfig": _CONFIGURATION,
     "SelfExplainerForCausalLM": _MODELING,
     "SelfExplainerProcessor": _PROCESSING,
-    "FeatureQuery": _EXPLANATION,
-    "PatchQuery": _EXPLANATION,
-    "AblationQuery": _EXPLANATION,
+    "Query": _QUERIES,
+    "WordedQuery": _QUERIES,
+    "FeatureQuery": _QUERIES,
+    "PatchQuery": _QUERIES,
+    "AblationQuery": _QUERIES,
     "Explanation": _EXPLANATION,
     "Verification": _EXPLANATION,
     "InjectionConfig": "selfexplain.modeling.contract",
