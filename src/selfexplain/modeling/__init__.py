@@ -1,1 +1,1 @@
-"""What is published: the explainer, its injection contract, its adapter and its processor."""
+"""The explainer model: configuration, injection contract, adapter, processor and published files."""

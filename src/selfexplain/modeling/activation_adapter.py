@@ -1,4 +1,4 @@
-"""Maps activations of the target into the explainer."""
+"""Map activations of the target into the explainer."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -12,19 +12,31 @@ AdapterKind = Literal["identity", "scale", "linear", "low_rank", "mlp"]
 
 
 class ActivationAdapter(nn.Module):
-    """A map of vectors for each of the target's layers, without bias, and the two marker vectors around each slot.
+    """A bias-free map of vectors for each layer of the target, and the two marker vectors around each slot.
 
-    - `identity`: v.
-    - `scale`: `gain v`.
-    - `linear`: `v W`, which `fit` finds in closed form.
-    - `low_rank`: `v D U`.
-    - `mlp`: `v W + gelu(v D) U`, which starts as `linear`.
+    | kind | map of a vector v |
+    |---|---|
+    | `identity` | `v` |
+    | `scale` | `gain v` |
+    | `linear` | `v W` |
+    | `low_rank` | `v D U` |
+    | `mlp` | `v W + gelu(v D) U`, where U starts at zero |
 
-    All are plain float32 parameters: what quantises linear modules leaves them alone.
+    All parameters are plain float32 tensors, so libraries that quantise linear modules do not quantise them.
+
+    Args:
+        d_explainer: width of the explainer.
+        d_target: width of the target's residual stream.
+        kind: one of the kinds above.
+        layers: layers of the target that get a map; `identity` needs none.
+        rank: width of the bottleneck of `low_rank` and `mlp`.
 
     Attributes:
-        markers: `(2, d_explainer)`, begin and end, on the scale of what enters block 0.
-        layers: the target's layers that it can read, in the order of its weights; `identity` reads any.
+        markers: begin and end marker, `(2, d_explainer)`, on the scale of what enters block 0.
+        layers: layers of the target that it can read, in the order of its weights; `identity` reads any layer.
+
+    Raises:
+        SelfExplainError: the widths, layers or rank do not fit the kind.
     """
 
     def __init__(
@@ -35,15 +47,19 @@ class ActivationAdapter(nn.Module):
         self.d_target, self.d_explainer = d_target, d_explainer
         if kind in ("identity", "scale") and d_target != d_explainer:
             raise SelfExplainError(
-                f"the target's activations have width {d_target}, the explainer {d_explainer}: the {kind} adapter "
-                "needs equal widths. Choose an explainer of the target's width, or adapter.kind=linear."
+                f"The target's activations have width {d_target} and the explainer has width {d_explainer}, but the "
+                f"{kind} adapter needs equal widths. Choose an explainer of the target's width, or set "
+                "adapter.kind=linear."
             )
         if kind != "identity" and not (layers and len(set(layers)) == len(layers)):
             raise SelfExplainError(
-                f"adapter {kind!r} was given layers {list(layers)}: at least one is needed, each once."
+                f"The {kind} adapter got the layers {list(layers)}. Give at least one layer, and each layer once."
             )
         if kind in ("low_rank", "mlp") and rank < 1:
-            raise SelfExplainError(f"adapter {kind!r} was given rank {rank}: the width of its middle, 1 or more.")
+            raise SelfExplainError(
+                f"The {kind} adapter got rank {rank}, expected 1 or more. Set adapter.rank to the width of its "
+                "bottleneck."
+            )
         self.markers = nn.Parameter(torch.zeros(2, d_explainer, dtype=torch.float32))
 
         def parameter(*shape: int) -> nn.Parameter:
@@ -58,7 +74,13 @@ class ActivationAdapter(nn.Module):
 
     @torch.no_grad()
     def reset(self, seed: int = 0) -> None:
-        """Start from the identity where the widths allow it, else from a random map that keeps a vector's scale."""
+        """Initialise the map: to the identity if the widths are equal, else to a random map that preserves the norm.
+
+        `low_rank` always starts from random maps.
+
+        Args:
+            seed: seed of the random maps.
+        """
         generator = torch.Generator().manual_seed(seed)
 
         def draw(parameter: Tensor) -> None:
@@ -78,7 +100,15 @@ class ActivationAdapter(nn.Module):
             draw(self.up)
 
     def forward(self, vectors: Tensor, layers: Tensor) -> Tensor:
-        """`(N, d_target)`, taken at the target's `layers (N,)` -> `(N, d_explainer)`, float32."""
+        """Map vectors, each with the map of its layer.
+
+        Args:
+            vectors: `(N, d_target)`.
+            layers: layer of the target that each vector was taken from, `(N,)`.
+
+        Returns:
+            `(N, d_explainer)`, float32.
+        """
         vectors = vectors.to(self.markers.dtype)
         if self.kind == "identity":
             return vectors
@@ -87,11 +117,12 @@ class ActivationAdapter(nn.Module):
             return vectors * self.gain[index, None]
         mapped = vectors.new_zeros(len(vectors), self.d_explainer)
         for layer in index.unique().tolist():
-            here = index == layer
-            mapped[here] = self._map(layer, vectors[here])
+            selected = index == layer
+            mapped[selected] = self._map(layer, vectors[selected])
         return mapped
 
     def _map(self, layer: int, vectors: Tensor) -> Tensor:
+        """Map `(N, d_target)` to `(N, d_explainer)` with the map at index `layer` of `layers`."""
         if self.kind == "linear":
             return vectors @ self.weight[layer]
         if self.kind == "low_rank":
@@ -100,40 +131,44 @@ class ActivationAdapter(nn.Module):
 
     @torch.no_grad()
     def fit(self, target_acts: Tensor, explainer_acts: Tensor, ridge: float = 1e-3) -> None:
-        """Set the map to the one of least squared error from the target's activations to the explainer's.
+        """Set each map to the least-squares map from the target's activations to the explainer's.
 
-        `mlp` gets the linear part; `low_rank` the best map of its rank (reduced-rank regression); `identity` has
-        nothing to fit.
+        `scale` gets the best gain, `linear` and `mlp` the best linear map (ridge regression), `low_rank` the best map
+        of its rank (reduced-rank regression). `identity` has no parameters to fit.
 
         Args:
-            target_acts: `(L, N, d_target)`, one L for each of `layers`.
-            explainer_acts: `(L, N, d_explainer)`, at the same N places of the same texts.
-            ridge: added to the diagonal of the Gram matrix, as a part of its mean.
+            target_acts: activations of the target, `(L, N, d_target)` with one entry of L per layer of `layers`.
+            explainer_acts: activations of the explainer at the same N tokens of the same texts, `(L, N, d_explainer)`.
+            ridge: ridge penalty as a fraction of the mean of the Gram matrix's diagonal.
 
         Raises:
-            SelfExplainError: activations that do not pair up.
+            SelfExplainError: the shapes of the two do not match.
         """
         expected = ((len(self.layers), self.d_target), (len(self.layers), self.d_explainer))
-        given = tuple((acts.shape[0], acts.shape[-1]) for acts in (target_acts, explainer_acts))
-        if given != expected or target_acts.shape[1] != explainer_acts.shape[1] or not target_acts.shape[1]:
+        actual = tuple((acts.shape[0], acts.shape[-1]) for acts in (target_acts, explainer_acts))
+        if actual != expected or target_acts.shape[1] != explainer_acts.shape[1] or not target_acts.shape[1]:
+            n_layers = len(self.layers)
             raise SelfExplainError(
-                f"paired activations of shapes {tuple(target_acts.shape)} and {tuple(explainer_acts.shape)} given; "
-                f"({expected[0][0]}, N, {self.d_target}) and ({expected[0][0]}, N, {self.d_explainer}) are needed."
+                f"The paired activations have the shapes {tuple(target_acts.shape)} and {tuple(explainer_acts.shape)}, "
+                f"expected ({n_layers}, N, {self.d_target}) and ({n_layers}, N, {self.d_explainer}). Give one "
+                "activation of each model per token and layer, for at least one token."
             )
         for layer in range(len(self.layers)):
             x, y = target_acts[layer].double(), explainer_acts[layer].double()  # (N, d_target), (N, d_explainer)
             if self.kind == "scale":
                 self.gain[layer] = (x * y).sum() / (x * x).sum()
-                continue
-            if self.kind == "identity":
-                continue
-            gram = x.T @ x
-            gram.diagonal().add_(ridge * gram.diagonal().mean())
-            weight = torch.linalg.solve(gram, x.T @ y)  # (d_target, d_explainer)
-            if self.kind == "low_rank":
-                rank = self.down.shape[-1]
-                main = torch.linalg.svd(x @ weight, full_matrices=False).Vh[:rank]  # (<= rank, d_explainer)
-                self.down[layer].zero_()[:, : len(main)] = (weight @ main.T).float()
-                self.up[layer].zero_()[: len(main)] = main.float()
-            else:
-                self.weight[layer] = weight.float()
+            elif self.kind != "identity":
+                self._fit_map(layer, x, y, ridge)
+
+    def _fit_map(self, layer: int, x: Tensor, y: Tensor, ridge: float) -> None:
+        """Fit the linear or low-rank map at index `layer` of `layers` to `x (N, d_target)`, `y (N, d_explainer)`."""
+        gram = x.T @ x
+        gram.diagonal().add_(ridge * gram.diagonal().mean())
+        weight = torch.linalg.solve(gram, x.T @ y)  # (d_target, d_explainer)
+        if self.kind == "low_rank":
+            rank = self.down.shape[-1]
+            components = torch.linalg.svd(x @ weight, full_matrices=False).Vh[:rank]  # (<= rank, d_explainer)
+            self.down[layer].zero_()[:, : len(components)] = (weight @ components.T).float()
+            self.up[layer].zero_()[: len(components)] = components.float()
+        else:
+            self.weight[layer] = weight.float()

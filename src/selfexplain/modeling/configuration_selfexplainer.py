@@ -1,7 +1,7 @@
-"""Configuration of a self-explainer: a base causal language model and the contract by which vectors enter it."""
+"""Configuration of a self-explainer: its base model and the contract by which vectors enter it."""
 
 from dataclasses import asdict, fields
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar, Self
 
 from pydantic import TypeAdapter, ValidationError
 from transformers import AutoConfig, PreTrainedConfig
@@ -9,30 +9,33 @@ from transformers import AutoConfig, PreTrainedConfig
 from selfexplain.errors import SelfExplainError
 from selfexplain.modeling.contract import InjectionConfig
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel  # loaded later than this module, which transformers imports first
+
 
 class SelfExplainerConfig(PreTrainedConfig):
-    """Everything about an explainer but its weights.
+    """Everything about an explainer except its weights.
 
     Attributes:
         text_config: configuration of the base model.
         base_model_name_or_path: Hub id, directory or reserved name of the base; None for random weights.
         base_model_revision: commit of the base.
-        merged: whether the LoRA weights are merged into the base's, so that it is the target no more.
+        merged: whether the LoRA weights are merged into the base. A merged base no longer is the target.
         injection: fields of `InjectionConfig`.
-        adapter: arguments of `ActivationAdapter`: `kind`, `d_target` and, where the kind has them, `layers`, `rank`.
+        adapter: arguments of `ActivationAdapter`: `kind`, `d_target` and, if the kind needs them, `layers` and `rank`.
         lora: `{"rank", "alpha", "dropout", "target_modules", "trainable_tokens"}`, or None without LoRA.
-        tasks: the questions it was trained on.
-        trained_layers: task -> layers of the vectors in its training rows; None where that is not known.
-        calibration: task -> `{"temperature", "bias"}`, which turn the probability of an answer into that of its being
-            right (`confidence.py`); None where it was not calibrated.
-        abstain_below: explanations of less confidence do not count as answers.
-        classes: classes of tokens that descriptions of features may name, name -> token texts.
-        split_seed: of the split of the ground truth it was trained on; None where that is not known.
-        target: `{"model", "revision", "n_layers", "d_model"}`, whose computations it explains; by default the base.
-        package_version: of selfexplain, when it was saved.
+        tasks: names of the tasks it was trained on.
+        trained_layers: task -> layers of the vectors in its training rows; None if unknown.
+        target: `{"model", "revision", "n_layers", "d_model"}` of the model that it explains; by default the base.
+        calibration: task -> `{"temperature", "bias"}`, which turn the probability of an answer into the probability
+            that the answer is correct (`confidence.py`); None without calibration.
+        abstain_below: minimum confidence. Explanations with less confidence do not count as answers.
+        classes: classes of tokens that feature descriptions may name, name -> token texts.
+        split_seed: seed of the splits of the ground truth that it was trained on; None if unknown.
+        package_version: version of selfexplain that saved it.
 
     Raises:
-        SelfExplainError: a contract with fields or values that do not exist.
+        SelfExplainError: the contract has an unknown field or an invalid value.
     """
 
     model_type = "selfexplainer"
@@ -60,7 +63,7 @@ class SelfExplainerConfig(PreTrainedConfig):
             self.text_config = AutoConfig.for_model(values.pop("model_type"), **values)
         elif self.text_config is None:
             self.text_config = AutoConfig.for_model("llama")
-        self.injection = asdict(_checked_contract(self.injection or {}))
+        self.injection = asdict(_parse_injection(self.injection or {}))
         text = self.get_text_config()
         self.target = self.target or {
             "model": self.base_model_name_or_path,
@@ -72,32 +75,57 @@ class SelfExplainerConfig(PreTrainedConfig):
         self.tasks = list(self.tasks or [])
         super().__post_init__(**kwargs)
 
+    @classmethod
+    def for_base(cls, base: "PreTrainedModel", config: "SelfExplainerConfig | None" = None, **changes) -> Self:
+        """Return the configuration of an explainer on a loaded base.
+
+        Args:
+            base: loaded base model. The result shares its configuration object.
+            config: configuration to start from; None starts from the defaults.
+            changes: fields that replace those of `config`.
+        """
+        values = {} if config is None else config.to_dict()
+        # Without attn_implementation, building the outer configuration would unset that of the base.
+        return cls.from_dict(
+            values | {"text_config": base.config} | changes, attn_implementation=base.config._attn_implementation
+        )
+
     def get_text_config(self, *args, **kwargs) -> PreTrainedConfig:
-        """The base's configuration: what caches, trainers and generation ask for."""
+        """Return the configuration of the base. Caches, trainers and generation read it."""
         return self.text_config
 
     @property
     def layers(self) -> list[int]:
-        """The target's layers whose vectors it can read."""
-        assert self.adapter is not None and self.target is not None  # __post_init__ fills them in
+        """Layers of the target whose vectors the explainer can read."""
+        assert self.adapter is not None and self.target is not None  # __post_init__ sets them
         return list(self.adapter.get("layers") or range(self.target["n_layers"]))
 
     def layers_of(self, task: str) -> list[int]:
-        """The layers at which it can answer a question of this task: those it was trained at, where they are known."""
+        """Return the layers at which the explainer can answer questions of a task.
+
+        These are the layers of its training rows, or all layers that it can read if `trained_layers` is None.
+        """
         return self.layers if self.trained_layers is None else list(self.trained_layers.get(task, ()))
 
     @classmethod
     def register_for_auto_class(cls, auto_class="AutoConfig") -> None:
-        """Nothing to do: `save_pretrained` writes the shim, and must not copy this package's files beside it."""
+        """Do nothing: `save_pretrained` writes the shim itself and must not copy files of this package next to it."""
 
 
-def _checked_contract(injection: dict) -> InjectionConfig:
-    unknown = set(injection) - {field.name for field in fields(InjectionConfig)}
+def _parse_injection(injection: dict) -> InjectionConfig:
+    """Validate the fields of a contract that was read from `config.json` or passed by a caller."""
+    known = {field.name for field in fields(InjectionConfig)}
+    if unknown := sorted(set(injection) - known):
+        raise SelfExplainError(
+            f"The injection contract has the unknown fields {unknown}; known fields are {sorted(known)}. If a newer "
+            "version of the package saved this explainer, update selfexplain."
+        )
     try:
-        if unknown:
-            raise SelfExplainError(f"injection has the unknown fields {sorted(unknown)}: update selfexplain.")
         return TypeAdapter(InjectionConfig).validate_python(injection)
     except ValidationError as error:
         problem = error.errors()[0]
         field, expected = problem["loc"][0], problem["msg"].removeprefix("Input should be ")
-        raise SelfExplainError(f"injection.{field} is {problem['input']!r}, expected {expected}.") from error
+        raise SelfExplainError(
+            f"injection.{field} is {problem['input']!r}, expected {expected}. Correct it in config.json or in the "
+            "contract that you passed."
+        ) from error

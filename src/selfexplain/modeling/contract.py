@@ -1,4 +1,8 @@
-"""The injection contract: how a vector enters an explainer. Get it wrong and the answers are fluent nonsense."""
+"""The injection contract: how vectors enter an explainer.
+
+An explainer that is loaded under a different contract than it was trained with raises no error; its answers are fluent
+but unrelated to the vectors.
+"""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -9,27 +13,28 @@ from selfexplain.errors import SelfExplainError
 
 @dataclass
 class InjectionConfig:
-    """Where and how a vector v is written at its slot, where the residual stream holds h.
+    """Where and how a vector v is written at its slot, where the residual stream is h.
 
     Attributes:
-        site: "embedding", the tensor that enters block 0, "block_input", what enters block `block`, or "block_output",
-            what leaves it.
-        block: the decoder block of the last two.
-        operation: "replace" h, or "add" to it.
-        norm: "raw" writes `scale * v`, "unit" `scale * v / |v|`, "match" `scale * |h| * v / |v|`; a zero vector
-            stays zero.
-        scale: the factor above.
-        placeholder: text whose first token stands in the slot; read by "add" and "match", and at any block.
-        placeholder_id: token id in the slot, where the contract fixes it; None takes the placeholder's.
-        first_placeholder_id: token id in the first of several slots in a row, where the contract has another there.
-        neighbour_ids: token ids that must stand before and after the slot, where the contract fixes them.
-        markers: whether two learned vectors, owned by the adapter, stand before and after the slot.
-        template: prompt of a free question, with `{layer}`, `{activation}` and `{question}`; None asks the plain way.
-            `{activation}` stands for all vectors of one layer; equal consecutive layers share one copy of what comes
-            before `{question}`.
-        chat: whether the prompt is a user's turn; None makes it one wherever the tokenizer has a chat template.
-        layers: the combinations of target layers that it was trained to read; None where nobody wrote them down.
-        family: whose contract this is, "selfexplain" or one of `foreign.FAMILIES`.
+        site: tensor that is written to: "embedding" (the input of block 0), "block_input" or "block_output" (the input
+            or output of block `block`).
+        block: index of the decoder block for "block_input" and "block_output".
+        operation: "replace" writes the scaled vector in place of h, "add" adds it to h.
+        norm: how the vector is scaled: "raw" writes `scale * v`, "unit" `scale * v / |v|`, "match"
+            `scale * |h| * v / |v|`. A zero vector stays zero.
+        scale: factor in these formulas.
+        placeholder: text whose first token fills the slot in the prompt. Its embedding only matters for the operation
+            "add", the norm "match", and sites above the embedding.
+        placeholder_id: token id in the slot if the contract fixes it; None uses the first token of `placeholder`.
+        first_placeholder_id: token id in the first of several adjacent slots, if it differs from the others.
+        neighbour_ids: token ids that must be before and after the slot, if the contract fixes them.
+        markers: whether two learned vectors, stored in the adapter, are written before and after the slot.
+        template: prompt of a free question, with `{layer}`, `{activation}` and `{question}`; None uses the package's
+            own wording. `{activation}` stands for all vectors of one layer; equal consecutive layers share one copy of
+            the text before `{question}`.
+        chat: whether the prompt is wrapped in a user turn; None does so if the tokenizer has a chat template.
+        layers: combinations of target layers that the explainer was trained on; None if unknown.
+        family: name of the contract: "selfexplain" or a key of `third_party.contracts.FAMILIES`.
     """
 
     site: Literal["embedding", "block_output", "block_input"] = "embedding"
@@ -48,7 +53,7 @@ class InjectionConfig:
     family: str = "selfexplain"
 
     def __post_init__(self) -> None:
-        # Saved as JSON, tuples come back as lists.
+        # JSON turns tuples into lists.
         if self.neighbour_ids is not None:
             before, after = self.neighbour_ids
             self.neighbour_ids = (before, after)
@@ -56,29 +61,36 @@ class InjectionConfig:
             self.layers = tuple(tuple(combination) for combination in self.layers)
 
     def check(self, n_layers: int) -> None:
-        """Raise SelfExplainError where the contract names a block that the explainer does not have."""
+        """Check that the explainer has the block that the contract writes to.
+
+        Raises:
+            SelfExplainError: it has no such block.
+        """
         if self.site != "embedding" and not 0 <= self.block < n_layers:
-            raise SelfExplainError(f"injection.block is {self.block}; the explainer has blocks 0 to {n_layers - 1}.")
+            raise SelfExplainError(
+                f"injection.block is {self.block}, but the explainer has blocks 0 to {n_layers - 1}. Choose one."
+            )
 
     def describe(self) -> str:
-        """The contract in one line, as a formula and a prompt."""
-        place = {"embedding": "input embedding", "block_input": "input", "block_output": "output"}[self.site]
-        where = place if self.site == "embedding" else f"{place} of block {self.block}"
+        """Return the contract in one line, as a formula and a prompt."""
+        site = {"embedding": "input embedding", "block_input": "input", "block_output": "output"}[self.site]
+        place = site if self.site == "embedding" else f"{site} of block {self.block}"
         vector = {"raw": "v", "unit": "v/|v|", "match": "|h| v/|v|"}[self.norm]
         factor = "" if self.scale == 1 else f"{self.scale:g} "
-        what = f"{'h + ' if self.operation == 'add' else ''}{factor}{vector}"
+        written = f"{'h + ' if self.operation == 'add' else ''}{factor}{vector}"
         slot = (
             repr(self.placeholder) if self.placeholder_id is None else f"{self.placeholder!r} ({self.placeholder_id})"
         )
-        parts = [f"{self.family}: {what} at the {where}, token {slot}"]
+        parts = [f"{self.family}: {written} at the {place}, token {slot}"]
         if self.markers:
             parts.append("between two markers")
         if self.layers is not None:
-            parts.append(f"target layers {_listed(self.layers)}")
+            parts.append(f"target layers {_format_layers(self.layers)}")
         if self.template is not None:
             parts.append(f"asked as {self.template!r}")
         return ", ".join(parts)
 
 
-def _listed(combinations: Iterable[Iterable[int]]) -> str:
+def _format_layers(combinations: Iterable[Iterable[int]]) -> str:
+    """Format combinations of layers: `((1, 2), (3,))` becomes "1+2 or 3"."""
     return " or ".join("+".join(map(str, layers)) for layers in combinations)

@@ -1,8 +1,7 @@
-"""Turns questions with vectors into model inputs."""
+"""Turn questions with vectors into model inputs."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from itertools import pairwise
 from typing import Self
@@ -11,37 +10,33 @@ import torch
 from torch import Tensor
 from transformers import BatchFeature, ProcessorMixin
 
-from selfexplain.errors import SelfExplainError
+from selfexplain.errors import SelfExplainError, prefix_errors
 from selfexplain.modeling.contract import InjectionConfig
 from selfexplain.tasks.question import PLACEHOLDER
 
 _USER_TEXT = "the user's text"
 _NO_THINKING = {"enable_thinking": False, "thinking": False}
-# Some chat templates ask what day it is: a prompt must read tomorrow as it read in training.
-_ALWAYS_ONE_DAY = "{% macro strftime_now(format) %}01 January 2025{% endmacro %}"
-
-
-@contextmanager
-def naming(what: str) -> Iterator[None]:
-    """While open, a SelfExplainError says first what it is about."""
-    try:
-        yield
-    except SelfExplainError as error:
-        raise SelfExplainError(f"{what}: {error}") from error
+# Some chat templates print the current date. A fixed date keeps prompts the same as in training.
+_FIXED_DATE = "{% macro strftime_now(format) %}01 January 2025{% endmacro %}"
 
 
 class SelfExplainerProcessor(ProcessorMixin):
-    """A tokenizer that knows where vectors go.
+    """A tokenizer that places the slots of vectors.
 
-    A question is data: a placeholder, a marker or a control token that is spelled out in it is read as text.
+    A question is data: if it spells out a placeholder, a marker or a control token, that spelling is encoded as text.
 
     Args:
-        tokenizer: of the explainer's base.
-        placeholder: text whose first token stands in a vector's slot.
-        markers: whether a marker stands before and after each slot.
-        chat: whether a question is put as a user's turn, thinking switched off; by default wherever the tokenizer has a
+        tokenizer: tokenizer of the explainer's base.
+        placeholder: text whose first token fills the slot of a vector.
+        markers: whether there is a marker before and after each slot.
+        chat: whether a question is wrapped in a user turn, with thinking disabled; None does so if the tokenizer has a
             chat template.
-        placeholder_id, first_placeholder_id, neighbour_ids: as in `InjectionConfig`.
+        placeholder_id: token id in a slot; None uses the first token of `placeholder`.
+        first_placeholder_id: token id in the first of several adjacent slots, if it differs from the others.
+        neighbour_ids: token ids that must be before and after each slot, if the contract fixes them.
+
+    Raises:
+        SelfExplainError: `chat` is true and the tokenizer has no chat template.
     """
 
     def __init__(
@@ -63,11 +58,13 @@ class SelfExplainerProcessor(ProcessorMixin):
         self.neighbour_ids = neighbour_ids and list(neighbour_ids)
         super().__init__(tokenizer, **kwargs)
         if self.chat and tokenizer.chat_template is None:
-            raise SelfExplainError("chat is on, but the tokenizer has no chat template: set one, or chat=False.")
+            raise SelfExplainError(
+                "chat is True, but the tokenizer has no chat template. Set tokenizer.chat_template, or pass chat=False."
+            )
 
     @classmethod
     def for_contract(cls, tokenizer, injection: InjectionConfig, chat: bool | None = None) -> Self:
-        """The processor that writes slots as an injection contract says."""
+        """Return the processor for an injection contract; `chat` overrides `injection.chat` unless it is None."""
         return cls(
             tokenizer,
             placeholder=injection.placeholder,
@@ -80,14 +77,14 @@ class SelfExplainerProcessor(ProcessorMixin):
 
     @property
     def slot_id(self) -> int:
-        """The token id in a slot. Vectors are written by position, so the same id elsewhere is plain text."""
+        """Token id in a slot. Vectors are written by position, so the same id elsewhere is plain text."""
         return self._ids(self.placeholder)[0] if self.placeholder_id is None else self.placeholder_id
 
     @cached_property
     def _control(self) -> re.Pattern:
-        """Matches the empty place after the first character of each control token's spelling.
+        """Pattern that matches the empty string after the first character of each spelled-out control token.
 
-        Control tokens are those the tokenizer calls special, and those its chat template writes.
+        Control tokens are the special tokens of the tokenizer and the added tokens that its chat template writes.
         """
         template = self.tokenizer.chat_template or ""
         spelled = [
@@ -98,10 +95,11 @@ class SelfExplainerProcessor(ProcessorMixin):
         return re.compile("|".join(f"(?<={re.escape(s[0])})(?={re.escape(s[1:])})" for s in spelled) or "(?!)")
 
     def _ids(self, text: str, template_spans: Sequence[tuple[int, int]] = ()) -> list[int]:
-        """Token ids of text; outside `template_spans` the spelling of a control token is cut in two, and so is data.
+        """Return the token ids of a text.
 
-        Tokenizers offer `split_special_tokens`, but where a special token is in the vocabulary as well (Unigram) its
-        spelling still becomes that token.
+        Outside `template_spans` the spelling of a control token is cut in two before it is encoded, so it stays text.
+        The tokenizer option `split_special_tokens` is not enough: Unigram models have their special tokens in the
+        vocabulary, and would still encode the spelling as that token.
         """
         cuts = [match.start() for match in self._control.finditer(text)]
         cuts = [cut for cut in cuts if not any(begin < cut < end for begin, end in template_spans)]
@@ -111,18 +109,21 @@ class SelfExplainerProcessor(ProcessorMixin):
 
     @cached_property
     def _frame(self) -> tuple[list[int], list[int]]:
-        """Token ids before and after every question: its turn in the chat, or the beginning of text alone."""
+        """Token ids before and after every question: a user turn of the chat, or only the beginning of text."""
         if not self.chat:
             ids, letter = self.tokenizer("a")["input_ids"], self._ids("a")[0]
             return ids[: ids.index(letter)], []
         turn = [{"role": "user", "content": _USER_TEXT}]
-        template = _ALWAYS_ONE_DAY + self.tokenizer.chat_template
+        template = _FIXED_DATE + self.tokenizer.chat_template
         rendered = self.tokenizer.apply_chat_template(
             turn, chat_template=template, tokenize=False, add_generation_prompt=True, **_NO_THINKING
         )
-        before, found, after = rendered.partition(_USER_TEXT)
-        if not found or _USER_TEXT in after:
-            raise SelfExplainError("the chat template does not write a user's turn once and unchanged: set chat=False.")
+        before, match, after = rendered.partition(_USER_TEXT)
+        if not match or _USER_TEXT in after:
+            raise SelfExplainError(
+                "The chat template does not contain the user's text exactly once and unchanged, so questions cannot be "
+                "placed in it. Set chat=False, or use a different chat template."
+            )
         ids_before, ids_after = (
             self.tokenizer(part, add_special_tokens=False)["input_ids"] for part in (before, after)
         )
@@ -131,13 +132,18 @@ class SelfExplainerProcessor(ProcessorMixin):
     def encode(
         self, prompt: str, placeholder_offsets: Sequence[int], template_spans: Sequence[tuple[int, int]] = ()
     ) -> tuple[list[int], list[int]]:
-        """Token ids of a prompt, special tokens included, and the position of each vector's slot.
+        """Encode a prompt.
 
         Args:
-            template_spans: see `Question`.
+            prompt: text with `<activation>` at each slot.
+            placeholder_offsets: character offset of each slot, in ascending order.
+            template_spans: character spans in which control tokens are encoded as such; see `Question`.
+
+        Returns:
+            Token ids with special tokens, and the token position of each slot.
 
         Raises:
-            SelfExplainError: an offset where `<activation>` does not stand, or a slot whose neighbours are not those
+            SelfExplainError: there is no `<activation>` at an offset, or the tokens around a slot differ from those
                 that the contract fixes.
         """
         before, after = self._frame
@@ -147,7 +153,10 @@ class SelfExplainerProcessor(ProcessorMixin):
         start = 0
         for offset in placeholder_offsets:
             if offset < start or not prompt.startswith(PLACEHOLDER, offset):
-                raise SelfExplainError(f"placeholder offset {offset}: {PLACEHOLDER} expected there in {prompt!r}.")
+                raise SelfExplainError(
+                    f"Placeholder offset {offset} does not point at {PLACEHOLDER} in {prompt!r}. Give the character "
+                    "offsets of the placeholders in ascending order."
+                )
             follows = bool(positions) and offset == start
             slot = self.slot_id if follows or self.first_placeholder_id is None else self.first_placeholder_id
             ids += self._ids(prompt[start:offset], [(a - start, b - start) for a, b in template_spans])
@@ -159,43 +168,52 @@ class SelfExplainerProcessor(ProcessorMixin):
             around = [ids[position - 1], ids[position + 1]]
             if around != self.neighbour_ids:
                 raise SelfExplainError(
-                    f"a vector's slot stands between tokens {around}, the contract wants {self.neighbour_ids}: "
-                    "the tokenizer or the prompt template is another one."
+                    f"The slot of a vector is between the tokens {around}, but the contract requires "
+                    f"{self.neighbour_ids}. Use the tokenizer and the prompt template that the explainer was trained "
+                    "with."
                 )
         return ids, positions
 
     def encode_row(self, row: Mapping) -> tuple[list[int], list[int]]:
-        """`encode` of a row's question; only rows made from a contract's template have `template_spans`."""
+        """Encode the question of a row. Only rows built from a contract's template have `template_spans`."""
         return self.encode(row["prompt"], row["placeholder_offsets"], row.get("template_spans", ()))
 
     def __call__(self, rows: Sequence[Mapping], **kwargs) -> BatchFeature:
-        """Left-padded inputs for `generate`.
+        """Encode rows as left-padded inputs for `generate`.
 
         Args:
-            rows: with `prompt`, `placeholder_offsets`, `activations`, `activation_layers`.
+            rows: mappings with `prompt`, `placeholder_offsets`, `activations` and `activation_layers`.
 
         Returns:
-            `input_ids`, `attention_mask` `(B, T)`, and the vectors as `collate` gives them.
+            `input_ids`, `attention_mask` `(B, T)`, and the vectors as `collate` returns them.
 
         Raises:
-            SelfExplainError: no rows; counts, widths or values of vectors that cannot be right, naming row and field.
+            SelfExplainError: there are no rows, or the number, width or values of a row's vectors are invalid; the
+                message names the row and the field.
         """
         if not rows:
-            raise SelfExplainError("no rows given: ask at least one question.")
+            raise SelfExplainError("No rows were given. Give at least one question.")
         encoded = [self.encode_row(row) for row in rows]
-        return BatchFeature(
-            self.collate([ids for ids, _ in encoded], [places for _, places in encoded], rows, left=True)
-        )
+        return BatchFeature(self.collate([ids for ids, _ in encoded], [slots for _, slots in encoded], rows, left=True))
 
     def collate(
         self, ids: Sequence[Sequence[int]], positions: Sequence[Sequence[int]], rows: Sequence[Mapping], left: bool
     ) -> dict[str, Tensor]:
         """Pad token ids and vectors into one batch.
 
+        Args:
+            ids: token ids of each row.
+            positions: token positions of the slots of each row, before padding.
+            rows: rows with `activations` and `activation_layers`.
+            left: whether to pad on the left.
+
         Returns:
-            input_ids, attention_mask: `(B, T)`.
-            activations: `(B, K, d)` float32; activation_mask `(B, K)` bool; activation_layers, activation_positions
-            `(B, K)`; marker_positions `(B, K, 2)`, -1 for none. Left out where no row has a vector.
+            `input_ids` and `attention_mask`, `(B, T)`. If any row has a vector, also `activations` `(B, K, d)` float32,
+            `activation_mask` `(B, K)` bool, `activation_layers` and `activation_positions` `(B, K)`, and
+            `marker_positions` `(B, K, 2)` with -1 for no marker.
+
+        Raises:
+            SelfExplainError: the number, width or values of a row's vectors are invalid.
         """
         length = max(map(len, ids))
         pad = self.tokenizer.pad_token_id or 0
@@ -209,57 +227,74 @@ class SelfExplainerProcessor(ProcessorMixin):
             "input_ids": torch.tensor([padded(list(row), pad) for row in ids]),
             "attention_mask": torch.tensor([padded([1] * len(row), 0) for row in ids]),
         }
-        n_vectors = max(map(len, positions))
         vectors = []
-        for index, (row, places) in enumerate(zip(rows, positions, strict=True)):
-            with naming(f"row {index}"):
-                vectors.append(row_vectors(row, len(places)))
-        if not n_vectors:
+        for index, (row, slots) in enumerate(zip(rows, positions, strict=True)):
+            with prefix_errors(f"row {index}"):
+                vectors.append(row_vectors(row, len(slots)))
+        if not any(positions):
             return batch
+        return batch | self._collate_vectors(vectors, positions, rows, shifts)
+
+    def _collate_vectors(
+        self,
+        vectors: Sequence[Tensor],
+        positions: Sequence[Sequence[int]],
+        rows: Sequence[Mapping],
+        shifts: Sequence[int],
+    ) -> dict[str, Tensor]:
+        """Pad the vectors of all rows to `(B, K, d)`; `shifts` are the numbers of padding tokens on the left."""
+        n_rows, n_vectors = len(rows), max(map(len, positions))
         d = next(v.shape[1] for v in vectors if len(v))
-        activations = torch.zeros(len(ids), n_vectors, d)
-        mask = torch.zeros(len(ids), n_vectors, dtype=torch.bool)
-        layers = torch.zeros(len(ids), n_vectors, dtype=torch.long)
-        slots = torch.zeros(len(ids), n_vectors, dtype=torch.long)
-        for index, (places, vector) in enumerate(zip(positions, vectors, strict=True)):
-            if not places:
+        activations = torch.zeros(n_rows, n_vectors, d)
+        mask = torch.zeros(n_rows, n_vectors, dtype=torch.bool)
+        layers = torch.zeros(n_rows, n_vectors, dtype=torch.long)
+        slots = torch.zeros(n_rows, n_vectors, dtype=torch.long)
+        for index, (row_slots, vector) in enumerate(zip(positions, vectors, strict=True)):
+            n = len(row_slots)
+            if not n:
                 continue
             if vector.shape[1] != d:
-                raise SelfExplainError(f"row {index}, activations: width {vector.shape[1]}, other rows have {d}.")
-            activations[index, : len(places)] = vector
-            mask[index, : len(places)] = True
-            layers[index, : len(places)] = torch.tensor(list(rows[index]["activation_layers"]), dtype=torch.long)
-            slots[index, : len(places)] = torch.tensor(places, dtype=torch.long) + shifts[index]
-        around = torch.stack([slots - 1, slots + 1], dim=-1)
-        none = torch.full_like(around, -1)
-        return batch | {
+                raise SelfExplainError(
+                    f"row {index}, activations: The vectors have width {vector.shape[1]}, but those of other rows have "
+                    f"width {d}. Give vectors of one width."
+                )
+            activations[index, :n] = vector
+            mask[index, :n] = True
+            layers[index, :n] = torch.tensor(list(rows[index]["activation_layers"]), dtype=torch.long)
+            slots[index, :n] = torch.tensor(row_slots, dtype=torch.long) + shifts[index]
+        neighbours = torch.stack([slots - 1, slots + 1], dim=-1)  # (B, K, 2)
+        none = torch.full_like(neighbours, -1)
+        return {
             "activations": activations,
             "activation_mask": mask,
             "activation_layers": layers,
             "activation_positions": slots,
-            "marker_positions": torch.where(mask[..., None], around, none) if self.markers else none,
+            "marker_positions": torch.where(mask[..., None], neighbours, none) if self.markers else none,
         }
 
 
 def row_vectors(row: Mapping, n: int) -> Tensor:
-    """The vectors of a row with `n` placeholders, `(n, d)` float32 on the CPU.
+    """Return the vectors of a row with `n` placeholders, `(n, d)` float32 on the CPU.
 
     Raises:
-        SelfExplainError: not `n` vectors and layers, vectors of several widths, NaN or infinity.
+        SelfExplainError: there are not `n` vectors and `n` layers, the widths differ, or a value is NaN or infinite.
     """
-    given = row["activations"]
-    if len(given) != n or len(row["activation_layers"]) != n:
+    vectors = row["activations"]
+    if len(vectors) != n or len(row["activation_layers"]) != n:
         raise SelfExplainError(
-            f"{len(given)} activations and {len(row['activation_layers'])} activation_layers "
-            f"for {n} placeholders; one of each is needed a placeholder."
+            f"There are {len(vectors)} activations and {len(row['activation_layers'])} activation_layers for {n} "
+            "placeholders. Give one of each per placeholder."
         )
     if not n:
         return torch.zeros(0, 0)
-    each = [torch.as_tensor(v, dtype=torch.float32).cpu() for v in given]
-    shapes = {tuple(v.shape) for v in each}
-    if len(shapes) > 1 or each[0].dim() != 1:
-        raise SelfExplainError(f"activations: vectors of one width are needed, shapes {sorted(shapes)} given.")
-    vectors = torch.stack(each)
-    if not vectors.isfinite().all():
-        raise SelfExplainError("activations: NaN or infinity; give finite vectors.")
-    return vectors
+    tensors = [torch.as_tensor(vector, dtype=torch.float32).cpu() for vector in vectors]
+    shapes = {tuple(vector.shape) for vector in tensors}
+    if len(shapes) > 1 or tensors[0].dim() != 1:
+        raise SelfExplainError(
+            f"The activations have the shapes {sorted(shapes)}, expected one-dimensional vectors of one width. Give "
+            "one vector per placeholder."
+        )
+    stacked = torch.stack(tensors)
+    if not stacked.isfinite().all():
+        raise SelfExplainError("The activations contain NaN or infinity. Give finite vectors.")
+    return stacked

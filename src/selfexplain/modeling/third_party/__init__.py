@@ -1,1 +1,1 @@
-"""Load explainers of other projects."""
+"""Load explainers that other projects trained."""
