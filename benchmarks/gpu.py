@@ -26,7 +26,7 @@ from transformers.utils.quantization_config import QuantizationMethod
 from trl import SFTConfig
 
 from selfexplain.modeling.modeling_selfexplainer import SelfExplainerForCausalLM
-from selfexplain.runs.stages import library_versions
+from selfexplain.runs.versions import library_versions
 from selfexplain.training.trainer import SelfExplainerTrainer
 
 RESULTS = Path(__file__).parent / "results" / "gpu.json"
@@ -120,7 +120,7 @@ def measure(shape: Shape, device: torch.device, output_dir: str) -> dict:
     )
     arguments = SFTConfig(
         output_dir=output_dir, max_steps=STEPS, per_device_train_batch_size=MICRO_BATCH, bf16=cuda, use_cpu=not cuda,
-        gradient_checkpointing=True, optim="paged_adamw_8bit", learning_rate=1e-4, max_length=None, report_to=[],
+        activation_checkpointing=True, optim="paged_adamw_8bit", learning_rate=1e-4, max_length=None, report_to=[],
         remove_unused_columns=False, dataset_kwargs={"skip_prepare_dataset": True}, save_strategy="no", logging_steps=1,
         disable_tqdm=True,
     )  # fmt: skip

@@ -1,7 +1,6 @@
-"""How sure an explainer is of a claim, and how likely claims of which it is so sure are right."""
+"""Confidence of a claim: the log-probability of its tokens, calibrated to the probability that it is correct."""
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,21 +9,22 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from selfexplain.tasks import outcome
+from selfexplain.utils.io import write_atomically
 
-_FOLDS = 5
-_AS_IT_IS = np.zeros(2)  # log of the temperature, bias
-_SHARPEST = 5.0  # |log temperature| at most: what separates a small split perfectly would ask for more and more
+_N_FOLDS = 5
+_UNCALIBRATED = np.zeros(2)  # log temperature, bias
+_MAX_LOG_TEMPERATURE = 5.0  # bounds |log temperature|; on perfectly separable data the optimum is infinite
 
 
 def claim_log_prob(pieces: Sequence[str], log_probs: Sequence[float]) -> float:
-    """Log-probability of what an answer claims: of an outcome's verdict and output, of any other answer as a whole.
+    """Return the log-probability in nats of what an answer claims.
 
-    The words of the two sentences around an outcome say nothing that its verdict does not, and how sure a model is of
-    them only blurs how sure it is of the outcome.
+    For an outcome only the tokens of the verdict and of the output count, because all other words follow from the
+    verdict. For any other answer all tokens count.
 
     Args:
-        pieces: the answer, cut as it was generated, one piece a token.
-        log_probs: of those tokens, in nats.
+        pieces: text of each generated token.
+        log_probs: log-probability of each of those tokens in nats.
     """
     spans = outcome.claim_spans("".join(pieces))
     if spans is None:
@@ -36,13 +36,17 @@ def claim_log_prob(pieces: Sequence[str], log_probs: Sequence[float]) -> float:
 
 
 def confidence(log_probs: ArrayLike, calibration: Mapping[str, float] | None) -> NDArray[np.float64]:
-    """Probability that claims of these log-probabilities are right, of the same shape.
+    """Return the probability that each claim is correct, `sigmoid(logit(p) / temperature + bias)`.
 
-    It is `sigmoid(logit(p) / temperature + bias)`, temperature scaling of whether a claim is right (Guo et al. 2017,
-    arXiv 1706.04599) with a bias: a description of ten words is never likely as a sequence, however right it is.
+    This is temperature scaling (Guo et al. 2017, arXiv 1706.04599) of the binary outcome "the claim is correct". The
+    bias is needed because a correct description of ten words still has a low probability as a sequence.
 
     Args:
-        calibration: `{"temperature", "bias"}`; None gives the probability of the claim itself.
+        log_probs: log-probabilities of claims in nats, of any shape.
+        calibration: `{"temperature", "bias"}`; None returns the probability of the claim.
+
+    Returns:
+        Probabilities of the same shape.
     """
     if calibration is None:
         return np.exp(log_probs)
@@ -50,37 +54,45 @@ def confidence(log_probs: ArrayLike, calibration: Mapping[str, float] | None) ->
 
 
 def fit(log_probs: ArrayLike, correct: ArrayLike, groups: Sequence[str]) -> dict[str, float] | None:
-    """The calibration under which claims of these log-probabilities `(n,)` were most likely `correct (n,)`.
+    """Fit a calibration by maximum likelihood and keep it only if it improves on held-out groups.
 
-    As in Platt scaling, the labels are drawn in a little from 0 and 1, so that a few rows give no certainty. Rows of
-    few groups may mislead all the same: None unless calibrations fitted without a fold of the groups foretell its rows
-    better than the probability of the claim does.
+    Labels are smoothed as in Platt scaling, so that a few rows do not lead to extreme confidence.
+
+    Args:
+        log_probs: log-probabilities of claims in nats, `(n,)`.
+        correct: whether each claim is correct, `(n,)`.
+        groups: group of each row, `(n,)`; groups are not divided between folds.
+
+    Returns:
+        `{"temperature", "bias"}`. None if there is only one group, or if the cross-validated cross-entropy (five folds
+        of groups) is not lower than that of the uncalibrated probabilities.
     """
-    logits, right = _logit(log_probs), np.asarray(correct, bool)
-    folds = np.unique(groups, return_inverse=True)[1] % _FOLDS
+    logits, labels = _logit(log_probs), np.asarray(correct, bool)
+    folds = np.unique(groups, return_inverse=True)[1] % _N_FOLDS
     if folds.max() == 0:
         return None
-    foretold = [
-        _loss(_fit(logits[folds != fold], right[folds != fold]), logits[folds == fold], right[folds == fold]).sum()
+    held_out = [
+        _loss(_fit(logits[folds != fold], labels[folds != fold]), logits[folds == fold], labels[folds == fold]).sum()
         for fold in range(folds.max() + 1)
     ]
-    if sum(foretold) >= _loss(_AS_IT_IS, logits, right).sum():
+    if sum(held_out) >= _loss(_UNCALIBRATED, logits, labels).sum():
         return None
-    log_temperature, bias = _fit(logits, right)
+    log_temperature, bias = _fit(logits, labels)
     return {"temperature": float(np.exp(log_temperature)), "bias": float(bias)}
 
 
-def _fit(logits: NDArray, right: NDArray) -> NDArray:
+def _fit(logits: NDArray, labels: NDArray) -> NDArray:
+    """Log temperature and bias of the lowest cross-entropy against smoothed labels."""
     from scipy.optimize import minimize
 
-    labels = np.where(right, (right.sum() + 1) / (right.sum() + 2), 1 / ((~right).sum() + 2))
-    bounds = [(-_SHARPEST, _SHARPEST), (None, None)]
-    return minimize(lambda found: _loss(found, logits, labels).mean(), _AS_IT_IS, bounds=bounds).x
+    smoothed = np.where(labels, (labels.sum() + 1) / (labels.sum() + 2), 1 / ((~labels).sum() + 2))
+    bounds = [(-_MAX_LOG_TEMPERATURE, _MAX_LOG_TEMPERATURE), (None, None)]
+    return minimize(lambda parameters: _loss(parameters, logits, smoothed).mean(), _UNCALIBRATED, bounds=bounds).x
 
 
-def _loss(found: NDArray, logits: NDArray, labels: NDArray) -> NDArray[np.float64]:
-    """Cross-entropy of each label under a calibration, `(log of the temperature, bias)`."""
-    x = logits * np.exp(-found[0]) + found[1]
+def _loss(parameters: NDArray, logits: NDArray, labels: NDArray) -> NDArray[np.float64]:
+    """Cross-entropy of each label under a calibration, given as log temperature and bias."""
+    x = logits * np.exp(-parameters[0]) + parameters[1]
     return np.logaddexp(0, x) - labels * x
 
 
@@ -90,13 +102,18 @@ def store(
     abstain_below: float,
     classes: Mapping[str, Sequence[str]],
 ) -> None:
-    """Write into the config of a saved explainer, and nowhere else, what its confidence and descriptions mean."""
+    """Write a calibration into the `config.json` of a saved explainer.
+
+    Args:
+        directory: directory of the explainer.
+        calibration: task -> `{"temperature", "bias"}`.
+        abstain_below: confidence below which an explanation does not count as answered.
+        classes: names of token classes that descriptions may use -> their tokens.
+    """
     path = directory / "config.json"
     fields: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     fields |= {"calibration": calibration, "abstain_below": abstain_below, "classes": classes or None}
-    partial = path.with_suffix(".tmp")
-    partial.write_text(json.dumps(fields, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-    os.replace(partial, path)
+    write_atomically(path, json.dumps(fields, indent=2, sort_keys=True) + "\n")
 
 
 def _sigmoid(x: NDArray) -> NDArray:
@@ -104,5 +121,5 @@ def _sigmoid(x: NDArray) -> NDArray:
 
 
 def _logit(log_probs: ArrayLike) -> NDArray:
-    log_p = np.minimum(log_probs, -1e-6)  # no claim is certain
+    log_p = np.minimum(log_probs, -1e-6)  # keeps the logit of a probability of 1 finite
     return log_p - np.log(-np.expm1(log_p))

@@ -1,88 +1,63 @@
-"""What can be asked, and what is answered."""
+"""What an explainer returns: answers, explanations, and the results of verifying them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from selfexplain.features.description import Description
 
+if TYPE_CHECKING:
+    from selfexplain.modeling.queries import Query
 
-@dataclass(frozen=True, eq=False)
-class FeatureQuery:
-    """What inputs make a direction `vector (d,)` of the residual stream after block `layer` active?
-
-    `template` is which of the task's wordings it is asked in, here and below.
-    """
-
-    vector: Tensor = field(repr=False)
-    layer: int
-    template: int = 0
-
-
-@dataclass(frozen=True, eq=False)
-class PatchQuery:
-    """If `vector (d,)` replaces the residual stream after each block of `layers` at a token, what happens?
-
-    Attributes:
-        text: what the target reads.
-        position: token index, from 0, special tokens included; negative from the end.
-    """
-
-    text: str
-    vector: Tensor = field(repr=False)
-    layers: Sequence[int]
-    position: int
-    template: int = 0
-
-
-@dataclass(frozen=True)
-class AblationQuery:
-    """If `remove` (the hint, where None) is taken out of `text`, does the answer change, and to what?
-
-    Attributes:
-        text: what the target reads.
-        remove: the part, letter by letter; None for the line that begins with "Hint:".
-        replacement: what takes its place; "" for nothing.
-        choices: what the target can answer: its answer is the likeliest of these as a whole, as in ground truth with
-            `answers: likelihood`. Where there are none it is its next token.
-    """
-
-    text: str
-    remove: str | None = None
-    replacement: str = ""
-    choices: Sequence[str] = ()
-    template: int = 0
-
-
-Query = FeatureQuery | PatchQuery | AblationQuery
+FREE_QUESTION = "free_question"
+"""`Explanation.task` of the answer to a free question."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """One generated answer: its text and the log-probability (nats) of what it claims, see `claim_log_prob`."""
+    """One generated answer.
+
+    Attributes:
+        text: generated text, without special tokens and surrounding spaces.
+        log_prob: log-probability in nats of what the answer claims; see `confidence.claim_log_prob`.
+    """
 
     text: str
     log_prob: float
 
 
 @dataclass(frozen=True)
-class Explanation:
-    """An answer, what was asked, and what the answer claims.
+class Claim:
+    """The content of an answer that follows the grammar of its task.
 
     Attributes:
-        text: the answer as generated.
-        task: "feature_description", "activation_patching", "input_ablation" or "free_question".
-        prompt: the question, `<activation>` where a vector went.
-        changed: whether the output would change; None for other questions, or an answer that cannot be read.
-        output: the output after the intervention, under the same conditions.
-        description: the description of a feature; None for other questions, or one outside the grammar.
-        confidence: probability that the claim is right, as calibrated for its task (`config.calibration`); where it
-            was not calibrated, the probability of the claim's tokens. 0 for an answer that cannot be read.
-        agreement: share of the question's paraphrases that got the same answer; None where they were not asked.
-        answered: whether the answer counts; False where it cannot be read or is less confident than `abstain_below`.
-        injection: the contract under which the vectors went in.
-        query: what was asked; None for a free question. `verify` runs it.
+        changed: whether the output would change; None for tasks whose answers do not state an outcome.
+        output: output after the intervention; None for tasks whose answers do not state an outcome.
+        description: parsed description of a feature; None for other tasks and for free text.
+    """
+
+    changed: bool | None = None
+    output: str | None = None
+    description: Description | None = None
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """An answer together with its question and what it claims.
+
+    Attributes:
+        text: generated answer.
+        task: name of the task, such as "feature_description", or "free_question".
+        prompt: question, with `<activation>` where a vector was inserted.
+        changed: whether the output would change; None for other tasks and for unreadable answers.
+        output: output after the intervention; None for other tasks and for unreadable answers.
+        description: parsed description of a feature; None for other tasks and for descriptions outside the grammar.
+        confidence: probability that the claim is correct, calibrated per task (`config.calibration`). Without a
+            calibration, the probability of the claim's tokens. 0 for unreadable answers.
+        agreement: fraction of the question's wordings that got the same answer; None without paraphrases.
+        answered: whether the answer counts. False for unreadable answers and for a confidence below `abstain_below`.
+        injection: injection contract under which the vectors were inserted.
+        query: query that was asked; None for free questions. `verify` runs it.
     """
 
     text: str
@@ -95,12 +70,17 @@ class Explanation:
     agreement: float | None
     answered: bool
     injection: Mapping = field(repr=False)
-    query: Query | None
+    query: "Query | None"
 
     @property
     def parsed(self) -> bool:
         """Whether the answer follows the grammar of its task."""
-        return self.task in ("feature_description", "free_question") or self.changed is not None
+        return self.query is None or self.query.read(self.text, {}) is not None
+
+    @property
+    def claim(self) -> tuple | str:
+        """What two answers to one question must share to count as the same answer."""
+        return self.text if self.changed is None else (self.changed, self.output)
 
     def __str__(self) -> str:
         return self.text
@@ -108,13 +88,13 @@ class Explanation:
 
 @dataclass(frozen=True)
 class FeatureOnText:
-    """Where a feature is active in a text, and where its description says so.
+    """The activations of a feature on one text, with those that its description predicts.
 
     Attributes:
-        tokens: as decoded one by one; special tokens and attention sinks are left out.
-        actual: projection of the residual stream on the feature's direction at each.
-        predicted: 1 where the description holds, 0 elsewhere; strengths from 0 to 10 where a chat model read it; None
-            where nobody could.
+        tokens: tokens, decoded one by one, without special tokens and attention sinks.
+        actual: projection of the residual stream on the feature's direction at each token.
+        predicted: predicted activation at each token: 0 or 1 for a description in the offline grammar, 0 to 10 if a
+            chat model simulated it. None if neither could read the description.
     """
 
     tokens: tuple[str, ...]
@@ -124,18 +104,18 @@ class FeatureOnText:
 
 @dataclass(frozen=True)
 class Verification:
-    """What really happens, beside what an explanation says.
+    """The true effect of what an explanation describes.
 
     Attributes:
-        agrees: whether the explanation is right: changed or not, and the output, letter by letter; of a feature,
-            whether its description correlates with the activations at least as `AGREES_FROM` says. None for a
-            description outside the offline grammar, unless a `simulator` read it.
-        clean_output: what the target says without the intervention; None for a feature.
-        actual_output: what it says after it; None for a feature.
-        actual_changed: whether its next token is another one; None for a feature.
-        correlation: of the activations that the description predicts with the true ones; None for an intervention,
-            and where `agrees` is.
-        texts: where the feature is active; empty for an intervention.
+        agrees: whether the explanation is correct. For an outcome, the verdict and the output must both match exactly.
+            For a feature, the correlation must be at least `verification.MIN_CORRELATION`. None for a description that
+            neither the offline grammar nor a simulator could read.
+        clean_output: the target's output without the intervention; None for a feature.
+        actual_output: the target's output after the intervention; None for a feature.
+        actual_changed: whether the two outputs differ; None for a feature.
+        correlation: correlation between predicted and true activations; None for an intervention, and where `agrees`
+            is None.
+        texts: activations of the feature per text; empty for an intervention.
     """
 
     agrees: bool | None

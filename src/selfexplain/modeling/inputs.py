@@ -1,4 +1,4 @@
-"""The vector inputs of an explainer, and what can be wrong with them."""
+"""Names of the vector inputs of an explainer, and checks of their values."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -18,77 +18,89 @@ def check_vectors(
     layers: Sequence[int],
     context_length: int,
 ) -> None:
-    """Check one batch; it costs one transfer from the device, in the prefill only.
+    """Check the vector inputs of one batch. This costs one transfer from the device, during the prefill only.
 
     Args:
-        vectors: `VECTOR_INPUTS` by name, `activations` among them.
-        shape: `(B, T)` of the tokens.
+        vectors: the inputs named in `VECTOR_INPUTS`; `activations` must not be None.
+        shape: shape of the tokens, `(B, T)`.
         d_target: width of the vectors.
-        layers: that can be read.
+        layers: target layers that the explainer can read.
+        context_length: maximum number of tokens.
 
     Raises:
-        SelfExplainError: naming the input, what it is and what was expected.
+        SelfExplainError: an input is invalid; the message names it and says what was expected.
     """
+    _check_shapes(vectors, shape, d_target, context_length)
+    activations, markers = vectors["activations"], vectors["marker_positions"]
+    mask, slot_layers, positions = (vectors[name] for name in VECTOR_INPUTS[1:4])
+    readable = torch.tensor(list(layers), device=slot_layers.device)
+    unreadable = mask & (slot_layers[..., None] != readable).all(-1)
+    outside = mask & ((positions < 0) | (positions >= shape[1]))
+    marker_outside = outside if markers is None else (markers >= shape[1]).any(-1) | (markers < -1).any(-1)
+    infinite = mask & ~activations.isfinite().all(-1)
+    invalid = torch.stack([unreadable, outside, marker_outside, infinite])  # (4, B, K)
+    if invalid.any():
+        problem, row, slot = invalid.nonzero()[0].tolist()
+        messages = (
+            f"layer {slot_layers[row, slot].item()} was given. This explainer reads layers {_format_layers(layers)}.",
+            f"position {positions[row, slot].item()} was given. The row has tokens 0 to {shape[1] - 1}.",
+            f"the position of a marker is outside of tokens 0 to {shape[1] - 1}.",
+            "activations contain NaN or infinity. Give finite vectors.",
+        )
+        raise SelfExplainError(f"Row {row}, vector {slot}: {messages[problem]}")
+
+
+def _check_shapes(vectors: Mapping[str, Any], shape: Sequence[int], d_target: int, context_length: int) -> None:
+    """Check that all inputs are there and that their shapes fit together."""
     activations = vectors["activations"]
     if activations.ndim != 3 or activations.shape[0] != shape[0]:
         raise SelfExplainError(
-            f"activations have shape {tuple(activations.shape)}; ({shape[0]}, K, {d_target}) is needed for "
-            f"{shape[0]} rows of tokens: SelfExplainerProcessor makes them."
+            f"activations have shape {tuple(activations.shape)}. For {shape[0]} rows of tokens, expected "
+            f"({shape[0]}, K, {d_target}). Use SelfExplainerProcessor to make them."
         )
     if activations.shape[-1] != d_target:
         raise SelfExplainError(
-            f"activations have width {activations.shape[-1]}; this explainer reads vectors of width {d_target} "
-            "(the residual stream of its target)."
+            f"activations have width {activations.shape[-1]}. This explainer reads vectors of width {d_target}, the "
+            "width of its target's residual stream."
         )
     if shape[1] > context_length:
-        raise SelfExplainError(f"{shape[1]} tokens given, the context holds {context_length}: shorten the question.")
+        raise SelfExplainError(f"{shape[1]} tokens were given. The context holds {context_length}. Shorten the text.")
     slots = tuple(activations.shape[:2])
     for name in VECTOR_INPUTS[1:4]:
-        given = vectors[name]
-        if given is None or tuple(given.shape) != slots:
-            what = "missing" if given is None else f"of shape {tuple(given.shape)}"
-            raise SelfExplainError(f"{name} is {what}; one of shape {slots} is needed beside the activations.")
+        values = vectors[name]
+        if values is None:
+            raise SelfExplainError(f"{name} is missing. Give a tensor of shape {slots} together with the activations.")
+        if tuple(values.shape) != slots:
+            raise SelfExplainError(f"{name} has shape {tuple(values.shape)}, expected {slots}.")
     markers = vectors["marker_positions"]
     if markers is not None and tuple(markers.shape) != (*slots, 2):
-        raise SelfExplainError(f"marker_positions are of shape {tuple(markers.shape)}; {(*slots, 2)} is needed.")
-    mask, at, positions = (vectors[name] for name in VECTOR_INPUTS[1:4])
-    known = torch.tensor(list(layers), device=at.device)
-    unknown = mask & (at[..., None] != known).all(-1)
-    outside = mask & ((positions < 0) | (positions >= shape[1]))
-    beyond = outside if markers is None else (markers >= shape[1]).any(-1) | (markers < -1).any(-1)
-    infinite = mask & ~activations.isfinite().all(-1)
-    wrong = torch.stack([unknown, outside, beyond, infinite])  # (4, B, K)
-    if wrong.any():
-        problem, row, slot = wrong.nonzero()[0].tolist()
-        raise SelfExplainError(
-            f"row {row}, vector {slot}: "
-            + (
-                f"layer {at[row, slot].item()} was given; this explainer reads layers {_listed(layers)}.",
-                f"position {positions[row, slot].item()} was given; the row has tokens 0 to {shape[1] - 1}.",
-                f"a marker outside of tokens 0 to {shape[1] - 1} was given.",
-                "activations hold NaN or infinity; give finite vectors.",
-            )[problem]
-        )
+        raise SelfExplainError(f"marker_positions has shape {tuple(markers.shape)}, expected {(*slots, 2)}.")
 
 
 def check_neighbours(input_ids: Tensor, rows: Tensor, positions: Tensor, neighbour_ids: tuple[int, int]) -> None:
-    """The tokens before and after each slot are those that the contract fixes.
+    """Check that the tokens before and after each slot are those of the injection contract.
+
+    Args:
+        input_ids: token ids, `(B, T)`.
+        rows: batch row of each slot, `(N,)`.
+        positions: token position of each slot, `(N,)`.
+        neighbour_ids: expected token ids before and after a slot.
 
     Raises:
-        SelfExplainError: they are not, so the explainer would read another prompt than the one it was trained on.
+        SelfExplainError: they differ, so the explainer would read a different prompt than in its training.
     """
     padded = torch.nn.functional.pad(input_ids, (1, 1), value=-1)  # (B, T + 2)
-    found = torch.stack([padded[rows, positions], padded[rows, positions + 2]], dim=-1)  # (N, 2)
-    wrong = (found != torch.tensor(neighbour_ids, device=found.device)).any(-1)
-    if wrong.any():
-        first = wrong.nonzero()[0, 0]
+    actual = torch.stack([padded[rows, positions], padded[rows, positions + 2]], dim=-1)  # (N, 2)
+    different = (actual != torch.tensor(neighbour_ids, device=actual.device)).any(-1)
+    if different.any():
+        first = different.nonzero()[0, 0]
         raise SelfExplainError(
-            f"row {rows[first].item()}: tokens {found[first].tolist()} stand around the vector, the contract wants "
-            f"{list(neighbour_ids)}. Ask with the contract's template, and with the tokenizer that it was made for."
+            f"Row {rows[first].item()}: the tokens around a vector are {actual[first].tolist()}, but the injection "
+            f"contract expects {list(neighbour_ids)}. Use the contract's template and the tokenizer it was written for."
         )
 
 
-def _listed(layers: Sequence[int]) -> str:
+def _format_layers(layers: Sequence[int]) -> str:
     layers = list(layers)
-    run = layers == list(range(layers[0], layers[-1] + 1))
-    return f"{layers[0]} to {layers[-1]}" if run else ", ".join(map(str, layers))
+    contiguous = layers == list(range(layers[0], layers[-1] + 1))
+    return f"{layers[0]} to {layers[-1]}" if contiguous else ", ".join(map(str, layers))

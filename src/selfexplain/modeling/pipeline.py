@@ -1,17 +1,18 @@
-"""`transformers.pipeline("explain-activations", model=...)`."""
+"""The transformers pipeline `pipeline("explain-activations", model=...)`."""
 
 from collections.abc import Sequence
 from typing import Any, overload
 
 from transformers import Pipeline
 
-from selfexplain.modeling.explanation import Explanation, Query
+from selfexplain.modeling.explanation import Explanation
+from selfexplain.modeling.queries import Query
 
 TASK = "explain-activations"
 
 
 class ExplainActivationsPipeline(Pipeline):
-    """Queries in, explanations out: one for one, a list for a list. Options are those of `explain`."""
+    """Turns queries into explanations. Options are those of `SelfExplainerForCausalLM.explain`."""
 
     def _sanitize_parameters(self, **options: Any) -> tuple[dict, dict, dict]:
         return {}, options, {}
@@ -32,7 +33,17 @@ class ExplainActivationsPipeline(Pipeline):
     def __call__(self, queries: Sequence[Query], **options: Any) -> list[Explanation]: ...
 
     def __call__(self, queries: Query | Sequence[Query], **options: Any) -> Explanation | list[Explanation]:
-        """The batching is that of `explain`, which sorts questions by their length."""
+        """Answer one query or a list of queries.
+
+        `explain` makes the batches, because it sorts questions by length. The batching of `Pipeline` is not used.
+
+        Args:
+            queries: one query, or a sequence of queries.
+            options: options of `explain`. They override those given to `pipeline(...)`.
+
+        Returns:
+            One explanation for one query, a list for a sequence.
+        """
         if isinstance(queries, Query):
             return self([queries], **options)[0]
         return self.postprocess(self._forward(self.preprocess(queries), **self._forward_params | options))

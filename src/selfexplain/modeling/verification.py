@@ -1,4 +1,4 @@
-"""Do to the target what an explanation is about, and see whether it is right."""
+"""Run the intervention that an explanation describes on the target, and compare the result with the explanation."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -7,6 +7,7 @@ from typing import Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from selfexplain.errors import SelfExplainError
 from selfexplain.features.describers.chat_model import predict_each
@@ -15,37 +16,27 @@ from selfexplain.features.endpoint import Endpoint
 from selfexplain.features.residuals import SINK_RATIO
 from selfexplain.features.simulate import correlation, simulate
 from selfexplain.features.windows import Exemplar
-from selfexplain.modeling.explanation import (
-    AblationQuery,
-    Explanation,
-    FeatureOnText,
-    FeatureQuery,
-    PatchQuery,
-    Verification,
-)
+from selfexplain.modeling.explanation import Explanation, FeatureOnText, Verification
 from selfexplain.target.ablation import answers, find_span, without_spans
 from selfexplain.target.capture import capture
 from selfexplain.target.load import Target
 from selfexplain.target.patching import Patch, run_patches
 
-AGREES_FROM = 0.3  # correlation of a description's predictions with the activations
+MIN_CORRELATION = 0.3
+"""Correlation between predicted and true activations from which on a description counts as correct."""
+
 _HINT = re.compile(r"^Hint:.*$", re.MULTILINE)
 
 
-def verify(
-    explanation: Explanation,
-    target: Target,
-    texts: Sequence[str] | None,
-    classes: Mapping[str, set[str]],
-    simulator: Endpoint | None,
-) -> Verification:
-    """See `SelfExplainerForCausalLM.verify`."""
-    query = explanation.query
-    if isinstance(query, FeatureQuery):
-        return _feature(query, explanation.text, target, texts, classes, simulator)
-    if query is None:
-        raise SelfExplainError("a free question has no intervention that could be run: read the answer yourself.")
-    clean, actual, changed = _patched(query, target) if isinstance(query, PatchQuery) else _ablated(query, target)
+def compare_outcome(explanation: Explanation, clean: str, actual: str, changed: bool) -> Verification:
+    """Compare an explanation that states an outcome with the outcome of the intervention.
+
+    Args:
+        explanation: explanation with `changed` and `output`.
+        clean: the target's output without the intervention.
+        actual: the target's output after the intervention.
+        changed: whether the intervention changed the output.
+    """
     return Verification(
         agrees=(explanation.changed, explanation.output) == (changed, actual.strip()),
         clean_output=clean.strip(),
@@ -55,17 +46,24 @@ def verify(
 
 
 def without(text: str, remove: str | None, replacement: str = "") -> str:
-    """`text` without `remove`, or without its hint; a line that is gone takes its line break along, a word its space.
+    """Remove a part of a text, or its hint. A removed line takes its line break with it, a removed word one space.
 
-    With a replacement in its place all around stays as it is.
+    With a replacement, the text around the part stays as it is.
+
+    Args:
+        text: text to change.
+        remove: exact part to remove; None for the line that begins with "Hint:".
+        replacement: text to put in its place.
 
     Raises:
-        SelfExplainError: it does not occur, or more than once, or there is no hint.
+        SelfExplainError: the part does not occur, or occurs more than once, or there is no hint.
     """
     if remove is None:
         hint = _HINT.search(text)
         if hint is None:
-            raise SelfExplainError("no line of the text begins with 'Hint:': name the part to take out with remove=.")
+            raise SelfExplainError(
+                "No line of the text begins with 'Hint:'. Name the part to remove with the argument `remove`."
+            )
         begin, end = hint.span()
     else:
         begin, end = find_span(text, remove)
@@ -76,62 +74,96 @@ def without(text: str, remove: str | None, replacement: str = "") -> str:
     return without_spans(text, [(begin, end)], replacement)
 
 
-def _patched(query: PatchQuery, target: Target) -> tuple[str, str, bool]:
-    """The target's next token before and after the patch, and whether it is another one."""
-    vectors = torch.as_tensor(query.vector).float().cpu()[None]
-    patch = Patch(0, tuple(query.layers), (query.position,), vectors)
-    found = run_patches(target, [target.encode(query.text)], [patch])
-    clean, actual = int(found.clean_ids[0]), int(found.ids[0])
+def run_patch(text: str, vector: Tensor, layers: Sequence[int], position: int, target: Target) -> tuple[str, str, bool]:
+    """Return the target's next token before and after a patch, and whether they differ.
+
+    Args:
+        text: text that the target reads.
+        vector: vector `(d,)` that replaces the residual stream.
+        layers: layers whose block outputs are replaced.
+        position: token index.
+        target: model to patch.
+    """
+    patch = Patch(0, tuple(layers), (position,), torch.as_tensor(vector).float().cpu()[None])
+    results = run_patches(target, [target.encode(text)], [patch])
+    clean, actual = int(results.clean_ids[0]), int(results.ids[0])
     return target.tokenizer.decode([clean]), target.tokenizer.decode([actual]), clean != actual
 
 
-def _ablated(query: AblationQuery, target: Target) -> tuple[str, str, bool]:
-    """The target's answer to the text and to what is left of it, and whether it is another one."""
-    texts = [query.text, without(query.text, query.remove, query.replacement)]
-    by: Literal["next_token", "likelihood"] = "likelihood" if query.choices else "next_token"
-    clean, actual = answers(target, texts, [query.choices] * 2, by)
+def run_ablation(
+    text: str, remove: str | None, replacement: str, choices: Sequence[str], target: Target
+) -> tuple[str, str, bool]:
+    """Return the target's answer to a text before and after the removal of a part, and whether they differ.
+
+    Args:
+        text: text that the target reads.
+        remove: part to remove; see `without`.
+        replacement: text to put in its place.
+        choices: possible answers, of which the most likely is taken; empty for the next token.
+        target: model to ask.
+    """
+    texts = [text, without(text, remove, replacement)]
+    by: Literal["next_token", "likelihood"] = "likelihood" if choices else "next_token"
+    clean, actual = answers(target, texts, [choices] * 2, by)
     return clean.output, actual.output, clean.output.strip() != actual.output.strip()
 
 
-def _feature(
-    query: FeatureQuery,
+def check_description(
     description: str,
+    vector: Tensor,
+    layer: int,
     target: Target,
-    texts: Sequence[str] | None,
+    texts: Sequence[str],
     classes: Mapping[str, set[str]],
     simulator: Endpoint | None,
 ) -> Verification:
-    """Hold a description against the projections of the residual stream, special tokens aside."""
-    if not texts:
-        raise SelfExplainError("give texts=[...], some sentences on which the feature's description is checked.")
-    direction = torch.nn.functional.normalize(torch.as_tensor(query.vector).float(), dim=0)
-    special = torch.tensor(target.tokenizer.all_special_ids)
-    tokens, actual = [], []
-    for text in texts:
-        ids = torch.tensor([target.encode(text)])
-        hidden = capture(target.model, ids.to(target.model.device), [query.layer])[0, 0].float().cpu()  # (T, d)
-        norms = hidden.norm(dim=-1)
-        kept = (~torch.isin(ids[0], special) & (norms <= SINK_RATIO * norms.median())).nonzero()[:, 0]
-        tokens.append([target.tokenizer.decode([token]) for token in ids[0, kept].tolist()])
-        actual.append((hidden[kept] @ direction.cpu()).numpy())
-    predicted = _predicted(description, tokens, classes, simulator)
-    read = [index for index, one in enumerate(predicted) if one is not None]
-    exemplars: list[Exemplar] = [{"tokens": tokens[index], "activations": actual[index]} for index in read]
-    value = correlation([one for one in predicted if one is not None], exemplars).value if read else None
+    """Compare the activations that a description predicts with the feature's activations on some texts.
+
+    Args:
+        description: description of the feature.
+        vector: direction of the feature, `(d,)`.
+        layer: target layer of the direction.
+        target: model that reads the texts.
+        texts: texts to compare on.
+        classes: names of token classes that the description may use -> their tokens.
+        simulator: chat model for descriptions in free text; None for the offline grammar only.
+    """
+    tokens, actual = _activations(vector, layer, target, texts)
+    predicted = _predict(description, tokens, classes, simulator)
+    readable = [index for index, values in enumerate(predicted) if values is not None]
+    exemplars: list[Exemplar] = [{"tokens": tokens[index], "activations": actual[index]} for index in readable]
+    value = correlation([values for values in predicted if values is not None], exemplars).value if readable else None
     return Verification(
-        agrees=None if value is None else value >= AGREES_FROM,
+        agrees=None if value is None else value >= MIN_CORRELATION,
         correlation=value,
         texts=tuple(
-            FeatureOnText(tuple(on), tuple(really.tolist()), None if said is None else tuple(said.tolist()))
-            for on, really, said in zip(tokens, actual, predicted, strict=True)
+            FeatureOnText(tuple(names), tuple(true.tolist()), None if values is None else tuple(values.tolist()))
+            for names, true, values in zip(tokens, actual, predicted, strict=True)
         ),
     )
 
 
-def _predicted(
+def _activations(
+    vector: Tensor, layer: int, target: Target, texts: Sequence[str]
+) -> tuple[list[list[str]], list[NDArray[np.float32]]]:
+    """Tokens of each text and projections of the residual stream on a direction, without special tokens and sinks."""
+    direction = torch.nn.functional.normalize(torch.as_tensor(vector).float(), dim=0)
+    special = torch.tensor(target.tokenizer.all_special_ids)
+    tokens, projections = [], []
+    for text in texts:
+        ids = torch.tensor([target.encode(text)])
+        hidden = capture(target.model, ids.to(target.model.device), [layer])[0, 0].float().cpu()  # (T, d)
+        norms = hidden.norm(dim=-1)
+        kept = (~torch.isin(ids[0], special) & (norms <= SINK_RATIO * norms.median())).nonzero()[:, 0]
+        tokens.append([target.tokenizer.decode([token]) for token in ids[0, kept].tolist()])
+        projections.append((hidden[kept] @ direction.cpu()).numpy())
+    return tokens, projections
+
+
+def _predict(
     description: str, texts: Sequence[Sequence[str]], classes: Mapping[str, set[str]], simulator: Endpoint | None
 ) -> list[NDArray[np.float64] | None]:
-    """Activations that the description foretells on each text's tokens; None where nobody could read it."""
+    """Activations that a description predicts on each text's tokens; None for a text on which it could not be read."""
     if simulator is not None:
         return predict_each(simulator, [(description, tokens) for tokens in texts])
     parsed = Description.parse(description, classes)

@@ -1,1 +1,1 @@
-"""Teach an explainer to say the ground truth."""
+"""Train explainers on ground-truth rows."""

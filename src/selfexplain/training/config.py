@@ -1,4 +1,4 @@
-"""Settings of training."""
+"""Settings of training: the adapter, the LoRA weights, and the optimisation."""
 
 from dataclasses import dataclass, field
 from typing import Literal
@@ -8,21 +8,20 @@ from selfexplain.errors import SelfExplainError
 
 @dataclass(frozen=True)
 class AdapterConfig:
-    """The map from the target's activations into the explainer.
+    """The map from the target's activations to the explainer's residual stream.
 
     Attributes:
-        kind: of `ActivationAdapter`; None is the identity where the explainer is trained from the target's own weights,
-            and linear maps where it is another model.
-        layers: the target's layers that get a map; None for those of the training rows.
-        rank: width of the middle of low_rank and mlp.
-        fit_to: what the maps start from giving, at the same places of the same texts: "layer" is what the explainer's
-            base holds at the layer of the same relative depth, "embedding" its embedding of the token that is read
-            there. The latter brings late layers of a target, which no longer look like embeddings, to where vectors
-            are injected.
-        fit_tokens: tokens of the corpus on which target and explainer are paired, and the maps fitted before training;
-            0 starts from the identity or at random.
-        ridge: of that fit, as a part of the mean of the Gram matrix's diagonal.
-        trained: whether the maps are trained on, with the LoRA weights.
+        kind: kind of `ActivationAdapter`. None chooses "identity" if the explainer is trained from the target's own
+            weights, and "linear" if it is trained from a different model.
+        layers: target layers that get a map; None for all layers of the training rows.
+        rank: width of the hidden layer of the kinds "low_rank" and "mlp".
+        fit_to: explainer activations to which the maps are fitted before training. "layer": the activations of the
+            explainer's base at the layer of the same relative depth. "embedding": the base's embedding of the same
+            token, which helps if the target's late layers no longer resemble embeddings but vectors are injected at
+            the embedding.
+        fit_tokens: number of corpus tokens on which the maps are fitted; 0 starts from the identity or a random map.
+        ridge: regularisation of the fit, as a fraction of the mean diagonal of the Gram matrix.
+        trained: whether training continues to update the maps.
     """
 
     kind: Literal["identity", "scale", "linear", "low_rank", "mlp"] | None = None
@@ -36,14 +35,14 @@ class AdapterConfig:
 
 @dataclass(frozen=True)
 class LoraConfig:
-    """LoRA weights on the base; the rest of it stays frozen.
+    """The LoRA weights on the base. All other weights of the base are frozen.
 
     Attributes:
-        rank: may reach the width of a small model.
-        alpha: the update is scaled by `alpha / rank`.
-        dropout: on the inputs of the LoRA weights.
-        target_modules: names of linear modules, "all-linear" (without the head), or "attention" (all of the attention).
-            The latter learns less by heart, and shows on words that training never named.
+        rank: rank of the updates; on a small model it may be as large as the width.
+        alpha: scale of the updates: they are multiplied by `alpha / rank`.
+        dropout: dropout probability at the inputs of the LoRA weights.
+        target_modules: names of linear modules, "all-linear" (all except the head) or "attention" (the linear modules
+            of the attention). "attention" memorises less and generalises better to words outside the training rows.
     """
 
     rank: int = 32
@@ -54,24 +53,25 @@ class LoraConfig:
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """How the explainer is trained, with TRL's SFTTrainer.
+    """Supervised training with TRL's SFTTrainer.
 
     Attributes:
-        lora: the trained weights.
-        share: of the training rows, by group; each share holds the smaller ones of the same seed.
-        epochs: passes over the training rows of all tasks together.
-        batch_size: rows a step.
-        gradient_accumulation: steps whose gradients are added up; rows an update = batch_size x this.
-        learning_rate: peak; 3 % warm-up, then a cosine to zero.
-        weight_decay: of AdamW.
-        save_steps: a checkpoint every so many steps; a killed training continues from the last.
-        bf16: mixed precision; on a GPU that has it.
-        dtype: of the frozen base's weights.
-        quantization: "nf4" keeps the frozen base in 4 bits with doubly quantised constants (QLoRA); LoRA weights and
-            adapter stay in float32.
-        gradient_checkpointing: compute activations twice instead of keeping them.
-        optimizer: "paged_adamw_8bit" keeps AdamW's state in 8 bits, and moves it to the CPU where the GPU is full.
-        save_dtype: of the LoRA weights on disk.
+        lora: LoRA weights.
+        share: fraction of the training rows to use, chosen by group. Subsets are nested for the same seed.
+        epochs: number of passes over the training rows of all tasks.
+        batch_size: rows per step.
+        gradient_accumulation: steps per update; an update sees `batch_size * gradient_accumulation` rows.
+        learning_rate: peak learning rate, after 3 % warm-up and before cosine decay to zero.
+        weight_decay: AdamW weight decay.
+        save_steps: steps between checkpoints. An interrupted training continues from the last checkpoint.
+        bf16: whether to train in bfloat16 mixed precision.
+        dtype: dtype of the frozen base.
+        quantization: quantisation of the frozen base. "nf4" keeps it in 4 bits with double quantisation (QLoRA); the
+            LoRA weights and the adapter stay in float32.
+        activation_checkpointing: whether to recompute activations in the backward pass to save memory.
+        optimizer: optimiser. "paged_adamw_8bit" keeps the state of AdamW in 8 bits and moves it to CPU memory when the
+            GPU is full.
+        save_dtype: dtype of the LoRA weights on disk.
     """
 
     lora: LoraConfig = field(default_factory=LoraConfig)
@@ -85,10 +85,10 @@ class TrainingConfig:
     bf16: bool = False
     dtype: Literal["float32", "float16", "bfloat16"] = "float32"
     quantization: Literal["nf4"] | None = None
-    gradient_checkpointing: bool = False
+    activation_checkpointing: bool = False
     optimizer: Literal["adamw", "paged_adamw_8bit"] = "adamw"
     save_dtype: str = "float16"
 
     def __post_init__(self) -> None:
         if not 0 < self.share <= 1:
-            raise SelfExplainError(f"training.share is {self.share:g}, expected a share above 0 and up to 1.")
+            raise SelfExplainError(f"training.share is {self.share:g}. Give a fraction greater than 0 and at most 1.")

@@ -1,0 +1,230 @@
+"""The explainer without its language-model head: writes vectors into the residual stream and runs the base."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers.modeling_outputs import BaseModelOutputWithPast
+
+from selfexplain.modeling.activation_adapter import ActivationAdapter
+from selfexplain.modeling.configuration_selfexplainer import SelfExplainerConfig
+from selfexplain.modeling.contract import InjectionConfig
+from selfexplain.modeling.inputs import VECTOR_INPUTS, check_neighbours, check_vectors
+from selfexplain.target.blocks import backbone, context_length, decoder_blocks, embedding_site
+
+
+class PendingWrite(NamedTuple):
+    """Vectors that the hooks write into the residual stream during the next forward pass.
+
+    Attributes:
+        rows: batch row of each vector, `(N,)`.
+        positions: token position of each vector, `(N,)`.
+        vectors: `(N, d_explainer)`.
+    """
+
+    rows: Tensor
+    positions: Tensor
+    vectors: Tensor
+
+
+class SelfExplainerPreTrainedModel(PreTrainedModel):
+    """Class attributes that `SelfExplainerModel` and `SelfExplainerForCausalLM` share."""
+
+    config_class = SelfExplainerConfig
+    base_model_prefix = "model"
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
+    _skip_keys_device_placement: ClassVar[list[str]] = ["past_key_values"]
+    _keep_in_fp32_modules_strict: ClassVar[list[str]] = ["activation_adapter"]
+
+    def _init_weights(self, module: nn.Module) -> None:
+        """Do nothing: the base initialises its own weights, and `init_adapter` initialises the adapter."""
+
+    @classmethod
+    def register_for_auto_class(cls, auto_class="AutoModel") -> None:
+        """Do nothing: transformers would copy this file into the directory of every saved explainer.
+
+        `save_pretrained` writes a one-line module that imports the package instead.
+        """
+
+
+class SelfExplainerModel(SelfExplainerPreTrainedModel):
+    """The explainer without its head.
+
+    The vectors are written by this class and not by `SelfExplainerForCausalLM`, because trainers that fuse the head
+    into the loss call only this class.
+    """
+
+    def __init__(self, config: SelfExplainerConfig, base: PreTrainedModel | None = None):
+        super().__init__(config)
+        self.language_model = base if base is not None else AutoModelForCausalLM.from_config(config.text_config)
+        weight = self.get_input_embeddings().weight
+        self.activation_adapter = ActivationAdapter(weight.shape[1], **self.config.adapter).to(weight.device)
+        self.injection = InjectionConfig(**self.config.injection)
+        blocks = decoder_blocks(self.language_model)
+        self.injection.check(len(blocks))
+        self._embedding_scale, self._embedding_norm = embedding_site(self.language_model)
+        self._markers: PendingWrite | None = None
+        self._vectors: PendingWrite | None = None
+        # The hooks are never removed. Activation checkpointing runs blocks again during the backward pass, and the
+        # hooks must write the same vectors then.
+        if self._embedding_norm is not None:
+            self._embedding_norm.register_forward_hook(lambda module, args, output: self._write_embeddings(output))
+        if self.injection.site == "block_output":
+            blocks[self.injection.block].register_forward_hook(self._write_block_output)
+        if self.injection.site == "block_input":
+            blocks[self.injection.block].register_forward_pre_hook(self._write_block_input, with_kwargs=True)
+        self.post_init()
+
+    @torch.no_grad()
+    def init_adapter(self, seed: int = 0) -> None:
+        """Draw the markers at the scale of the input of block 0, and initialise the adapter's map.
+
+        Args:
+            seed: seed of the markers and of the map, if the map is random.
+        """
+        embeddings = self.get_input_embeddings()
+        ids = torch.arange(min(embeddings.weight.shape[0], 1024), device=embeddings.weight.device)
+        sample = embeddings(ids) if self._embedding_norm is None else self._embedding_norm(embeddings(ids))
+        noise = torch.randn(2, sample.shape[1], generator=torch.Generator().manual_seed(seed)).to(sample.device)
+        self.activation_adapter.markers.copy_(noise * sample.float().std() * self._embedding_scale)
+        self.activation_adapter.reset(seed)
+
+    def get_input_embeddings(self) -> nn.Embedding:
+        return self.language_model.get_input_embeddings()
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        self.language_model.set_input_embeddings(value)
+
+    @contextmanager
+    def writing(
+        self, input_ids: Tensor | None, inputs_embeds: Tensor | None, vectors: Mapping[str, Any]
+    ) -> Iterator[dict[str, Tensor | None]]:
+        """Write vectors during the one forward pass of the base that runs inside the block.
+
+        Args:
+            input_ids: token ids, `(B, T)`; None if `inputs_embeds` is given.
+            inputs_embeds: embeddings, `(B, T, d_explainer)`; None if `input_ids` is given.
+            vectors: the inputs named in `VECTOR_INPUTS`. If `activations` is None, nothing is written.
+
+        Yields:
+            The `input_ids` or `inputs_embeds` to pass to the base.
+
+        Raises:
+            SelfExplainError: see `check_vectors` and `check_neighbours`.
+        """
+        self.discard_pending_writes()
+        if vectors["activations"] is None:
+            yield {"input_ids": input_ids} if inputs_embeds is None else {"inputs_embeds": inputs_embeds}
+            return
+        self._prepare(input_ids, inputs_embeds, vectors)
+        if inputs_embeds is None:
+            inputs_embeds = self.get_input_embeddings()(input_ids)
+        if self._embedding_norm is None:
+            inputs_embeds = self._write_embeddings(inputs_embeds)
+        try:
+            yield {"inputs_embeds": inputs_embeds}
+        finally:
+            if not torch.is_grad_enabled():
+                self.discard_pending_writes()
+
+    def discard_pending_writes(self) -> None:
+        """Make the hooks write nothing until the next call with vectors."""
+        self._markers = self._vectors = None
+
+    def _prepare(self, input_ids: Tensor | None, inputs_embeds: Tensor | None, vectors: Mapping[str, Any]) -> None:
+        """Check the vectors, map them with the adapter, and set the pending writes."""
+        tokens = input_ids if inputs_embeds is None else inputs_embeds
+        assert tokens is not None
+        shape = tokens.shape[:2]
+        check_vectors(vectors, shape, self.config.adapter["d_target"], self.config.layers, context_length(self.config))
+        activations, mask, layers, activation_positions, marker_positions = (vectors[name] for name in VECTOR_INPUTS)
+        rows, slots = mask.nonzero(as_tuple=True)  # (N,), (N,)
+        positions = activation_positions[rows, slots]
+        if input_ids is not None and self.injection.neighbour_ids is not None:
+            check_neighbours(input_ids, rows, positions, self.injection.neighbour_ids)
+        mapped = self.activation_adapter(activations[rows, slots], layers[rows, slots])
+        self._vectors = PendingWrite(rows, positions, mapped)
+        if self.injection.markers and marker_positions is not None:
+            rows, slots, side = (marker_positions >= 0).nonzero(as_tuple=True)
+            markers = self.activation_adapter.markers[side]
+            self._markers = PendingWrite(rows, marker_positions[rows, slots, side], markers)
+
+    def _write_embeddings(self, hidden: Tensor) -> Tensor:
+        """Write the markers, and the vectors if the site is the embedding.
+
+        Args:
+            hidden: `(B, T, d)`. The base multiplies it by `_embedding_scale` before block 0.
+        """
+        if self._markers is not None:
+            rows, positions, markers = self._markers
+            hidden = hidden.index_put((rows, positions), (markers / self._embedding_scale).to(hidden.dtype))
+        if self._vectors is not None and self.injection.site == "embedding":
+            hidden = self._write(hidden, self._embedding_scale)
+        return hidden
+
+    def _write_block_input(self, module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
+        if self._vectors is None:
+            return None
+        if args:
+            return (self._write(args[0]), *args[1:]), kwargs
+        return args, kwargs | {"hidden_states": self._write(kwargs["hidden_states"])}
+
+    def _write_block_output(self, module: nn.Module, args: tuple, output: Any) -> Any:
+        if self._vectors is None:
+            return output
+        return (self._write(output[0]), *output[1:]) if isinstance(output, tuple) else self._write(output)
+
+    def _write(self, hidden: Tensor, factor: float = 1.0) -> Tensor:
+        """Write the pending vectors as the injection contract prescribes.
+
+        Args:
+            hidden: `(B, T, d)`.
+            factor: factor by which the base multiplies `hidden` afterwards. The contract applies to the product.
+        """
+        assert self._vectors is not None
+        rows, positions, vectors = (tensor.to(hidden.device) for tensor in self._vectors)
+        residual = factor * hidden[rows, positions].float()  # (N, d)
+        if self.injection.norm != "raw":
+            vectors = nn.functional.normalize(vectors, dim=-1)
+        if self.injection.norm == "match":
+            vectors = vectors * residual.norm(dim=-1, keepdim=True)
+        vectors = self.injection.scale * vectors
+        if self.injection.operation == "add":
+            vectors = residual + vectors
+        return hidden.index_put((rows, positions), (vectors / factor).to(hidden.dtype))
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        activations: Tensor | None = None,
+        activation_mask: Tensor | None = None,
+        activation_layers: Tensor | None = None,
+        activation_positions: Tensor | None = None,
+        marker_positions: Tensor | None = None,
+        **kwargs,
+    ) -> BaseModelOutputWithPast:
+        """Compute the final hidden states, `(B, T, d_explainer)`.
+
+        Args:
+            input_ids: token ids, `(B, T)`.
+            attention_mask: `(B, T)`.
+            inputs_embeds: embeddings, `(B, T, d_explainer)`, instead of `input_ids`.
+            activations: vectors, `(B, K, d_target)`. `SelfExplainerProcessor.collate` makes these five inputs.
+            activation_mask: whether each slot has a vector, `(B, K)`.
+            activation_layers: target layer of each vector, `(B, K)`.
+            activation_positions: token position of each vector, `(B, K)`.
+            marker_positions: token positions of the markers before and after each vector, `(B, K, 2)`; -1 for none.
+            kwargs: further inputs of the base's backbone.
+        """
+        values = (activations, activation_mask, activation_layers, activation_positions, marker_positions)
+        with self.writing(input_ids, inputs_embeds, dict(zip(VECTOR_INPUTS, values, strict=True))) as inputs:
+            return backbone(self.language_model)(attention_mask=attention_mask, **inputs, **kwargs)
