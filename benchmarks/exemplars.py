@@ -28,7 +28,7 @@ from selfexplain.features.dictionary import Dictionary, load_dictionaries
 from selfexplain.features.exemplars import ExemplarState, collect
 from selfexplain.features.residuals import token_batches
 from selfexplain.features.saes import train_saes
-from selfexplain.groundtruth.builders.features import tokenize
+from selfexplain.groundtruth.builders.dictionaries import corpus_token_ids
 from selfexplain.groundtruth.sources import read_corpus
 from selfexplain.target.capture import capture
 from selfexplain.target.load import Target, load_target
@@ -142,7 +142,7 @@ def main() -> None:
     runs = []
     for target in (larger(embedded), embedded):
         target.model.to("cuda" if on_gpu else "cpu")
-        runs.append(measure(target, tokenize(target, texts, 256), options))
+        runs.append(measure(target, corpus_token_ids(target, texts, 256), options))
     result = {
         "runs": runs,
         "machine": {

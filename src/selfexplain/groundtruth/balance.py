@@ -1,4 +1,4 @@
-"""Draw rows so that neither a lookup rule nor the text alone can tell whether the output changes, and measure it."""
+"""Draw rows such that neither a lookup rule nor the text predicts the label, and measure how well they do."""
 
 import random
 from collections import Counter, defaultdict
@@ -6,43 +6,87 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from heapq import heapify, heappop, heappush
 from typing import Any
 
-MAX_SHARE = 0.25
-MARGIN = 0.1  # how far above chance the rules below may be before a build warns
+from selfexplain.groundtruth.splits import by_split
+from selfexplain.groundtruth.statistics import Balance
+from selfexplain.tasks.lookup import lookup_rule
+
+MAX_SHARE = 0.25  # of the drawn rows, for one stratum
+MARGIN = 0.1  # a build warns if a rule scores more than this above chance
+
+Row = Mapping[str, Any]
+
+
+def _constant(row: Any) -> None:
+    """Assign every row to the same stratum or text."""
+
+
+def draw_balanced(
+    rows: Sequence[Row],
+    n_rows: int,
+    seed: int,
+    stratum: Callable[[Row], Hashable] = _constant,
+    text: Callable[[Row], Hashable] = _constant,
+    label: Callable[[Row], bool] = lambda row: row["changed"],
+    minimum: int = 0,
+) -> list[int]:
+    """Indices of a balanced sample (see `balanced`) of about `n_rows` rows, drawn per split in proportion to its size.
+
+    Args:
+        rows: candidates with `group` and the columns that the functions below read.
+        n_rows: number of rows to draw from all splits together.
+        seed: seed of the splits and of the sample.
+        stratum: what the lookup rule knows about a row.
+        text: what a reader knows about a row without its vector.
+        label: the label to balance.
+        minimum: least number of rows to ask for per split.
+    """
+    rng = random.Random(seed)
+    groups = [{"group": row["group"], "index": index} for index, row in enumerate(rows)]
+    drawn: list[int] = []
+    for part in by_split(groups, seed).values():
+        n_split = max(minimum, round(n_rows * len(part) / len(rows)))
+        indices = [entry["index"] for entry in part]
+        drawn += balanced(
+            indices, lambda i: stratum(rows[i]), lambda i: label(rows[i]), n_split, rng, lambda i: text(rows[i])
+        )
+    return drawn
 
 
 def balanced(
     rows: Sequence,
     stratum: Callable[..., Hashable],
-    changed: Callable[..., bool],
+    label: Callable[..., bool],
     n: int,
     rng: random.Random,
-    text: Callable[..., Hashable] = lambda row: None,
+    text: Callable[..., Hashable] = _constant,
 ) -> list:
-    """At most `n` rows, half of them changed in every stratum, and as nearly as can be in every text.
+    """At most `n` rows. Half of them are positive in every stratum, and as nearly as possible in every text.
 
-    No stratum is above a quarter of the rows where others can fill in.
+    A stratum gets at most `MAX_SHARE` of the rows if the other strata are large enough to provide the rest.
 
     Args:
-        rows: the candidates.
-        stratum: what the lookup rule would see of a row.
-        changed: the label.
-        text: what a reader would see who is not shown the vector.
+        rows: candidates.
+        stratum: what the lookup rule knows about a row.
+        label: the label to balance.
+        n: number of rows to draw.
+        rng: source of randomness.
+        text: what a reader knows about a row without its vector.
     """
     pools: dict[Hashable, tuple[list, list]] = defaultdict(lambda: ([], []))
     for row in rows:
-        pools[stratum(row)][changed(row)].append(row)
+        pools[stratum(row)][label(row)].append(row)
     pairs = {key: min(map(len, pool)) for key, pool in pools.items() if min(map(len, pool))}
     quota = sorted(_quota(pairs, n // 2).items(), key=str)
     drawn = [row for key, count in quota for row in rng.sample(pools[key][True], count)]
-    surplus = Counter(map(text, drawn))  # changed rows less unchanged ones, of each text
+    surplus = Counter(map(text, drawn))  # text -> positive rows minus negative rows
     for key, count in quota:
-        drawn += _evening_out(rng.sample(pools[key][False], len(pools[key][False])), count, text, surplus)
+        drawn += _reduce_surplus(rng.sample(pools[key][False], len(pools[key][False])), count, text, surplus)
     rng.shuffle(drawn)
     return drawn
 
 
-def _evening_out(rows: Sequence, n: int, text: Callable[..., Hashable], surplus: Counter) -> list:
-    """`n` rows, each of the text that has the largest surplus at that moment; counts them in `surplus`."""
+def _reduce_surplus(rows: Sequence, n: int, text: Callable[..., Hashable], surplus: Counter) -> list:
+    """Take `n` rows one by one, each of the text with the largest surplus at that moment, and update `surplus`."""
     by_text: dict[Hashable, list] = defaultdict(list)
     for row in rows:
         by_text[text(row)].append(row)
@@ -59,56 +103,50 @@ def _evening_out(rows: Sequence, n: int, text: Callable[..., Hashable], surplus:
 
 
 def measure(
-    train: Sequence[Mapping[str, Any]],
-    test: Sequence[Mapping[str, Any]],
-    cell: Callable[[Mapping[str, Any]], Hashable],
-    text: Callable[[Mapping[str, Any]], Hashable] | None = None,
-) -> dict[str, float]:
-    """How well rules that see no vector tell `changed`, where half of the rows are.
+    train: Sequence[Row], test: Sequence[Row], cell: Callable[[Row], Hashable], text_column: str | None = None
+) -> Balance:
+    """Score rules that see no vector on rows of which half are changed.
 
-    `lookup_rule_accuracy` and `lookup_rule_macro_f1` are of the majority label of each cell of the training rows, on
-    the test rows. `text_majority` is the share of all rows that have the majority label of their own text: nobody who
-    knows the text alone gets more.
+    Args:
+        train: training rows, from which the lookup rule is built.
+        test: test rows, on which the lookup rule is scored.
+        cell: `Task.cell`, everything that the lookup rule knows about a row.
+        text_column: column with the target's text, to measure the majority label per text; None to skip that.
     """
-    labels: dict[Hashable, Counter[bool]] = defaultdict(Counter)
-    for row in train:
-        labels[cell(row)][row["changed"]] += 1
-    default = Counter(row["changed"] for row in train).most_common(1)[0][0]
-    told = Counter(
-        (labels[cell(row)].most_common(1)[0][0] if cell(row) in labels else default, row["changed"]) for row in test
-    )
-    measured = {
-        "lookup_rule_accuracy": (told[True, True] + told[False, False]) / len(test),
-        "lookup_rule_macro_f1": sum(_f1(told, label) for label in (True, False)) / 2,
-    }
-    if text is not None:
+    confusion = Counter(zip(lookup_rule(cell, train, test), [row["changed"] for row in test], strict=True))
+    text_majority = None
+    if text_column is not None:
         by_text: dict[Hashable, Counter[bool]] = defaultdict(Counter)
         for row in (*train, *test):
-            by_text[text(row)][row["changed"]] += 1
-        total = sum(max(counts.values()) for counts in by_text.values())
-        measured["text_majority"] = total / (len(train) + len(test))
-    return measured
+            by_text[row[text_column]][row["changed"]] += 1
+        text_majority = sum(max(counts.values()) for counts in by_text.values()) / (len(train) + len(test))
+    return Balance(
+        lookup_rule_accuracy=(confusion[True, True] + confusion[False, False]) / len(test),
+        lookup_rule_macro_f1=sum(_f1(confusion, label) for label in (True, False)) / 2,
+        text_majority=text_majority,
+    )
 
 
-def _f1(told: Counter[tuple[bool, bool]], label: bool) -> float:
-    total = 2 * told[label, label] + told[label, not label] + told[not label, label]
-    return 2 * told[label, label] / total if total else 0.0
+def _f1(confusion: Counter[tuple[bool, bool]], label: bool) -> float:
+    """F1 of one label, from the counts of (prediction, truth); 0 if the label never occurs."""
+    total = 2 * confusion[label, label] + confusion[label, not label] + confusion[not label, label]
+    return 2 * confusion[label, label] / total if total else 0.0
 
 
 def _quota(available: dict[Hashable, int], n: int) -> dict[Hashable, int]:
-    """Share `n` over strata as their sizes allow, each cut at `MAX_SHARE` of what is drawn in all."""
+    """Divide `n` among strata as their sizes allow, each limited to `MAX_SHARE` of the total."""
     total = min(n, sum(available.values()))
     if not total:
         return {}
-    if len(available) * MAX_SHARE > 1:
+    is_capped = len(available) * MAX_SHARE > 1
+    if is_capped:
         while (capped := sum(min(size, max(1, int(total * MAX_SHARE))) for size in available.values())) < total:
             total = capped
-    cap = max(1, int(total * MAX_SHARE)) if len(available) * MAX_SHARE > 1 else total
+    cap = max(1, int(total * MAX_SHARE)) if is_capped else total
     sizes = {key: min(size, cap) for key, size in available.items()}
     quota: Counter = Counter()
-    for key, size in sorted(
-        sizes.items(), key=lambda item: (item[1], str(item[0]))
-    ):  # small strata first, the rest share what is left
+    # Small strata first; the others share the rest.
+    for key, size in sorted(sizes.items(), key=lambda item: (item[1], str(item[0]))):
         left = len(sizes) - len(quota)
         quota[key] = min(size, -(-(total - quota.total()) // left))
     return {key: count for key, count in quota.items() if count > 0}

@@ -1,30 +1,33 @@
-"""Run the interventions of a dataset again, one by one and the plain way, and compare."""
+"""Check a dataset: run a sample of its interventions again, one by one, and compare with the stored results."""
 
-import json
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
 from selfexplain.errors import SelfExplainError
-from selfexplain.groundtruth.build import is_whole
+from selfexplain.groundtruth.builders import BUILDERS
+from selfexplain.groundtruth.dataset_directory import DatasetDirectory
 from selfexplain.groundtruth.formats import read_rows
+from selfexplain.groundtruth.schema import task_of
 from selfexplain.groundtruth.splits import SPLITS
-from selfexplain.target.ablation import answers
-from selfexplain.target.blocks import decoder_blocks
 from selfexplain.target.load import Target, load_target
 
-MAX_DISAGREEING = 0.02  # below float32 padding and batching move near-ties
+MAX_DISAGREEING = 0.02  # allowed share below float32, where padding and batching can change outputs that nearly tie
 
 
 @dataclass(frozen=True)
 class Disagreement:
-    """A row that a plain run does not confirm."""
+    """A row whose result differs from the stored one.
+
+    Attributes:
+        split: split of the row.
+        row: index of the row in its split.
+        stored: stored result.
+        found: result of the new run.
+    """
 
     split: str
     row: int
@@ -34,7 +37,14 @@ class Disagreement:
 
 @dataclass(frozen=True)
 class CheckResult:
-    """How many rows were run again, which of them came out otherwise, and whether that is too many."""
+    """The result of a check.
+
+    Attributes:
+        target: name of the target that was run.
+        n_rows: number of rows that were run again.
+        disagreements: rows whose result differs from the stored one.
+        passed: whether the number of disagreements is acceptable.
+    """
 
     target: str
     n_rows: int
@@ -43,75 +53,51 @@ class CheckResult:
 
 
 def check_dataset(directory: Path, n_rows: int = 100, seed: int = 0, target: Target | None = None) -> CheckResult:
-    """Compare the files with their hashes, and a sample of rows with what the target does now.
+    """Compare the files with their hashes, and run the interventions of a sample of rows again.
 
     Args:
-        n_rows: rows of all splits together; interventions only, descriptions have no outcome to run again.
-        target: by default the model that the rows name is loaded.
+        directory: directory of one task's dataset.
+        n_rows: number of rows to run again, from all splits together.
+        seed: seed of the sample.
+        target: the target; None to load the model that the rows name.
 
     Raises:
-        SelfExplainError: no dataset, a file that is not as it was written, or rows without an intervention.
+        SelfExplainError: there is no dataset, a file was modified, or the task has no intervention that can be run
+            again.
     """
-    if (directory / "manifest.json").is_file() and not is_whole(directory):
+    dataset = DatasetDirectory(directory)
+    if dataset.manifest_path.is_file() and not dataset.is_complete():
         raise SelfExplainError(
-            f"{directory}: a file is not what was written there (its SHA-256 differs): build it anew."
+            f"A file in {directory} was modified after it was written (its SHA-256 differs). Build the dataset again."
         )
-    rows = [
-        (split, index, row) for split in SPLITS for index, row in enumerate(read_rows(directory / f"{split}.parquet"))
-    ]
-    if "changed" not in rows[0][2]:
-        raise SelfExplainError(f"{directory} holds descriptions of features: there is no intervention to run again.")
-    if target is None:
-        statistics = json.loads((directory / "statistics.json").read_text(encoding="utf-8"))
-        row = rows[0][2]
-        options = {"quantization_config": quantized} if (quantized := statistics.get("target_quantization")) else {}
-        target = load_target(row["target_model"], row["target_revision"], statistics["target_dtype"], **options)
-    run = _patched if "position" in rows[0][2] else _ablated
+    rows = [(split, index, row) for split in SPLITS for index, row in enumerate(read_rows(dataset.rows(split)))]
+    task = task_of(rows[0][2])
+    rerun = BUILDERS[task.name].rerun
+    if rerun is None:
+        raise SelfExplainError(
+            f"{directory} contains rows of {task.title}, which have no intervention to run again. "
+            "Pass the dataset of a task with interventions."
+        )
+    target = target or _load_target(dataset, rows[0][2])
     chosen = np.random.default_rng(seed).permutation(len(rows))[:n_rows]
     disagreements = []
     for split, index, row in tqdm([rows[i] for i in sorted(chosen)], desc="running again", unit="row"):
-        stored, found = run(target, row)
+        stored, found = rerun(target, row)
         if stored != found:
             disagreements.append(Disagreement(split, index, stored, found))
     allowed = 0 if target.model.dtype == torch.float32 else MAX_DISAGREEING * len(chosen)
     return CheckResult(target.name, len(chosen), disagreements, len(disagreements) <= allowed)
 
 
-def _patched(target: Target, row: Mapping[str, Any]) -> tuple[str, str]:
-    """Stored and found output of a patching row, before and after the patch."""
-    vector = torch.as_tensor(np.asarray(row["activations"][0], np.float32), device=target.model.device)
+def _load_target(dataset: DatasetDirectory, row: dict) -> Target:
+    """The target of a dataset, in the dtype and quantisation in which the rows were computed.
 
-    def write(module, args, output):
-        hidden = (output[0] if isinstance(output, tuple) else output).clone()
-        hidden[:, row["position"]] = vector.to(hidden.dtype)
-        return (hidden, *output[1:]) if isinstance(output, tuple) else hidden
-
-    clean = _next_token(target, row["prompt_ids"])
-    blocks = decoder_blocks(target.model)
-    with ExitStack() as stack:
-        for layer in row["layers"]:
-            stack.callback(blocks[layer].register_forward_hook(write).remove)
-        patched = _next_token(target, row["prompt_ids"])
-    decode = target.tokenizer.decode
-    stored = f"{row['clean_output']!r} -> {row['patched_output']!r}"
-    return stored, f"{decode([clean])!r} -> {decode([patched])!r}"
-
-
-def _ablated(target: Target, row: Mapping[str, Any]) -> tuple[str, str]:
-    """Stored and found output of an ablation row, with the removed span and without it.
-
-    Rows of old datasets do not say what took its place, nor what counted as the answer: nothing, and the next token.
+    Raises:
+        SelfExplainError: the statistics do not name the dtype, or the model cannot be loaded.
     """
-    begin, end = row["removed_span"]
-    texts = row["target_prompt"], row["target_prompt"][:begin] + row.get("replacement", "") + row["target_prompt"][end:]
-    if row.get("answered_by") == "likelihood":
-        found = [answer.output for text in texts for answer in answers(target, [text], [row["choices"]], "likelihood")]
-    else:
-        found = [target.tokenizer.decode([_next_token(target, target.encode(text))]).strip() for text in texts]
-    return f"{row['full_output']!r} -> {row['ablated_output']!r}", f"{found[0]!r} -> {found[1]!r}"
-
-
-@torch.no_grad()
-def _next_token(target: Target, ids: Sequence[int]) -> int:
-    logits = target.model(input_ids=torch.tensor([list(ids)], device=target.model.device), use_cache=False).logits
-    return int(logits[0, -1].argmax())
+    statistics = dataset.statistics()
+    if statistics.target_dtype is None:
+        raise SelfExplainError(f"{dataset.statistics_path} has no target_dtype. {statistics.remedy}")
+    quantization = statistics.target_quantization
+    options = {"quantization_config": quantization} if quantization else {}
+    return load_target(row["target_model"], row["target_revision"], statistics.target_dtype, **options)

@@ -1,18 +1,32 @@
-"""Settings of the ground truth: where texts, pairs and questions come from, and one dataclass a task."""
+"""Settings of the ground truth: sources of texts, pairs and questions, and one dataclass per task."""
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
+from selfexplain.tasks import activation_patching, feature_description, input_ablation
+from selfexplain.utils.registry import Registry
 
-def what_counts(config: Any) -> dict[str, Any]:
-    """The settings that results depend on, as JSON values."""
-    how_fast = ("endpoint_concurrency", "endpoint_timeout")
-    return {name: value for name, value in asdict(config).items() if name not in how_fast}
+SPEED_SETTINGS = ("endpoint_concurrency", "endpoint_timeout")
+"""Settings that change how long a stage takes, but not its result."""
 
 
-def table_of(config: Any) -> "TableConfig":
-    """The table that the pairs or questions of a task come from."""
-    return config.pairs if isinstance(config, FeatureConfig) else config.source
+def result_settings(config: Any) -> dict[str, Any]:
+    """The settings that results depend on, as JSON values.
+
+    Args:
+        config: a settings dataclass.
+    """
+    return {name: value for name, value in asdict(config).items() if name not in SPEED_SETTINGS}
+
+
+def source_path(config: Any) -> str | None:
+    """The path or Hub id of the table that a task reads its items from; None if it reads no table.
+
+    Args:
+        config: settings of a task. At most one field is a `TableConfig`.
+    """
+    tables = [value for entry in fields(config) if isinstance(value := getattr(config, entry.name), TableConfig)]
+    return tables[0].path if tables else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,12 +34,12 @@ class TableConfig:
     """A table of rows.
 
     Attributes:
-        path: a JSONL, JSON, CSV or parquet file (`{split}` in it stands for the split), or the id of a dataset on the
-            Hub, which is streamed.
-        subset: the Hub dataset's configuration, where it has several.
-        split: its split.
-        revision: its branch, tag or commit.
-        columns: the column's name in the table, for every column that is called otherwise there.
+        path: a JSONL, JSON, CSV or parquet file, in which `{split}` is replaced by the split, or the id of a dataset on
+            the Hub, which is streamed.
+        subset: configuration of the Hub dataset, if it has several.
+        split: split of the Hub dataset, and the value of `{split}` in `path`.
+        revision: branch, tag or commit of the Hub dataset.
+        columns: expected column name -> name in the table, for columns that have a different name there.
     """
 
     path: str | None = None
@@ -37,12 +51,14 @@ class TableConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class CorpusConfig:
-    """How the recipe's `corpus` is read.
+    """How to read the recipe's `corpus`.
 
     Attributes:
-        text: the column that holds the text, of JSONL, CSV, parquet and Hub datasets.
-        subset, split, revision: of a Hub dataset.
-        n_texts: reading stops here; a Hub dataset is streamed and what follows is never fetched.
+        text: name of the column with the text, for JSONL, CSV and parquet files and Hub datasets.
+        subset: configuration of a Hub dataset.
+        split: split of a Hub dataset.
+        revision: branch, tag or commit of a Hub dataset.
+        n_texts: number of texts to read. A Hub dataset is streamed, so the rest is never downloaded.
     """
 
     text: str = "text"
@@ -54,19 +70,20 @@ class CorpusConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class PairSource(TableConfig):
-    """Where counterfactual pairs come from.
+    """Source of counterfactual pairs.
 
     Attributes:
-        kind: "corpus": the recipe's corpus: pairs of the embedded world, or prefixes of running text with a word
-            swapped.
+        kind: "corpus": the recipe's corpus, which gives the pairs of the embedded world or prefixes of running text
+            with one word swapped.
             "counterfact": records with `requested_rewrite` (columns: requested_rewrite).
-            "relations": relation tables: a JSON file or a directory of them, each {name, prompt_templates,
-            samples: [{subject, object}]}, or a table (columns: relation, prompt, subject, object).
-            "pairs": a table of ready pairs (columns: clean_prompt, source_prompt, subject, source_subject; an
-            `options` column and a `group` column are read where the table has them).
-            "transluce": finished rows of a published `Transluce/act_patch_*` dataset; nothing is run.
-        n_options: answer options that a prompt lists, the two answers among them; 0 for the bare statement.
-        template: the prompt of a fact; `{statement}` lacks its object, `{options}` are joined by " or ".
+            "relations": relation tables, either JSON files (one file or a directory of them, each with {name,
+            prompt_templates, samples: [{subject, object}]}) or a table (columns: relation, prompt, subject, object).
+            "pairs": a table of complete pairs (columns: clean_prompt, source_prompt, subject, source_subject, and
+            optionally options and group).
+            "transluce": rows of a published `Transluce/act_patch_*` dataset. The target is not run.
+        n_options: number of answer options in a prompt, including the two answers; 0 for the bare statement.
+        template: prompt template of a fact. `{statement}` is the fact without its object, and `{options}` are the
+            options joined by " or ".
     """
 
     kind: Literal["corpus", "counterfact", "relations", "pairs", "transluce"] = "corpus"
@@ -82,17 +99,18 @@ SYSTEM_PROMPT = (
 
 @dataclass(frozen=True, kw_only=True)
 class QuestionSource(TableConfig):
-    """Where questions with hints come from.
+    """Source of questions with hints.
 
     Attributes:
-        kind: "corpus": the recipe's corpus, which has to be the embedded world. "multiple_choice": a table of questions
-            (columns: question, choices, answer, and subject where there is one); `choices` is a list, or the names of
-            several columns joined by ",", and `answer` an index, a letter or the right choice itself. The defaults
-            read MMLU. "transluce": finished rows of a published `Transluce/input_ablation_*` dataset; nothing is run.
-        chat: put the question through the target's chat template; null where it has one.
-        system: the system prompt, or what stands above the question without a chat template.
-        hints: styles of hints by name; `{}` is the letter that is hinted at, drawn evenly.
-        answer_prefix: how the answer begins; the next token is the answer.
+        kind: "corpus": the recipe's corpus, which must be the embedded world.
+            "multiple_choice": a table of questions (columns: question, choices, answer, and optionally subject).
+            `choices` is a list, or the names of several columns joined by ",". `answer` is an index, a letter or the
+            text of the correct choice. The defaults read MMLU.
+            "transluce": rows of a published `Transluce/input_ablation_*` dataset. The target is not run.
+        chat: whether to use the target's chat template; null to use it if there is one.
+        system: system prompt. Without a chat template it precedes the question.
+        hints: name of a hint style -> its text. `{}` is the suggested letter, which is drawn uniformly.
+        answer_prefix: beginning of the answer. The next token after it is the answer.
     """
 
     kind: Literal["corpus", "multiple_choice", "transluce"] = "corpus"
@@ -109,48 +127,52 @@ class QuestionSource(TableConfig):
 
 @dataclass(frozen=True)
 class FeatureConfig:
-    """Which directions are described, from what, by whom, and how descriptions are scored.
+    """Which directions to describe, who describes them, and how descriptions are scored.
 
     Attributes:
-        layers: the layers whose outputs are read: numbers, fractions of the depth (0.5 is half way up), ranges of
-            either ("8-15", "0.25-0.75"); None for all.
-        saes: where features come from: a directory (`features.dictionary` says what it may hold), or a release of
-            sae-lens; None to train SAEs.
-        sae_id: of a release, the SAE of each layer, with `{layer}` for its number, such as l{layer}r_32x.
-        max_features: of each SAE, drawn at random; None for all.
-        n_saes: SAEs trained for each layer, of different seeds.
-        n_features: features of an SAE trained here.
-        k: how many of them are active per token.
-        n_tokens: tokens each SAE is trained on.
-        learning_rate: of that training.
-        max_text_tokens: texts of the corpus are cut here.
-        n_top: windows of the strongest activations, in each set of exemplars: one that descriptions are written from,
-            one that they are scored on and, where there are several candidates, one that the best is chosen on.
-        n_sampled: windows from across the range of activations, in each set.
-        n_random: windows drawn blindly, mostly inactive, in each set.
-        window: tokens of a window.
-        min_active: a feature that fires in fewer sequences of any set is left out.
-        min_correlation: an offline description that fits less than this is dropped; of several candidates the one
-            chosen, by the exemplars it was chosen on, and else by those it was written from.
-        group_cosine: features at least this similar make a family, and families that are mostly about the same share a
-            group, which has one split; training features that are still this similar to a held-out one are left out.
-        rows_per_feature: rows of each feature, each asked with another template.
-        descriptions: who writes them. Of several candidates the one with the best simulator score is kept.
-        n_candidates: descriptions asked of each writer: the offline one gives those that fit best, the others write
-            their first from all exemplars and the rest from half of them.
-        simulator: who foretells activations from a description. The offline one reads the offline describer only.
-        scores: what is measured of descriptions; the mean of each goes into the statistics.
-        neuronpedia: folder or URL of an export of Neuronpedia, with `{layer}`; None for the one the SAE names.
-        endpoint: base URL of an OpenAI-compatible endpoint; its key is read from OPENAI_API_KEY.
-        endpoint_model: the name of the model there.
-        endpoint_concurrency: requests in flight.
-        endpoint_timeout: seconds that a reply may take.
-        share_vectors: keep each vector once, in a configuration of its own (`vectors`), where many rows have it.
-        n_activations: tokens of the corpus whose whole activations are asked about, at every layer: a test set out of
-            distribution, in a configuration of its own (`activations`).
-        n_differences: counterfactual pairs whose difference of activations at the last token is asked about, at every
-            layer: another one (`differences`).
-        pairs: where these pairs come from.
+        layers: layers whose outputs are read: indices, fractions of the depth (0.5 is the middle), or ranges of either
+            ("8-15", "0.25-0.75"); null for all layers.
+        saes: source of the features: a directory (see `features.dictionary` for its formats) or a release of sae-lens;
+            null to train SAEs.
+        sae_id: id of the SAE of each layer in a release, with `{layer}` for the layer, such as l{layer}r_32x.
+        max_features: number of features per SAE, drawn at random; null for all.
+        n_saes: number of SAEs to train per layer, with different seeds.
+        n_features: number of features per trained SAE.
+        k: number of active features per token of a trained SAE.
+        n_tokens: number of training tokens per SAE.
+        learning_rate: learning rate of the SAE training.
+        max_text_tokens: length at which texts of the corpus are truncated, in tokens.
+        n_top: windows with the strongest activations in each set of exemplars. Descriptions are written from the first
+            set and scored on the last one. If there are several candidates, the best one is chosen on a set in between.
+        n_sampled: windows from the whole range of activations in each set.
+        n_random: windows drawn at random, most of them inactive, in each set.
+        window: number of tokens per window.
+        min_active: minimum number of sequences in each set in which a feature is active; other features are skipped.
+        min_correlation: minimum correlation of an offline description with the activations. It is measured on the
+            exemplars that the best candidate is chosen on, or, with a single candidate, on those it is written from.
+        group_cosine: cosine from which on features belong to one family. Families about the same concept share a
+            group, and a group is in one split. Training features with this cosine to a held-out feature are left out.
+        rows_per_feature: number of rows per feature, each with a different wording of the question.
+        descriptions: writers of the descriptions. If there are several, the description with the best simulator score
+            is kept.
+        n_candidates: number of descriptions per writer. The offline describer returns the ones that fit best. Other
+            writers get all exemplars for their first description, and a random half for each of the others.
+        simulator: model that predicts activations from a description. The offline simulator only understands
+            descriptions of the offline describer.
+        scores: scores of the descriptions. The mean of each is written to the statistics.
+        neuronpedia: directory or URL of a Neuronpedia export, with `{layer}` for the layer; null for the one that the
+            SAE names.
+        endpoint: base URL of an OpenAI-compatible endpoint. Its key is read from OPENAI_API_KEY.
+        endpoint_model: name of the model at the endpoint.
+        endpoint_concurrency: number of concurrent requests.
+        endpoint_timeout: timeout of a request, in seconds.
+        share_vectors: whether to store each distinct vector once, in an additional configuration `vectors`. This saves
+            space if `rows_per_feature` is more than 1.
+        n_activations: number of corpus tokens whose activations form the out-of-distribution test set `activations`,
+            with one row per token and layer.
+        n_differences: number of counterfactual pairs whose activation differences at the last token form the
+            out-of-distribution test set `differences`, with one row per pair and layer.
+        pairs: source of these pairs.
     """
 
     layers: tuple[int | float | str, ...] | None = None
@@ -188,14 +210,14 @@ class FeatureConfig:
 
 @dataclass(frozen=True)
 class PatchingConfig:
-    """Which patches are run, and how many rows are kept.
+    """Which patches to run, and how many rows to keep.
 
     Attributes:
-        n_pairs: counterfactual pairs; every block of layers and every token of each is patched.
-        n_blocks: contiguous blocks that the layers are cut into.
-        n_rows: rows kept, half of them changed in every (token type, block).
-        max_text_tokens: longest prompt taken from running text.
-        source: where the pairs come from.
+        n_pairs: number of counterfactual pairs. Every block of layers is patched at every token of each pair.
+        n_blocks: number of contiguous blocks that the layers are divided into.
+        n_rows: number of rows to keep, half of them changed in every (token type, block of layers).
+        max_text_tokens: maximum length of prompts from running text, in tokens.
+        source: source of the pairs.
     """
 
     n_pairs: int = 1500
@@ -207,15 +229,15 @@ class PatchingConfig:
 
 @dataclass(frozen=True)
 class AblationConfig:
-    """Which hints are removed.
+    """Which hints to remove, and how many rows to keep.
 
     Attributes:
-        n_questions: hinted questions asked, with and without their hint.
-        n_rows: rows kept, half of them changed.
-        answers: what counts as the target's answer: its "next_token", whatever that is, or the option of the highest
-            "likelihood" as a whole continuation.
-        replacement: a neutral text that takes the hint's place; empty to leave the hint out.
-        source: where the questions come from.
+        n_questions: number of questions with hints. Each is asked with and without its hint.
+        n_rows: number of rows to keep, half of them changed.
+        answers: what counts as the target's answer: "next_token", the most likely next token, or "likelihood", the
+            option with the highest likelihood as a continuation.
+        replacement: neutral text that replaces the hint; empty to remove the hint.
+        source: source of the questions.
     """
 
     n_questions: int = 8000
@@ -223,3 +245,11 @@ class AblationConfig:
     answers: Literal["next_token", "likelihood"] = "next_token"
     replacement: str = ""
     source: QuestionSource = field(default_factory=QuestionSource)
+
+
+TASK_CONFIGS: Registry[type] = Registry("settings of the task")
+"""Task name -> dataclass of its settings. Separate from the builders, so reading a recipe does not import torch."""
+
+TASK_CONFIGS.register(feature_description.TASK.name, FeatureConfig)
+TASK_CONFIGS.register(activation_patching.TASK.name, PatchingConfig)
+TASK_CONFIGS.register(input_ablation.TASK.name, AblationConfig)

@@ -1,16 +1,17 @@
-"""The files of one dataset: their paths, and the records in them."""
+"""Paths and records of one dataset directory."""
 
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
 
+from selfexplain.errors import SelfExplainError
 from selfexplain.groundtruth.statistics import DatasetStatistics
 from selfexplain.utils.hashing import file_sha256
 from selfexplain.utils.records import Record
 
 
 class DatasetManifest(Record):
-    """`manifest.json` of a dataset, written last: what it was made from and which files it consists of.
+    """`manifest.json` of a dataset, which is written last: the inputs of the dataset and its files.
 
     Attributes:
         inputs: hash of everything that the rows depend on.
@@ -26,35 +27,38 @@ class DatasetManifest(Record):
 
 @dataclass(frozen=True)
 class DatasetDirectory:
-    """A directory with one task's rows."""
+    """A directory with the rows of one task."""
 
     root: Path
 
     @property
     def statistics_path(self) -> Path:
+        """The file of `DatasetStatistics`."""
         return self.root / "statistics.json"
 
     @property
     def manifest_path(self) -> Path:
+        """The file of `DatasetManifest`."""
         return self.root / "manifest.json"
 
     @property
     def card(self) -> Path:
+        """The dataset card."""
         return self.root / "README.md"
 
     @property
     def vectors(self) -> Path:
-        """Vectors that rows refer to by index, where rows share them."""
+        """The distinct vectors, if rows refer to them by index (`share_vectors`)."""
         return self.root / "vectors.parquet"
 
     @property
     def saes(self) -> Path:
-        """SAEs that were trained for this dataset."""
+        """The SAEs that were trained for this dataset."""
         return self.root / "saes"
 
     @property
     def work(self) -> Path:
-        """Unfinished shards; deleted when the dataset is complete."""
+        """Unfinished shards, which are deleted when the dataset is complete."""
         return self.root / ".work"
 
     def rows(self, name: str) -> Path:
@@ -62,10 +66,15 @@ class DatasetDirectory:
         return self.root / f"{name}.parquet"
 
     def statistics(self) -> DatasetStatistics:
+        """What was counted while the dataset was built.
+
+        Raises:
+            SelfExplainError: the file is missing or damaged.
+        """
         return DatasetStatistics.read(self.statistics_path)
 
     def out_of_distribution(self) -> list[str]:
-        """Names of the out-of-distribution test sets; none where there are no statistics."""
+        """Names of the out-of-distribution test sets; empty if there are no statistics."""
         return list(self.statistics().out_of_distribution) if self.statistics_path.is_file() else []
 
     def hashes(self) -> dict[str, str]:
@@ -73,8 +82,13 @@ class DatasetDirectory:
         return {path.name: file_sha256(path) for path in sorted(self.root.glob("*.parquet"))}
 
     def is_complete(self, inputs: str | None = None) -> bool:
-        """Whether every file is as it was written and, if `inputs` is given, was made from inputs with that hash."""
-        if not self.manifest_path.is_file():
+        """Whether no parquet file was added, removed or modified after the dataset was built.
+
+        Args:
+            inputs: hash that the manifest must name as well; None for any.
+        """
+        try:
+            manifest = DatasetManifest.read(self.manifest_path)
+        except SelfExplainError:  # missing, damaged, or from a newer version: the dataset has to be built again
             return False
-        manifest = DatasetManifest.read(self.manifest_path)
         return inputs in (None, manifest.inputs) and manifest.files == self.hashes()

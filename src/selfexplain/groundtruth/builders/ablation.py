@@ -1,31 +1,50 @@
-"""Ground truth of input ablation: answer hinted questions with the hint and without it, or with something else there.
-
-`candidates` asks them; `draw` keeps a balanced sample of the rows.
-"""
+"""Build the rows of input ablation: ask questions with their hints, and again without them or with a replacement."""
 
 import random
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from typing import Any
 
+from selfexplain.bundled import TINY_WORLD
 from selfexplain.errors import SelfExplainError
-from selfexplain.groundtruth.balance import balanced
+from selfexplain.groundtruth.balance import draw_balanced
+from selfexplain.groundtruth.builders import transluce
+from selfexplain.groundtruth.builders.builder import register
+from selfexplain.groundtruth.builders.items import Builder
 from selfexplain.groundtruth.config import AblationConfig
-from selfexplain.groundtruth.sources import HintedQuestion
+from selfexplain.groundtruth.sources import Corpus, HintedQuestion, SourceItems, table_questions
 from selfexplain.groundtruth.sources.tokens import fits
-from selfexplain.groundtruth.splits import by_split
 from selfexplain.target.ablation import answers, continuations, find_span, without_spans
 from selfexplain.target.load import Target
+from selfexplain.target.nexttoken import next_tokens
 from selfexplain.tasks import input_ablation, outcome
 from selfexplain.tasks.outcome import Outcome
 from selfexplain.tasks.question import Question
 
 
-def candidates(
+def find_questions(config: AblationConfig, target: Target, corpus: Corpus, seed: int) -> SourceItems[HintedQuestion]:
+    """The questions with hints, and counts of what was skipped.
+
+    Raises:
+        SelfExplainError: the source is missing or unreadable, or is plain text.
+    """
+    if config.source.kind == "multiple_choice":
+        return table_questions(config.source, target, config.n_questions, seed)
+    if corpus.questions is None:
+        raise SelfExplainError(
+            f"input_ablation needs questions with hints, but the corpus {corpus.name} is plain text. "
+            "Set input_ablation.source.kind=multiple_choice and input_ablation.source.path, "
+            f"set corpus={TINY_WORLD}, or remove input_ablation from tasks."
+        )
+    return SourceItems(list(corpus.questions(config.n_questions, seed)))
+
+
+def compute_rows(
     config: AblationConfig, target: Target, questions: Sequence[HintedQuestion], seed: int
 ) -> tuple[list[dict], dict]:
-    """A row for every question, and counts of questions and of what was left out.
+    """One row per question, and counts of the questions and of those that are left out.
 
-    A row depends on its own question and on `seed` alone.
+    A row depends only on its own question and on `seed`.
     """
     counts = Counter(questions=len(questions))
     usable = []
@@ -38,13 +57,13 @@ def candidates(
     answered = answers(target, texts, [item.choices for item in usable] * 2, config.answers)
     rows = []
     for item, full, ablated in zip(usable, answered[: len(usable)], answered[len(usable) :], strict=True):
-        removed = _removed(config, item)
-        before, after = full.output.strip(), ablated.output.strip()
         if not outcome.is_statable(ablated.output):
             counts["questions left out: no sentence can state the answer"] += 1
             continue
+        before, after = full.output.strip(), ablated.output.strip()
+        removed = _removed_text(config, item)
         rows.append({
-            "prompt": _asked(config, item, seed).prompt,
+            "prompt": _question(config, item, seed).prompt,
             "completion": outcome.render(Outcome(before != after, ablated.output)),
             "placeholder_offsets": [],
             "activations": [],
@@ -70,60 +89,22 @@ def candidates(
     return rows, dict(counts)
 
 
-def _problem(config: AblationConfig, target: Target, item: HintedQuestion, seed: int) -> str | None:
-    """Why a question cannot be asked, if it cannot."""
-    if item.full_text.count(_removed(config, item)) != 1:
-        return "hint not found"
-    for text in (item.full_text, _ablated_text(config, item)):
-        options = continuations(target, text, item.choices)
-        if len(target.tokenizer(text)["input_ids"]) + max(len(ids or ()) for ids in options) > target.context_length:
-            return "over the context"
-        if None in options:
-            return "an option merges with the text before it"
-    answer = outcome.render(Outcome(True, max(item.choices, key=len)))
-    if not fits(target, _asked(config, item, seed).prompt + answer):
-        return "over the context once an explainer is asked"
-    return None
+def draw_rows(config: AblationConfig, rows: Sequence[Mapping], seed: int) -> tuple[list[int], dict]:
+    """Indices of the rows to keep, half of them changed in each split, and statistics.
 
-
-def _asked(config: AblationConfig, item: HintedQuestion, seed: int) -> Question:
-    n_templates = len(input_ablation.templates(None, config.replacement))
-    template = random.Random(f"{seed} {item.full_text}").randrange(n_templates)
-    return input_ablation.question(item.full_text, None, template, config.replacement)
-
-
-def _removed(config: AblationConfig, item: HintedQuestion) -> str:
-    """What is taken out; where something takes its place, the line breaks around the hint stay."""
-    return item.hint.strip() if config.replacement else item.hint
-
-
-def _ablated_text(config: AblationConfig, item: HintedQuestion) -> str:
-    if not config.replacement:
-        return item.ablated_text
-    return without_spans(item.full_text, [find_span(item.full_text, _removed(config, item))], config.replacement)
-
-
-def draw(config: AblationConfig, rows: Sequence[Mapping], seed: int) -> tuple[list[int], dict]:
-    """Indices of the rows kept, half of them changed in each split, and statistics.
-
-    Of the rows, `group`, `changed`, `topic`, `full_output` and `hinted` are read.
+    Args:
+        config: settings of the task.
+        rows: candidates with the columns `group`, `changed`, `topic`, `full_output` and `hinted`.
+        seed: seed of the splits and of the draw.
 
     Raises:
-        SelfExplainError: no question's answer changes.
+        SelfExplainError: no answer changes.
     """
-    rng = random.Random(seed)
-    drawn: list[int] = []
-    for part in by_split([{"group": row["group"], "index": index} for index, row in enumerate(rows)], seed).values():
-        drawn += balanced(
-            [place["index"] for place in part],
-            lambda i: None,
-            lambda i: rows[i]["changed"],
-            round(config.n_rows * len(part) / len(rows)),
-            rng,
-        )
+    drawn = draw_balanced(rows, config.n_rows, seed) if rows else []
     if not drawn:
         raise SelfExplainError(
-            f"removing the hint changed none of {len(rows)} answers: this target does not follow hints."
+            f"None of {len(rows)} answers changes if the hint is removed, so this target does not follow the hints. "
+            "Use different hints (input_ablation.source.hints) or a different target."
         )
     topics = Counter((row["topic"], row["changed"]) for row in rows)
     return drawn, {
@@ -136,3 +117,70 @@ def draw(config: AblationConfig, rows: Sequence[Mapping], seed: int) -> tuple[li
             t: {"unchanged": topics[t, False], "changed": topics[t, True]} for t in sorted({t for t, _ in topics})
         },
     }
+
+
+def rerun(target: Target, row: Mapping[str, Any]) -> tuple[str, str]:
+    """Stored and new outputs of a row, before and after the ablation.
+
+    Rows of old datasets lack the columns `replacement` and `answered_by`. In these the hint is removed and the answer
+    is the next token.
+    """
+    begin, end = row["removed_span"]
+    text = row["target_prompt"]
+    texts = text, text[:begin] + row.get("replacement", "") + text[end:]
+    if row.get("answered_by") == "likelihood":
+        outputs = [answer.output for t in texts for answer in answers(target, [t], [row["choices"]], "likelihood")]
+    else:
+        outputs = [target.tokenizer.decode(next_tokens(target, [t])).strip() for t in texts]
+    return f"{row['full_output']!r} -> {row['ablated_output']!r}", f"{outputs[0]!r} -> {outputs[1]!r}"
+
+
+def _problem(config: AblationConfig, target: Target, item: HintedQuestion, seed: int) -> str | None:
+    """Why a question cannot be used; None if it can."""
+    if item.full_text.count(_removed_text(config, item)) != 1:
+        return "hint not found"
+    for text in (item.full_text, _ablated_text(config, item)):
+        options = continuations(target, text, item.choices)
+        if len(target.tokenizer(text)["input_ids"]) + max(len(ids or ()) for ids in options) > target.context_length:
+            return "over the context"
+        if None in options:
+            return "an option merges with the text before it"
+    answer = outcome.render(Outcome(True, max(item.choices, key=len)))
+    if not fits(target, _question(config, item, seed).prompt + answer):
+        return "over the context once an explainer is asked"
+    return None
+
+
+def _question(config: AblationConfig, item: HintedQuestion, seed: int) -> Question:
+    """The question to the explainer, in a wording that depends on the item and the seed."""
+    n_templates = len(input_ablation.templates(None, config.replacement))
+    template = random.Random(f"{seed} {item.full_text}").randrange(n_templates)
+    return input_ablation.question(item.full_text, None, template, config.replacement)
+
+
+def _removed_text(config: AblationConfig, item: HintedQuestion) -> str:
+    """The text to remove. If it is replaced, the line breaks around the hint are kept."""
+    return item.hint.strip() if config.replacement else item.hint
+
+
+def _ablated_text(config: AblationConfig, item: HintedQuestion) -> str:
+    if not config.replacement:
+        return item.ablated_text
+    return without_spans(item.full_text, [find_span(item.full_text, _removed_text(config, item))], config.replacement)
+
+
+BUILDER: Builder[AblationConfig, HintedQuestion] = Builder(
+    config_class=AblationConfig,
+    item_type=HintedQuestion,
+    noun="questions",
+    n_items=lambda config: config.n_questions,
+    items_per_shard=1024,
+    find_items=find_questions,
+    rows=compute_rows,
+    draw_rows=draw_rows,
+    draw_columns=("changed", "topic", "hint_style", "full_output", "hinted"),
+    n_rows=lambda config: config.n_rows,
+    rerun=rerun,
+    published={"transluce": transluce.PublishedRows(AblationConfig, transluce.read_ablation)},
+)
+register(input_ablation.TASK, BUILDER)

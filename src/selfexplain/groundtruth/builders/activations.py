@@ -1,9 +1,9 @@
-"""Directions that no dictionary was trained to find: whole activations, and their differences between counterfactuals.
+"""Build the out-of-distribution test sets of feature description: activations, and differences between activations.
 
-Rows are those of feature description, found, described and scored by the same machinery, so that an explainer of
-features can be tested on vectors unlike those it was trained on. As in Li et al., "Training Language Models to Explain
-Their Own Computations" (arXiv 2511.08579), where the two sets are called ACT and dACT. As there, nothing is left out
-because it is hard to describe, and what counts is how well a description foretells the projections on the vector.
+Rows are found, described and scored like those of features, so an explainer of features can be tested on vectors unlike
+its training vectors. The two sets follow Li et al., "Training Language Models to Explain Their Own Computations" (arXiv
+2511.08579), who call them ACT and dACT. As in that paper, no vector is left out because it is hard to describe, and
+the score is how well a description predicts the projections on the vector.
 """
 
 import hashlib
@@ -19,11 +19,12 @@ import torch
 from torch import Tensor
 
 from selfexplain.errors import SelfExplainError
-from selfexplain.features.dictionary import Dictionary, of_directions
+from selfexplain.features.dictionary import Dictionary, dictionary_from_directions
 from selfexplain.features.exemplars import ExemplarState
 from selfexplain.features.residuals import residual_batches
 from selfexplain.features.saes import sample_activations
-from selfexplain.groundtruth.builders.features import describe_features, rows_of
+from selfexplain.groundtruth.builders.descriptions import describe_features
+from selfexplain.groundtruth.builders.feature_rows import rows_of
 from selfexplain.groundtruth.config import FeatureConfig
 from selfexplain.groundtruth.sources import Pair
 from selfexplain.target.capture import capture
@@ -31,7 +32,7 @@ from selfexplain.target.load import Target
 
 logger = logging.getLogger(__name__)
 
-CENTER_TOKENS = 20_000  # that the mean residual is taken over
+CENTER_TOKENS = 20_000  # tokens over which the mean residual is computed
 COUNTED = ("dead", "skipped", "poorly_described", "mean_simulator_score")
 
 
@@ -40,11 +41,11 @@ class Vectors:
     """Vectors of the residual stream to ask about.
 
     Attributes:
-        source: what they are, for the rows.
-        layers: where they were read.
-        groups: what each of the n is from: the same at every layer.
+        source: what the vectors are, for the rows.
+        layers: layers at which they were read.
+        groups: group of each of the n vectors, the same at every layer.
         vectors: `(n_layers, n, d)` float32, on the CPU.
-        centers: `(n_layers, d)`, the mean residual of each layer.
+        centers: mean residual of each layer, `(n_layers, d)`.
     """
 
     source: str
@@ -54,9 +55,9 @@ class Vectors:
     centers: Tensor
 
     def dictionaries(self, target: Target) -> list[Dictionary]:
-        """Their directions, one dictionary a layer."""
+        """The directions of the vectors, as one dictionary per layer."""
         return [
-            of_directions(vectors, layer, self.source, f"layer_{layer}", center.to(target.model.device))
+            dictionary_from_directions(vectors, layer, self.source, f"layer_{layer}", center.to(target.model.device))
             for layer, vectors, center in zip(self.layers, self.vectors, self.centers, strict=True)
         ]
 
@@ -64,18 +65,18 @@ class Vectors:
         """Write a safetensors file."""
         from safetensors.torch import save_file
 
-        told = {"source": self.source, "layers": self.layers, "groups": self.groups}
+        fields = {"source": self.source, "layers": self.layers, "groups": self.groups}
         tensors = {"vectors": self.vectors.contiguous(), "centers": self.centers.contiguous()}
-        save_file(tensors, path, metadata={"told": json.dumps(told)})
+        save_file(tensors, path, metadata={"fields": json.dumps(fields)})
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """Read back what `save` wrote."""
+        """Read a file of `save`."""
         from safetensors import safe_open
 
         with safe_open(path, "pt") as file:
-            told = json.loads(file.metadata()["told"])
-            return cls(**told, vectors=file.get_tensor("vectors"), centers=file.get_tensor("centers"))
+            fields = json.loads(file.metadata()["fields"])
+            return cls(**fields, vectors=file.get_tensor("vectors"), centers=file.get_tensor("centers"))
 
 
 def activation_vectors(
@@ -83,18 +84,21 @@ def activation_vectors(
 ) -> Vectors:
     """The activations at `config.n_activations` random tokens of the corpus, at each layer.
 
-    Special tokens and attention sinks are not drawn. The text that a token is from is its group. Where the texts drawn
-    are too short for all, a warning says how many there are.
+    Special tokens and attention sinks are not drawn. The group of a token is its text. If the drawn texts are too
+    short, fewer tokens are returned and a warning is logged.
 
     Args:
-        token_ids: of each text.
-        layers: whose outputs are taken.
+        config: settings of feature description.
+        target: the model that is explained.
+        token_ids: token ids of each text.
+        layers: layers whose outputs are read.
+        seed: seed of the draw.
 
     Returns:
-        At most `n_activations` vectors a layer, the same tokens at each: `vectors (n_layers, n, d)`.
+        At most `n_activations` vectors per layer, from the same tokens at each layer.
 
     Raises:
-        SelfExplainError: an activation that is NaN or infinite.
+        SelfExplainError: an activation is NaN or infinite.
     """
     n, rng = config.n_activations, np.random.default_rng(seed)
     drawn = [token_ids[i] for i in rng.choice(len(token_ids), min(n, len(token_ids)), replace=False).tolist()]
@@ -107,7 +111,9 @@ def activation_vectors(
             texts += [drawn[sequence]] * len(positions)
     groups = [f"activations-{hashlib.sha256(np.asarray(ids).tobytes()).hexdigest()[:12]}" for ids in texts][:n]
     if len(groups) < n:
-        logger.warning("activations: %d tokens of %d wanted were found: take more or longer texts.", len(groups), n)
+        logger.warning(
+            "activations: found %d of %d requested tokens. Use a corpus with more or longer texts.", len(groups), n
+        )
     centers = _centers(config, target, token_ids, layers, seed)
     return Vectors(f"activations of {target.name}", list(layers), groups, torch.cat(vectors, dim=1)[:, :n], centers)
 
@@ -120,13 +126,13 @@ def difference_vectors(
     layers: Sequence[int],
     seed: int,
 ) -> Vectors:
-    """How the activation at the last token differs between the two prompts of each pair, at each layer.
+    """The difference of the activations at the last token between the two prompts of each pair, at each layer.
 
     Raises:
-        SelfExplainError: no pair, or a prompt that does not fit the context.
+        SelfExplainError: there are no pairs, or a prompt does not fit into the context.
     """
     if not pairs:
-        raise SelfExplainError("no counterfactual pairs given: at least one is needed.")
+        raise SelfExplainError("There are no counterfactual pairs, but at least one is needed. Pass one or more pairs.")
 
     def last(text: str) -> Tensor:
         ids = torch.tensor([target.encode(text)], device=target.model.device)
@@ -141,6 +147,7 @@ def difference_vectors(
 def _centers(
     config: FeatureConfig, target: Target, token_ids: Sequence[Sequence[int]], layers: Sequence[int], seed: int
 ) -> Tensor:
+    """Mean residual of each layer over random tokens, `(n_layers, d)`."""
     generator = torch.Generator().manual_seed(seed)
     return sample_activations(target, token_ids, layers, min(config.n_tokens, CENTER_TOKENS), generator).mean(1)
 
@@ -153,24 +160,35 @@ def vector_rows(
     work_dir: Path,
     classes: Mapping[str, set[str]],
     seed: int,
-    passed: ExemplarState | None = None,
+    state: ExemplarState | None = None,
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """A row about each vector that fires often enough to be scored, at unit norm as features are, and what was counted.
+    """One row per vector that is active often enough to be scored, and what was counted.
+
+    Rows contain vectors of unit norm, like the rows of features.
 
     Args:
-        work_dir, classes, passed: as `features.build_rows` takes them.
+        config: settings of feature description.
+        target: the model that is explained.
+        token_ids: token ids of each text of the corpus.
+        vectors: the vectors to ask about.
+        work_dir: see `feature_rows.build_rows`.
+        classes: see `feature_rows.build_rows`.
+        seed: seed of everything that is drawn.
+        state: exemplars collected from the whole corpus for these vectors; None to collect them here.
 
     Raises:
-        SelfExplainError: no vector fires often enough.
+        SelfExplainError: no vector is active often enough.
     """
     dictionaries = vectors.dictionaries(target)
-    # Neuronpedia knows nothing of these; and what the grammar cannot say well is part of the test
+    # Neuronpedia has no descriptions of these vectors. Poor descriptions are kept, because they are part of the test.
     writers = tuple(name for name in config.descriptions if name != "neuronpedia") or ("offline",)
     config = replace(config, descriptions=writers, min_correlation=-1.0, rows_per_feature=1)
-    described, counted = describe_features(config, target, token_ids, dictionaries, work_dir, classes, seed, passed)
-    groups = [vectors.groups[one.feature.feature] for one in described]
+    described, counts = describe_features(config, target, token_ids, dictionaries, work_dir, classes, seed, state)
+    groups = [vectors.groups[entry.feature.feature] for entry in described]
     rows = rows_of(config, target, dictionaries, list(zip(described, groups, strict=True)), seed)
-    told = {"vectors": counted["trained"], "rows": len(rows), "groups": len(set(groups))}
     if not rows:
-        raise SelfExplainError(f"{vectors.source}: none of {told['vectors']} fires often enough: take more text.")
-    return rows, told | {name: counted[name] for name in COUNTED}
+        raise SelfExplainError(
+            f"{vectors.source}: none of {counts['trained']} vectors is active often enough. Use a larger corpus."
+        )
+    sizes = {"vectors": counts["trained"], "rows": len(rows), "groups": len(set(groups))}
+    return rows, sizes | {name: counts[name] for name in COUNTED}
