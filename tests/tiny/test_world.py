@@ -8,7 +8,9 @@ from selfexplain.features.describers.offline import describe
 from selfexplain.groundtruth.splits import split_of
 from selfexplain.tasks import activation_patching, feature_description, input_ablation, outcome
 from selfexplain.tiny.sources import world_pairs, world_questions
-from selfexplain.tiny.world import ALL_WORDS, PARCELS, World, build_tokenizer
+from selfexplain.tiny.facts import read_facts
+from selfexplain.tiny.tokenizer import ALL_WORDS, build_tokenizer
+from selfexplain.tiny.world import World
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +92,7 @@ def test_pairs_share_relation_options_and_split(world):
         assert split_of(pair.clean.group, 0) == split_of(pair.source.group, 0)
         assert pair.options[0] != pair.options[1]
         begin, end = pair.clean.subject
-        assert pair.clean.text[begin:end] in {pair.clean.group.partition(": ")[2], *PARCELS}
+        assert pair.clean.text[begin:end] in {pair.clean.group.partition(": ")[2], *read_facts().parcels}
         assert pair.clean.text.partition("\n")[2] == pair.source.text.partition("\n")[2]
 
 

@@ -1,15 +1,15 @@
-"""The command line. A module holds the commands of one subject; they call the packages and hold no logic."""
+"""The command line. Each module holds the commands of one subject; they call the packages and hold no logic."""
 
 from typing import Annotated
 
 import typer
 
-from selfexplain import __version__
-from selfexplain.cli import dataset, demo, explain, jobs, publish, run
+from selfexplain.cli import dataset, demo, explain, jobs, publish, recipes, run
+from selfexplain.version import __version__
 
 app = typer.Typer(
     name="selfexplain",
-    help="Train language models to explain their own computations, and check what they say.",
+    help="Train language models to explain their own computations, and check the explanations.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -18,7 +18,7 @@ app.command("run")(run.run_command)
 app.command("explain")(explain.explain)
 app.command("demo")(demo.demo)
 app.command("results")(run.results)
-app.command("recipes")(run.recipes)
+app.command("recipes")(recipes.recipes)
 app.command("publish")(publish.publish)
 app.command("jobs")(jobs.jobs)
 app.add_typer(dataset.app, name="dataset")
@@ -26,7 +26,7 @@ app.add_typer(dataset.app, name="dataset")
 
 @app.callback(invoke_without_command=True)
 def options(
-    version: Annotated[bool, typer.Option("--version", help="Show the version.", is_eager=True)] = False,
+    version: Annotated[bool, typer.Option("--version", help="Show the version and exit.", is_eager=True)] = False,
 ) -> None:
     if version:
         typer.echo(__version__)

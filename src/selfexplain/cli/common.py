@@ -1,4 +1,4 @@
-"""What every command shares: how errors are told and what is shown of the log."""
+"""What all commands share: how errors are reported and how log messages are shown."""
 
 import logging
 import os
@@ -14,8 +14,11 @@ Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an e
 
 
 @contextmanager
-def errors_told(debug: bool) -> Iterator[None]:
-    """Bad input is one red line, and being stopped is another; anything else is a bug and keeps its traceback."""
+def report_errors(debug: bool) -> Iterator[None]:
+    """Report invalid input and Ctrl-C as one line each, with exit codes 2 and 130.
+
+    Any other exception is a bug and keeps its traceback. With `debug`, invalid input keeps it as well.
+    """
     try:
         yield
     except SelfExplainError as error:
@@ -29,17 +32,18 @@ def errors_told(debug: bool) -> Iterator[None]:
 
 
 class _Echo(logging.Handler):
-    """Shows what the package logs."""
+    """Prints log messages without a prefix."""
 
     def emit(self, record: logging.LogRecord) -> None:
         typer.echo(record.getMessage())
 
 
 def show_log() -> None:
+    """Print the package's log messages: all of them in the main process, errors only in the others."""
     package = logging.getLogger("selfexplain")
-    main = os.environ.get("RANK", "0") == "0"  # one of several processes is enough to listen to
-    package.setLevel(logging.INFO if main else logging.ERROR)
+    is_main = os.environ.get("RANK", "0") == "0"
+    package.setLevel(logging.INFO if is_main else logging.ERROR)
     package.handlers = [_Echo()]
     from transformers.utils import logging as transformers_logging
 
-    transformers_logging.disable_progress_bar()  # a bar for each load of a model hides the bars that matter
+    transformers_logging.disable_progress_bar()  # a bar per loaded model would hide the important bars

@@ -1,67 +1,74 @@
-"""`selfexplain dataset stats`, `selfexplain dataset check`."""
+"""`selfexplain dataset stats` and `selfexplain dataset check`."""
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from selfexplain.cli.common import Debug, errors_told, show_log
+from selfexplain.cli.common import Debug, report_errors, show_log
 from selfexplain.errors import SelfExplainError
+from selfexplain.groundtruth.dataset_directory import DatasetDirectory
 
-app = typer.Typer(help="Look at a dataset of ground truth, and check it.", no_args_is_help=True)
+app = typer.Typer(help="Inspect a ground-truth dataset, or check it against its target.", no_args_is_help=True)
 
 Directory = Annotated[str, typer.Argument(metavar="DIR", help="A dataset: runs/<recipe>/datasets/<task>.")]
 
 
 @app.command("stats")
 def stats(directory: Directory, debug: Debug = False) -> None:
-    """Show what was counted when a dataset was built: rows, what was left out, balance."""
-    with errors_told(debug):
-        path = Path(directory, "statistics.json")
-        if not path.is_file():
+    """Show the statistics of a dataset: rows per split, what was left out, balance."""
+    with report_errors(debug):
+        dataset = DatasetDirectory(Path(directory))
+        if not dataset.statistics_path.is_file():
             raise SelfExplainError(
-                f"{path} does not exist: give the directory of one task, runs/<recipe>/datasets/<task>."
+                f"{dataset.statistics_path} does not exist. Give the directory of one task, "
+                "runs/<recipe>/datasets/<task>."
             )
-        for line in _lines(json.loads(path.read_text(encoding="utf-8"))):
+        values = dataset.statistics().to_data()
+        del values["schema_version"]
+        for line in _lines({name: value for name, value in values.items() if value != {}}):
             typer.echo(line)
 
 
 @app.command("check")
 def check(
     directory: Directory,
-    rows: Annotated[int, typer.Option(min=1, help="How many rows are run again.")] = 100,
+    rows: Annotated[int, typer.Option(min=1, help="Number of rows to run again.")] = 100,
     debug: Debug = False,
 ) -> None:
-    """Run a sample of the interventions again on the target, and compare with what is stored."""
-    with errors_told(debug):
+    """Run a sample of the interventions again on the target, and compare the outcomes with the stored ones."""
+    with report_errors(debug):
         from selfexplain.groundtruth.check import check_dataset
 
         show_log()
         result = check_dataset(Path(directory), rows)
-        agreeing = result.n_rows - len(result.disagreements)
-        typer.echo(f"{agreeing} of {result.n_rows} rows come out again as they are stored, on {result.target}")
-        for found in result.disagreements[:10]:
-            typer.echo(f"  {found.split} row {found.row}: stored {found.stored}, found {found.found}")
+        n_agreeing = result.n_rows - len(result.disagreements)
+        typer.echo(f"{n_agreeing} of {result.n_rows} rows are reproduced on {result.target}")
+        for row in result.disagreements[:10]:
+            typer.echo(f"  {row.split} row {row.row}: stored {row.stored}, now {row.found}")
         if not result.passed:
-            raise SelfExplainError("this dataset is not about this target as it is now.")
+            raise SelfExplainError(
+                "The dataset does not describe this target: too many rows have a different outcome. Build it again."
+            )
 
 
 def _lines(values: dict, indent: str = "") -> list[str]:
     lines = []
     for name, value in values.items():
         if isinstance(value, dict) and all(not isinstance(v, dict) for v in value.values()) and len(value) <= 4:
-            value = ", ".join(f"{key} {_shown(v)}" for key, v in value.items())
+            value = ", ".join(f"{key} {_format(v)}" for key, v in value.items())
         if isinstance(value, dict):
             lines += [f"{indent}{name}:", *_lines(value, indent + "  ")]
         else:
-            lines.append(f"{indent}{name}: {_shown(value)}")
+            lines.append(f"{indent}{name}: {_format(value)}")
     return lines
 
 
-def _shown(value: object) -> str:
+def _format(value: object) -> str:
     if isinstance(value, list) and len(value) > 12:
-        return f"{', '.join(map(str, value[:12]))}, ... ({len(value)} in all)"
+        return f"{', '.join(map(str, value[:12]))}, ... ({len(value)} in total)"
     if isinstance(value, list):
         return ", ".join(map(str, value))
-    return f"{value:.3f}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
+    if isinstance(value, float):
+        return f"{value:.3f}"
+    return f"{value:,}" if isinstance(value, int) else str(value)

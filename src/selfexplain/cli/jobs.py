@@ -4,20 +4,24 @@ from typing import Annotated
 
 import typer
 
-from selfexplain.cli.common import Debug, errors_told
+from selfexplain.cli.common import Debug, report_errors
 from selfexplain.errors import SelfExplainError
 
 
 def jobs(
     recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="The name of a packaged recipe.")],
-    values: Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Values of it to change.")] = None,
+    values: Annotated[
+        list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Values of the recipe to change.")
+    ] = None,
     flavor: Annotated[str, typer.Option(help="The machine, such as l4x1 or a100-large.")] = "l4x1",
-    org: Annotated[str | None, typer.Option(help="Publish the run there; a job's disk is forgotten.")] = None,
-    submit: Annotated[bool, typer.Option("--submit", help="Start the job; it costs money.")] = False,
+    org: Annotated[
+        str | None, typer.Option(help="Organisation or user to publish the run to; a job's disk is deleted.")
+    ] = None,
+    submit: Annotated[bool, typer.Option("--submit", help="Start the job, which costs money.")] = False,
     debug: Debug = False,
 ) -> None:
-    """Show the job that runs a recipe on Hugging Face's machines, with its time and cost; --submit starts it."""
-    with errors_told(debug):
+    """Show the job that runs a recipe on the machines of Hugging Face, with time and cost; --submit starts it."""
+    with report_errors(debug):
         from selfexplain.pipeline.jobs import plan_job
         from selfexplain.pipeline.jobs import submit as start
         from selfexplain.utils.formatting import format_duration
@@ -27,12 +31,13 @@ def jobs(
         typer.echo(f"time: about {format_duration(60 * job.expected.minutes)} on {job.expected.hardware}")
         typer.echo(f"cost: {job.cost}")
         if not job.expected.measured:
-            typer.echo("time and memory are estimates: nobody has measured this recipe yet")
+            typer.echo("time and memory are estimates; this recipe has not been measured yet")
         if org is None:
-            typer.echo("without --org nothing is kept: a job's disk is forgotten when it ends")
+            typer.echo("without --org the results are lost, because a job's disk is deleted when the job ends")
         if submit and org is None:
             raise SelfExplainError(
-                "--submit without --org would pay for a run that is lost: say where it is published."
+                "--submit was given without --org, so the results of a paid job would be lost. Add --org ORG to "
+                "publish them."
             )
         if submit:
             typer.echo(start(job))

@@ -1,7 +1,6 @@
-"""Steps of a comparison: train an explainer a cell, let each answer the same test rows, score all of them together."""
+"""Steps of a comparison: train one explainer per cell, let all answer the same test rows, score them together."""
 
-import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -9,15 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 from selfexplain.errors import SelfExplainError
 from selfexplain.evaluation.config import ComparisonConfig
+from selfexplain.groundtruth.dataset_directory import DatasetDirectory
 from selfexplain.pipeline.explainers import load_explainer, train_explainer
 from selfexplain.pipeline.simulator import simulator
+from selfexplain.runs.engine import Step
 from selfexplain.runs.recipe import Recipe
-from selfexplain.runs.stages import Step
+from selfexplain.runs.run_directory import RunDirectory
 
 if TYPE_CHECKING:
+    from selfexplain.evaluation.comparison import AnswerSet
+    from selfexplain.evaluation.results import TaskComparison
     from selfexplain.groundtruth.sources import Corpus
-
-DIRECTORY = "comparison"
 
 
 @dataclass(frozen=True)
@@ -25,8 +26,10 @@ class Cell:
     """One training of one explainer.
 
     Attributes:
-        target, explainer: models by their short names.
-        seed: of the training and of the choice of rows, added to the recipe's.
+        target: short name of the model that is explained.
+        explainer: short name of the model that explains.
+        share: fraction of the training groups that the explainer learns from.
+        seed: seed of training and of the choice of groups, relative to the recipe's seed.
     """
 
     target: str
@@ -40,67 +43,70 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """The comparison that a recipe asks for.
+class ComparisonSteps:
+    """The comparison of a recipe.
 
     Attributes:
-        datasets: short name of a model -> the ground truth about it.
-        corpus: the recipe's texts, on which adapters between models are fitted.
-        free: drops the models that the steps before have loaded.
+        recipe: the recipe.
+        run: its run directory.
+        models: short name of a model -> directory with the ground truth about it, the recipe's target first.
+        corpus: function that reads the recipe's texts, on which adapters between models are fitted.
+        free: function that frees the models that earlier steps have loaded.
     """
 
     recipe: Recipe
-    run_dir: Path
-    datasets: Mapping[str, Path]
+    run: RunDirectory
+    models: Mapping[str, RunDirectory]
     corpus: Callable[[], "Corpus"]
     free: Callable[[], None]
 
-    def steps(self, datasets: Mapping[str, tuple[str, ...]], models: Mapping[str, Any]) -> list[Step]:
-        """Trainings, answers, scores.
+    def steps(self, datasets: Mapping[str, tuple[str, ...]], weights: Mapping[str, Any]) -> list[Step]:
+        """Steps that train, that answer and that score.
 
         Args:
-            datasets: short name of a model -> the steps that make its ground truth.
-            models: short name of a model -> what its weights are told by.
+            datasets: short name of a model -> the steps that build its ground truth.
+            weights: short name of a model -> fingerprint of its weights.
         """
-        settings = {"injection": asdict(self.recipe.injection), "adapter": asdict(self.recipe.adapter)}
-        steps = []
-        for cell in self.cells():
-            recipe = self.recipe_of(cell)
-            made = datasets[cell.target]
-            trained = f"compare/train/{cell.name}"
-            if cell == self.main:
-                trained = "train"
-            else:
-                inputs = {
-                    "target": models[cell.target],
-                    "explainer": models[cell.explainer],
-                    **settings,
-                    "training": asdict(recipe.training),
-                    "seed": recipe.seed,
-                }
-                outputs = (str(self.explainer_dir(cell).relative_to(self.run_dir)),)
-                steps.append(Step(trained, inputs, outputs, partial(self._train, cell), after=made))
-            asked = {"limit": recipe.evaluation.rows_limit, "seed": self.recipe.seed}
-            outputs = (f"{DIRECTORY}/{cell.name}/answers",)
-            name = f"compare/answer/{cell.name}"
-            steps.append(Step(name, asked, outputs, partial(self._answer, cell), after=(*made, trained)))
-        answered = tuple(step.name for step in steps if step.name.startswith("compare/answer/"))
-        config = {"n_resamples": self.recipe.evaluation.n_resamples, "seed": self.recipe.seed}
-        figures = ("figures/privileged_access.png", "figures/data_efficiency.png")
+        cells = [step for cell in self.cells() for step in self._cell_steps(cell, datasets[cell.target], weights)]
+        answers = tuple(step.name for step in cells if step.name.startswith("compare/answer/"))
+        run, config = self.run, self.recipe.evaluation
+        written = (run.comparison_path, run.privileged_access_figure, run.data_efficiency_figure)
         score = Step(
             "compare/score",
-            config,
-            ("comparison.json", *figures),
+            {"n_resamples": config.n_resamples, "seed": self.recipe.seed},
+            tuple(run.relative(path) for path in written),
             self._score,
-            after=("evaluate", *answered),
-            amends=("results.json",),
+            after=("evaluate", *answers),
+            amends=(run.relative(run.results_path),),
         )
-        return [*steps, score]
+        return [*cells, score]
+
+    def _cell_steps(self, cell: Cell, datasets: tuple[str, ...], weights: Mapping[str, Any]) -> Iterator[Step]:
+        run, recipe = self.run, self.recipe_of(cell)
+        trained = "train" if cell == self.main else f"compare/train/{cell.name}"
+        if cell != self.main:
+            inputs = {
+                "target": weights[cell.target],
+                "explainer": weights[cell.explainer],
+                "injection": asdict(recipe.injection),
+                "adapter": asdict(recipe.adapter),
+                "training": asdict(recipe.training),
+                "seed": recipe.seed,
+            }
+            outputs = (run.relative(self.explainer_dir(cell)),)
+            yield Step(trained, inputs, outputs, partial(self._train, cell), after=datasets)
+        yield Step(
+            f"compare/answer/{cell.name}",
+            {"limit": recipe.evaluation.rows_limit, "seed": self.recipe.seed},
+            (run.relative(run.compared_answers(cell.name)),),
+            partial(self._answer, cell),
+            after=(*datasets, trained),
+        )
 
     @property
     def main(self) -> Cell:
-        """The explainer that the recipe trains anyway."""
-        name = next(iter(self.datasets))
+        """The cell of the explainer that the recipe trains in any case."""
+        name = next(iter(self.models))
         return Cell(name, name, 1.0, 0)
 
     def cells(self) -> list[Cell]:
@@ -109,19 +115,19 @@ class Comparison:
         return [
             Cell(target, explainer, share, seed)
             for seed in range(config.n_seeds)
-            for target in self.datasets
-            for explainer in self.datasets
+            for target in self.models
+            for explainer in self.models
             for share in sorted({*config.shares, 1.0})
         ]
 
     def recipe_of(self, cell: Cell) -> Recipe:
-        """What trains a cell, as a recipe of its own.
+        """The recipe that trains a cell.
 
-        Few rows are seen more often than many, `epochs / sqrt(share)` times: with equal epochs a small share would
-        get hardly any updates, with equal updates it would be learned by heart.
+        A small share is trained for more epochs than a large one, `epochs / sqrt(share)`: with the same number of
+        epochs it would get very few updates, with the same number of updates it would be memorised.
         """
-        recipe, named = self.recipe, models_of(self.recipe)
-        target, explainer = named[cell.target], named[cell.explainer]
+        recipe, models = self.recipe, models_of(self.recipe)
+        target, explainer = models[cell.target], models[cell.explainer]
         other = None if cell.target == cell.explainer else explainer
         training = recipe.training
         return replace(
@@ -136,76 +142,93 @@ class Comparison:
         )
 
     def explainer_dir(self, cell: Cell) -> Path:
-        return self.run_dir / "explainer" if cell == self.main else self.run_dir / DIRECTORY / cell.name / "explainer"
+        return self.run.explainer if cell == self.main else self.run.compared_explainer(cell.name)
+
+    def answers_path(self, cell: Cell, task: str) -> Path:
+        return self.run.compared_answers(cell.name) / f"{task}.jsonl"
 
     def _train(self, cell: Cell) -> None:
         self.free()
-        datasets, out_dir = self.datasets[cell.target], self.explainer_dir(cell)
+        datasets, out_dir = self.models[cell.target].datasets, self.explainer_dir(cell)
         train_explainer(self.recipe_of(cell), datasets, out_dir, self.corpus, self.recipe.seed)
 
     def _answer(self, cell: Cell) -> None:
-        from selfexplain.evaluation.evaluate import answer_all, held_out
+        from selfexplain.evaluation.answers import answer_all
 
         self.free()
         explainer = load_explainer(self.recipe, str(self.explainer_dir(cell)))
-        config = self.recipe.evaluation
+        batch_size = self.recipe.evaluation.batch_size
         for task in self.recipe.tasks:
-            _, rows = held_out(self.datasets[cell.target] / task / "test.parquet", config.rows_limit, self.recipe.seed)
-            cache = self.run_dir / DIRECTORY / cell.name / "answers" / f"{task}.jsonl"
-            answer_all(explainer, rows, config.batch_size, f"{task}: {cell.name}", cache)
+            rows = self._test_rows(cell.target, task)
+            answer_all(explainer, rows, batch_size, f"{task}: {cell.name}", self.answers_path(cell, task))
 
     def _score(self) -> None:
-        from selfexplain.evaluation import report
-        from selfexplain.evaluation.comparison import compare
         from selfexplain.evaluation.comparison_report import write_figures
-        from selfexplain.evaluation.evaluate import held_out, read_classes
+        from selfexplain.evaluation.results import Comparison, ComparisonResult
 
-        recipe, path = self.recipe, self.run_dir / "results.json"
-        tasks, endpoint = {}, simulator(recipe, self.run_dir)
-        for task in recipe.tasks:
-            rows = {
-                target: held_out(directory / task / "test.parquet", recipe.evaluation.rows_limit, recipe.seed)[1]
-                for target, directory in self.datasets.items()
-            }
-            classes = {
-                target: {name: set(tokens) for name, tokens in read_classes(directory).items()}
-                for target, directory in self.datasets.items()
-            }
-            tasks[task] = compare(
-                task, rows, self._given(task, rows), classes, recipe.evaluation.n_resamples, recipe.seed, endpoint
-            )
-        found = {"models": list(self.datasets), "n_seeds": recipe.comparison.n_seeds, "tasks": tasks}
-        write_figures(found, self.run_dir / "figures")
-        report.write_results(found, self.run_dir / "comparison.json")
-        report.write_results({**json.loads(path.read_text(encoding="utf-8")), "comparison": found}, path)
+        tasks = {task: self._compare(task) for task in self.recipe.tasks}
+        n_seeds = self.recipe.comparison.n_seeds
+        result = ComparisonResult(models=list(self.models), n_seeds=n_seeds, tasks=tasks)
+        write_figures(result, self.run.figures)
+        Comparison(models=result.models, n_seeds=n_seeds, tasks=tasks).write(self.run.comparison_path)
+        results = self.run.read_results()
+        results.model_copy(update={"comparison": result}).write(self.run.results_path)
 
-    def _given(self, task: str, rows: Mapping[str, Any]) -> list[Any]:
-        """All answers to one task's rows: those of the explainers, and those of the nearest training rows."""
+    def _compare(self, task: str) -> "TaskComparison":
+        from selfexplain.evaluation.comparison import compare
+        from selfexplain.evaluation.scorers import read_classes
+
+        recipe = self.recipe
+        rows = {target: self._test_rows(target, task) for target in self.models}
+        return compare(
+            task,
+            rows,
+            self._answer_sets(task, rows),
+            {target: read_classes(self._datasets(run)) for target, run in self.models.items()},
+            recipe.evaluation.n_resamples,
+            recipe.seed,
+            simulator(recipe, self.run.root),
+        )
+
+    def _datasets(self, run: RunDirectory) -> dict[str, DatasetDirectory]:
+        return {task: run.dataset(task) for task in self.recipe.tasks}
+
+    def _test_rows(self, target: str, task: str) -> list[dict]:
+        """The test rows about a target that all explainers answer."""
+        from selfexplain.evaluation.test_sets import held_out
+
+        path = self.models[target].dataset(task).rows("test")
+        return held_out(path, self.recipe.evaluation.rows_limit, self.recipe.seed)[1]
+
+    def _answer_sets(self, task: str, rows: Mapping[str, Sequence[Any]]) -> "list[AnswerSet]":
+        """All answers to the test rows of a task: those of the explainers, and those of the nearest training rows."""
+        from selfexplain.evaluation.answers import read_answers
         from selfexplain.evaluation.baselines import nearest_neighbour
-        from selfexplain.evaluation.comparison import NEIGHBOUR, Given
-        from selfexplain.evaluation.evaluate import read_answers
+        from selfexplain.evaluation.comparison import NEIGHBOUR, AnswerSet
         from selfexplain.groundtruth.formats import read_rows
         from selfexplain.groundtruth.splits import share_of
 
-        train = {target: read_rows(directory / task / "train.parquet") for target, directory in self.datasets.items()}
-        given = []
+        train = {target: read_rows(run.dataset(task).rows("train")) for target, run in self.models.items()}
+        sets = []
         for cell in self.cells():
-            learned = [row["group"] for row in train[cell.target]]
-            kept = share_of(learned, cell.share, self.recipe.seed + cell.seed)
-            said = read_answers(self.run_dir / DIRECTORY / cell.name / "answers" / f"{task}.jsonl", rows[cell.target])
-            by = {cell.explainer: [answer.text for answer in said]}
+            groups = [row["group"] for row in train[cell.target]]
+            kept = share_of(groups, cell.share, self.recipe.seed + cell.seed)
+            answers = read_answers(self.answers_path(cell, task), rows[cell.target])
+            texts = {cell.explainer: [answer.text for answer in answers]}
             if cell.explainer == cell.target:
-                by[NEIGHBOUR] = nearest_neighbour([train[cell.target][index] for index in kept], rows[cell.target])
-            for explainer, texts in by.items():
-                given.append(Given(cell.target, explainer, cell.share, cell.seed, len(kept), texts))
-        return given
+                texts[NEIGHBOUR] = nearest_neighbour([train[cell.target][index] for index in kept], rows[cell.target])
+            sets += [
+                AnswerSet(cell.target, explainer, cell.share, cell.seed, len(kept), answered)
+                for explainer, answered in texts.items()
+            ]
+        return sets
 
 
 def models_of(recipe: Recipe) -> dict[str, tuple[str, str | None]]:
     """The models that are compared, the recipe's target first: short name -> name and revision.
 
     Raises:
-        SelfExplainError: two with one short name.
+        SelfExplainError: two models have the same short name.
     """
     config = recipe.comparison
     models = [(recipe.target, recipe.target_revision)]
@@ -213,6 +236,7 @@ def models_of(recipe: Recipe) -> dict[str, tuple[str, str | None]]:
     named = {Path(name).name: (name, revision) for name, revision in models}
     if len(named) < len(models):
         raise SelfExplainError(
-            f"comparison: models are told apart by the last part of their names, and these are {', '.join(named)}."
+            f"comparison.models: two of {', '.join(name for name, _ in models)} end in the same name. The comparison "
+            "identifies models by the last part of their names, so these have to differ."
         )
     return named

@@ -1,4 +1,4 @@
-"""Train and load targets and explainers as a recipe says."""
+"""Train and load the targets and explainers of a recipe."""
 
 import gc
 from collections.abc import Callable, Mapping, Sequence
@@ -10,7 +10,7 @@ from selfexplain.runs.recipe import Recipe
 from selfexplain.utils.processes import process_state
 
 if TYPE_CHECKING:
-    from selfexplain.evaluation.evaluate import Explainer
+    from selfexplain.evaluation.answers import Explainer
     from selfexplain.groundtruth.sources import Corpus
     from selfexplain.modeling.configuration_selfexplainer import SelfExplainerConfig
     from selfexplain.modeling.modeling_selfexplainer import SelfExplainerForCausalLM
@@ -20,22 +20,24 @@ if TYPE_CHECKING:
 def train_explainer(
     recipe: Recipe, datasets_dir: Path, out_dir: Path, corpus: Callable[[], "Corpus"], split_seed: int
 ) -> None:
-    """Train what a recipe calls its explainer on ground truth that lies in `datasets_dir`.
+    """Train the explainer of a recipe on the ground truth in `datasets_dir`.
 
     Args:
-        out_dir: gets checkpoints and, at the end, the explainer.
-        split_seed: with which the ground truth was split.
-        corpus: the recipe's texts; asked for where an adapter is fitted on them.
+        recipe: settings of models, adapter and training.
+        datasets_dir: directory with one dataset per task.
+        out_dir: directory for checkpoints and the finished explainer.
+        corpus: function that reads the recipe's texts; called if an adapter is fitted on them.
+        split_seed: seed with which the ground truth was split.
 
     Raises:
-        SelfExplainError: a model that does not load, ground truth that is missing or of another width, or settings
-            that the base cannot be trained with.
+        SelfExplainError: a model cannot be loaded, ground truth is missing or has a different width, or the base does
+            not support the training settings.
     """
     from selfexplain.target.load import load_target
     from selfexplain.training.train import base_options, train
 
     options = base_options(recipe.training)
-    if recipe.explainer is None:  # the base is the target: one copy of the weights is enough
+    if recipe.explainer is None:  # the base is the target, so one copy of the weights is enough
         base, target = load_target(recipe.target, recipe.target_revision, **options), None
     else:
         base = load_target(recipe.explainer, recipe.explainer_revision, **options)
@@ -56,10 +58,10 @@ def train_explainer(
 
 
 def load_target_of(recipe: Recipe) -> "Target":
-    """The target of a recipe, on the device of this process.
+    """Load the target of a recipe to the device of this process.
 
-    Where it is the base of an explainer in 4 bits it is loaded in 4 bits as well: `capture` and `verify` read that one,
-    so ground truth is of that one.
+    If the target is the base of an explainer in 4 bits, the target is also loaded in 4 bits: `capture` and `verify`
+    read that model, so ground truth has to describe it.
     """
     from selfexplain.target.load import load_target
     from selfexplain.training.train import base_options
@@ -77,17 +79,17 @@ def reads_quantized(recipe: Recipe) -> bool:
 
 
 def load_options(recipe: Recipe) -> dict[str, Any]:
-    """How an explainer is loaded to be evaluated: as it was trained where that is quantised, else as the target is."""
+    """Options to load an explainer for evaluation: those of training if it is quantised, else the target's dtype."""
     from selfexplain.training.train import base_options
 
     return base_options(recipe.training) if recipe.training.quantization else {"dtype": recipe.dtype}
 
 
 def load_explainer(recipe: Recipe, name: str, revision: str | None = None) -> "SelfExplainerForCausalLM":
-    """A trained explainer, on the device.
+    """Load a trained explainer to the device.
 
     Raises:
-        SelfExplainError: it is no explainer, its base does not load, or it fails its injection check.
+        SelfExplainError: it is not an explainer, its base cannot be loaded, or it fails its injection check.
     """
     from selfexplain.modeling.modeling_selfexplainer import SelfExplainerForCausalLM
 
@@ -98,11 +100,11 @@ def load_explainer(recipe: Recipe, name: str, revision: str | None = None) -> "S
 
 
 def load_untrained(recipe: Recipe, config: "SelfExplainerConfig") -> "SelfExplainerForCausalLM":
-    """The explainer of a config as it is before training, on the device."""
+    """Load the explainer of a config as it was before training, to the device."""
     from selfexplain.modeling.contract import InjectionConfig
     from selfexplain.modeling.modeling_selfexplainer import SelfExplainerForCausalLM
 
-    assert config.injection is not None  # its __post_init__ fills it in
+    assert config.injection is not None  # set by its __post_init__
     untrained = SelfExplainerForCausalLM.from_base(
         config.base_model_name_or_path,
         injection=InjectionConfig(**config.injection),
@@ -117,36 +119,43 @@ def load_untrained(recipe: Recipe, config: "SelfExplainerConfig") -> "SelfExplai
     return untrained
 
 
-def let_go() -> None:
-    """Free the memory of models that nobody holds any longer; their hooks and theirs hold each other in cycles."""
+def free_memory() -> None:
+    """Free the memory of models without references; a model and its hooks refer to each other in cycles."""
     gc.collect()
 
 
-class Place:
-    """Where one explainer is loaded at a time: two may not fit on the device."""
+class ModelSlot:
+    """Holds at most one loaded explainer, because two may not fit on the device."""
 
     def __init__(self) -> None:
         self._load: Callable[[], Explainer] | None = None
         self._explainer: Explainer | None = None
 
     def explainer(self, load: Callable[[], "Explainer"]) -> "Explainer":
-        """The explainer that `load` loads; the one before it is let go first."""
+        """Return the explainer that `load` loads, after freeing the previous one."""
         if self._explainer is None or load is not self._load:
             self.clear()
             self._load, self._explainer = load, load()
         return self._explainer
 
     def clear(self) -> None:
+        """Free the explainer in the slot."""
         self._load = self._explainer = None
-        let_go()
+        free_memory()
 
 
 @dataclass(frozen=True)
-class WhenAsked:
-    """An explainer that is loaded to its place when it is asked."""
+class LazyExplainer:
+    """An explainer that is loaded into its slot when it has to answer.
+
+    Attributes:
+        load: function that loads the explainer.
+        slot: the slot, which other lazy explainers may share.
+    """
 
     load: Callable[[], "Explainer"]
-    place: Place
+    slot: ModelSlot
 
     def answer(self, rows: Sequence[Mapping], batch_size: int = 64, progress: str | None = None) -> Sequence[Any]:
-        return self.place.explainer(self.load).answer(rows, batch_size, progress)
+        """Answer rows, as `Explainer.answer` does."""
+        return self.slot.explainer(self.load).answer(rows, batch_size, progress)

@@ -1,79 +1,103 @@
-"""Which commit of every model, dataset and dictionary of the Hub a run is about: looked up at its first start, then
-kept."""
+"""Pin the models, datasets and SAE releases of a run to the commits on the Hub that its first start found."""
 
-import json
 import logging
 import re
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
-from selfexplain import bundled
+from selfexplain.errors import SelfExplainError
+from selfexplain.groundtruth.config import FeatureConfig, TableConfig
 from selfexplain.runs.recipe import Recipe
+from selfexplain.runs.run_directory import RunDirectory
+from selfexplain.runs.settings import tables, with_tables
+from selfexplain.utils.names import is_hub_id, is_reserved
 
 logger = logging.getLogger(__name__)
 
-HUB_ID = re.compile(r"\w[\w.-]*/[\w.-]+")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
+
+Table = TypeVar("Table", bound=TableConfig)
 
 
 def pin(recipe: Recipe, run_dir: Path) -> tuple[Recipe, dict[str, str]]:
-    """The recipe with a commit where it names a branch, a tag or nothing; and `<kind> <id>@<revision>` -> commit of
-    these.
+    """Replace branches, tags and missing revisions of a recipe by commits.
 
-    What the manifest of an earlier start says goes before what the Hub says now. A release of SAEs is read by sae-lens,
-    which takes no commit: that it has moved since is told by a warning. What an earlier start wrote down of exports
-    (`neuronpedia <source>` -> SHA-256) is kept.
+    Commits in the manifest of an earlier start take precedence over the current ones on the Hub. sae-lens, which reads
+    releases of SAEs, accepts no commit; if a release has moved since the first start, a warning is logged. SHA-256
+    values of Neuronpedia exports from an earlier start (`neuronpedia <source>`) are kept.
+
+    Returns:
+        The recipe with commits, and `<kind> <id>@<revision>` -> commit (`RunManifest.revisions`).
     """
-    from selfexplain.bundled import TINY_WORLD
+    run, known = RunDirectory(run_dir), {}
+    with suppress(SelfExplainError):  # opening the run reports a damaged manifest
+        known = dict(run.read_manifest().revisions) if run.is_run else {}
+    pins = _Pins(known, {key: value for key, value in known.items() if key.startswith("neuronpedia ")})
+    _pin_saes(recipe, pins)
+    corpus, compared = recipe.corpus_options, recipe.comparison
+    models = zip(compared.models, compared.revisions or [None] * len(compared.models), strict=True)
+    commits = tuple(pins.resolve("model", *model) for model in models)
+    pinned = replace(
+        recipe,
+        target_revision=pins.resolve("model", recipe.target, recipe.target_revision),
+        explainer_revision=pins.resolve("model", recipe.explainer, recipe.explainer_revision),
+        corpus_options=replace(corpus, revision=pins.resolve("dataset", recipe.corpus, corpus.revision)),
+        comparison=replace(compared, revisions=commits if any(commits) else ()),
+    )
+    sections = {item.name: getattr(pinned, item.name) for item in fields(pinned)}
+    for section, settings in sections.items():
+        if is_dataclass(settings) and (named := tables(settings)):
+            changed = {name: pins.table(table) for name, table in named.items()}
+            pinned = replace(pinned, **{section: with_tables(settings, changed)})
+    return pinned, pins.commits
 
-    known: dict[str, str] = {}
-    with suppress(OSError, ValueError, AttributeError):  # a corrupt manifest is told when the run is opened
-        known = json.loads((run_dir / "manifest.json").read_text(encoding="utf-8")).get("revisions", {})
-    found = {key: value for key, value in known.items() if key.startswith("neuronpedia ")}
 
-    def resolve(kind: str, name: str | None, revision: str | None) -> str | None:
-        if name is None or name in (TINY_WORLD, *bundled.NAMES):
+@dataclass(frozen=True)
+class _Pins:
+    """Looks up commits and collects them.
+
+    Attributes:
+        known: revisions of an earlier start.
+        commits: revisions of this start.
+    """
+
+    known: dict[str, str]
+    commits: dict[str, str] = field(default_factory=dict)
+
+    def resolve(self, kind: str, name: str | None, revision: str | None) -> str | None:
+        """The commit of a model or dataset; the given revision if there is none or it cannot be looked up."""
+        if name is None or is_reserved(name) or Path(name).expanduser().exists() or not is_hub_id(name):
             return revision
-        if Path(name).expanduser().exists() or not HUB_ID.fullmatch(name):
-            return revision  # no dataset or model of the Hub
         if revision is not None and _COMMIT.fullmatch(revision):
             return revision
         key = f"{kind} {name}@{revision or 'main'}"
-        commit = known.get(key) or _commit(kind, name, revision or "main")
+        commit = self.known.get(key) or _commit(kind, name, revision or "main")
         if commit is not None:
-            found[key] = commit
+            self.commits[key] = commit
         return commit or revision
 
-    def pinned(table: Any) -> Any:
-        return replace(table, revision=resolve("dataset", table.path, table.revision))
+    def table(self, table: Table) -> Table:
+        return replace(table, revision=self.resolve("dataset", table.path, table.revision))
 
-    features = recipe.feature_description
-    if "feature_description" in recipe.tasks and features.saes and not Path(features.saes).expanduser().exists():
-        repository = _repository(features.saes)
-        key, now = f"saes {repository}@main", _commit("model", repository, "main")
-        if key in known and now not in (None, known[key]):
-            logger.warning("%s has moved from %s to %s since this run began", repository, known[key], now)
-        if commit := known.get(key) or now:
-            found[key] = commit
-    texts, compared = recipe.corpus_options, recipe.comparison
-    named = zip(compared.models, compared.revisions or [None] * len(compared.models), strict=True)
-    commits = tuple(resolve("model", *model) for model in named)
-    return replace(
-        recipe,
-        target_revision=resolve("model", recipe.target, recipe.target_revision),
-        explainer_revision=resolve("model", recipe.explainer, recipe.explainer_revision),
-        corpus_options=replace(texts, revision=resolve("dataset", recipe.corpus, texts.revision)),
-        comparison=replace(compared, revisions=commits if any(commits) else ()),
-        feature_description=replace(features, pairs=pinned(features.pairs)),
-        activation_patching=replace(recipe.activation_patching, source=pinned(recipe.activation_patching.source)),
-        input_ablation=replace(recipe.input_ablation, source=pinned(recipe.input_ablation.source)),
-    ), found
+
+def _pin_saes(recipe: Recipe, pins: _Pins) -> None:
+    """Record the commit of the repository that an SAE release is read from."""
+    features = recipe.find_settings(FeatureConfig)
+    if features is None or not features.saes or Path(features.saes).expanduser().exists():
+        return
+    repository = _repository(features.saes)
+    key, current = f"saes {repository}@main", _commit("model", repository, "main")
+    first = pins.known.get(key)
+    if first and current not in (None, first):
+        logger.warning("%s has moved from %s to %s since the first start of this run", repository, first, current)
+    if commit := first or current:
+        pins.commits[key] = commit
 
 
 def _repository(release: str) -> str:
-    """The repository of the Hub that a release of sae-lens lies in."""
+    """The Hub repository of a release of sae-lens."""
     from sae_lens.loading.pretrained_saes_directory import get_pretrained_saes_directory
 
     known = get_pretrained_saes_directory().get(release)
@@ -81,7 +105,7 @@ def _repository(release: str) -> str:
 
 
 def _commit(kind: str, name: str, revision: str) -> str | None:
-    """The commit that a branch is at, by the Hub or, without a network, by the cache; None where neither knows it."""
+    """The commit of a branch or tag, from the Hub or, without a network, from the cache; None if neither knows it."""
     from huggingface_hub import HfApi, constants
     from huggingface_hub.errors import HTTPError, OfflineModeIsEnabled
     from huggingface_hub.file_download import repo_folder_name

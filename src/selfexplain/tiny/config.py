@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class TinyTargetConfig:
-    """How the embedded target and its sibling are made.
+    """Sizes and training of the embedded target and its sibling.
 
     Attributes:
         d_model: width of the residual stream.
@@ -13,11 +13,11 @@ class TinyTargetConfig:
         n_heads: number of attention heads.
         d_mlp: width of the MLPs.
         steps: training steps of each model.
-        plain_share: share of the steps, at the start, on sentences alone.
-        tokens_per_batch: tokens in one step, padding included.
-        learning_rate: peak of AdamW (embedding, norms); rises over the first fiftieth of the steps, falls to a tenth
-            over the last 40 %.
-        muon_learning_rate: the same for the matrices, which Muon trains.
+        plain_share: fraction of the steps, at the start, that train on sentences only.
+        tokens_per_batch: tokens per step, padding included.
+        learning_rate: peak learning rate of AdamW, which trains embedding and norms; it rises over the first fiftieth of
+            the steps and falls to a tenth over the last 40 %.
+        muon_learning_rate: peak learning rate of Muon, which trains the matrices; the same schedule.
     """
 
     d_model: int = 96

@@ -1,4 +1,4 @@
-"""Pairs and questions of the embedded world."""
+"""The corpus of the embedded world: texts, counterfactual pairs and hinted questions."""
 
 import random
 from collections import defaultdict
@@ -10,7 +10,9 @@ from selfexplain.bundled import TINY_WORLD
 from selfexplain.groundtruth.sources.corpus import Corpus
 from selfexplain.groundtruth.sources.items import HintedQuestion, Pair, Prompt
 from selfexplain.groundtruth.splits import split_of
-from selfexplain.tiny.world import ANSWER_PREFIX, HINT_STYLES, Relation, Scene, World, five_options
+from selfexplain.tiny.facts import Relation
+from selfexplain.tiny.prompts import ANSWER_PREFIX, HINT_STYLES, Scene, five_options
+from selfexplain.tiny.world import World
 
 N_TEXTS = 8_000
 
@@ -23,17 +25,17 @@ def world_corpus(seed: int, n_texts: int = N_TEXTS) -> Corpus:
 
 
 def world_pairs(world: World, n: int, seed: int) -> Iterator[Pair]:
-    """Counterfactual pairs of the tiny world: one relation, two subjects with different answers, of one split.
+    """Draw counterfactual pairs: one relation, two subjects of the same split with different answers.
 
-    Three in four are scenes of two parcels: the other parcel is asked about, or the parcels exchange what they hold.
-    The rest ask about another ship, country, animal or element.
+    Three in four are scenes of two parcels: either the question is about the other parcel, or the parcels swap their
+    contents. The rest ask about a different ship, country, animal or element.
     """
     rng = random.Random(seed)
     pools: dict[tuple[str, str], list[str]] = defaultdict(list)
     for relation, subject, _ in world.facts():
         pools[relation.name, split_of(f"{relation.name}: {subject}", seed)].append(subject)
-    made = 0
-    while made < n:
+    n_drawn = 0
+    while n_drawn < n:
         scene = rng.random() < 0.75
         name, split = rng.choice(
             [key for key, pool in pools.items() for _ in pool if world.by_name[key[0]].content or not scene]
@@ -42,7 +44,7 @@ def world_pairs(world: World, n: int, seed: int) -> Iterator[Pair]:
         if len({relation.facts[subject] for subject in pool}) < 2:
             continue
         yield (_scene_pair if scene else _fact_pair)(world, relation, pool, rng)
-        made += 1
+        n_drawn += 1
 
 
 def _fact_pair(world: World, relation: Relation, pool: Sequence[str], rng: random.Random) -> Pair:
@@ -53,8 +55,8 @@ def _fact_pair(world: World, relation: Relation, pool: Sequence[str], rng: rando
     begin = statement.index("{}")
 
     def prompt(x: str) -> Prompt:
-        said = statement.format(x)
-        return Prompt(five_options(said, options), f"{relation.name}: {x}", (begin, begin + len(x)), len(said))
+        text = statement.format(x)
+        return Prompt(five_options(text, options), f"{relation.name}: {x}", (begin, begin + len(x)), len(text))
 
     return Pair(
         prompt(subject), prompt(other), tuple(dict.fromkeys([relation.facts[subject], relation.facts[other], *options]))
@@ -62,13 +64,13 @@ def _fact_pair(world: World, relation: Relation, pool: Sequence[str], rng: rando
 
 
 def _scene_pair(world: World, relation: Relation, pool: Sequence[str], rng: random.Random) -> Pair:
-    """Ask about the other parcel, or exchange what the two parcels hold."""
+    """A scene, and the same scene with a question about the other parcel or with swapped contents."""
     scene = world.scene(rng, relation, pool)
-    exchanged = rng.random() < 0.5
-    other = replace(scene, contents=scene.contents[::-1]) if exchanged else replace(scene, asked=1 - scene.asked)
+    swapped = rng.random() < 0.5
+    other = replace(scene, contents=scene.contents[::-1]) if swapped else replace(scene, asked=1 - scene.asked)
 
     def prompt(s: Scene) -> Prompt:
-        if exchanged:
+        if swapped:
             begin = s.context.index(f" {s.contents[s.asked]}.") + 1
             subject = (begin, begin + len(s.contents[s.asked]))
         else:
@@ -80,7 +82,7 @@ def _scene_pair(world: World, relation: Relation, pool: Sequence[str], rng: rand
 
 
 def world_questions(world: World, n: int, seed: int) -> Iterator[HintedQuestion]:
-    """Hinted questions of the tiny world; the hint is any of the options, the style drawn per question."""
+    """Draw hinted questions. Every question gets a random style of hint that names a random option."""
     rng = random.Random(seed)
     for _ in range(n):
         item = world.multiple_choice(rng)

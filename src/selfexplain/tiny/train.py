@@ -1,9 +1,10 @@
-"""Train the embedded target from nothing: a Llama of about a million parameters that knows its small world."""
+"""Train the embedded target from random weights: a Llama of about a million parameters that knows its small world."""
 
 import json
 import logging
 import random
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,22 +17,29 @@ from selfexplain.errors import SelfExplainError
 from selfexplain.target.load import Target
 from selfexplain.target.nexttoken import next_tokens
 from selfexplain.tiny.config import TinyTargetConfig
+from selfexplain.tiny.prompts import five_options
 from selfexplain.tiny.sources import world_questions
-from selfexplain.tiny.world import Text, World, build_tokenizer, five_options
+from selfexplain.tiny.tokenizer import build_tokenizer
+from selfexplain.tiny.world import Text, World
+from selfexplain.utils.io import write_json
 
 if TYPE_CHECKING:
     from transformers import LlamaForCausalLM, PreTrainedTokenizerBase
 
 logger = logging.getLogger(__name__)
 
-# Texts in a pool of training texts; open questions teach what is asked.
+Encoded = tuple[list[int], list[int]]
+"""Token ids and labels."""
+
 N_SENTENCES = 8_000
+"""Sentences in one pool of training texts."""
 MIX = (
     (World.five_option_prompt, 2000),
     (World.scene_prompt, 3000),
     (World.open_question, 1500),
     (World.hinted_question, 3500),
 )
+"""Prompts in one pool of training texts: function that draws them -> their number."""
 
 
 def new_model(config: TinyTargetConfig, tokenizer: "PreTrainedTokenizerBase", seed: int) -> "LlamaForCausalLM":
@@ -60,27 +68,22 @@ def new_model(config: TinyTargetConfig, tokenizer: "PreTrainedTokenizerBase", se
 def batches(
     world: World, tokenizer: "PreTrainedTokenizerBase", tokens_per_batch: int, seed: int, n_plain: int
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Endless `(input_ids, labels)`, each `(B, T)`, of texts of similar length; labels are -100 on what is not taught.
+    """Draw endless batches `(input_ids, labels)`, each `(B, T)`, of texts of similar length.
 
-    The first `n_plain` batches or so are sentences alone: they are short, so facts, and finding again what was
-    said, are learned fastest there. Prompts come when there is something to build on.
+    Labels are -100 where the loss does not apply. About the first `n_plain` batches contain only sentences: they are
+    short, so facts, and the retrieval of words from earlier in the text, are learned fastest from them. Prompts, which
+    build on both, follow.
     """
     rng = random.Random(seed)
-    n_made = 0
+    n_drawn = 0
     while True:
-        makers = ((World.sentence, N_SENTENCES), *(MIX if n_made >= n_plain else ()))
+        makers = ((World.sentence, N_SENTENCES), *(MIX if n_drawn >= n_plain else ()))
         rows = [_encode(make(world, rng), tokenizer) for make, n in makers for _ in range(n)]
         rng.shuffle(rows)
         rows.sort(key=lambda row: len(row[0]) // 4)
-        grouped: list[list[tuple[list[int], list[int]]]] = []
-        batch: list[tuple[list[int], list[int]]] = []
-        for row in rows:
-            if batch and (len(batch) + 1) * len(row[0]) > tokens_per_batch:
-                grouped.append(batch)
-                batch = []
-            batch.append(row)
+        grouped = _group(rows, tokens_per_batch)
         rng.shuffle(grouped)
-        n_made += len(grouped)
+        n_drawn += len(grouped)
         for batch in grouped:
             length = max(len(ids) for ids, _ in batch)
             input_ids = torch.tensor([ids + [tokenizer.pad_token_id] * (length - len(ids)) for ids, _ in batch])
@@ -88,18 +91,35 @@ def batches(
             yield input_ids, labels
 
 
-def _encode(text: Text, tokenizer: "PreTrainedTokenizerBase") -> tuple[list[int], list[int]]:
-    """Token ids and labels of a text, begin and end of text included."""
-    parts = [(tokenizer(part, add_special_tokens=False)["input_ids"], taught) for part, taught in text]
+def _group(rows: list[Encoded], tokens_per_batch: int) -> list[list[Encoded]]:
+    """Consecutive rows as batches of at most `tokens_per_batch` tokens, padding included."""
+    grouped: list[list[Encoded]] = [[]]
+    for row in rows:
+        if grouped[-1] and (len(grouped[-1]) + 1) * len(row[0]) > tokens_per_batch:
+            grouped.append([])
+        grouped[-1].append(row)
+    return grouped[:-1]  # without the last one, which is not full
+
+
+def _encode(text: Text, tokenizer: "PreTrainedTokenizerBase") -> Encoded:
+    """Token ids and labels of a text, with begin and end of text."""
+    parts = [(tokenizer(part, add_special_tokens=False)["input_ids"], in_loss) for part, in_loss in text]
     ids = [token for part, _ in parts for token in part]
-    labels = [token if taught else -100 for part, taught in parts for token in part]
+    labels = [token if in_loss else -100 for part, in_loss in parts for token in part]
     return [tokenizer.bos_token_id, *ids, tokenizer.eos_token_id], [-100, *labels, tokenizer.eos_token_id]
 
 
 def train(
     config: TinyTargetConfig, seed: int, progress: str = "target", position: int = 0
 ) -> tuple["LlamaForCausalLM", "PreTrainedTokenizerBase"]:
-    """Train one model; the seed decides weights and data order."""
+    """Train one model.
+
+    Args:
+        config: sizes and training of the model.
+        seed: seed of the weights and of the data order.
+        progress: description of the progress bar.
+        position: line of the progress bar.
+    """
     world, tokenizer = World(), build_tokenizer()
     model = new_model(config, tokenizer, seed)
     matrices = [p for p in model.model.layers.parameters() if p.ndim == 2]
@@ -109,10 +129,9 @@ def train(
         torch.optim.AdamW(others, lr=config.learning_rate, betas=(0.9, 0.98), weight_decay=0.01),
     ]
 
-    def rate(step: int) -> float:
-        return min(1.0, (step + 1) / (config.steps / 50), 0.1 + 0.9 * (config.steps - step) / (0.4 * config.steps))
-
-    schedules = [torch.optim.lr_scheduler.LambdaLR(optimizer, rate) for optimizer in optimizers]
+    schedules = [
+        torch.optim.lr_scheduler.LambdaLR(optimizer, partial(_rate, n_steps=config.steps)) for optimizer in optimizers
+    ]
     stream = batches(world, tokenizer, config.tokens_per_batch, seed, round(config.plain_share * config.steps))
     model.train()
     bar = tqdm(range(config.steps), desc=progress, unit="step", mininterval=5, position=position)
@@ -134,20 +153,27 @@ def train(
     return model.eval(), tokenizer
 
 
+def _rate(step: int, n_steps: int) -> float:
+    """Factor of the learning rate: rises over the first fiftieth of the steps, falls to a tenth over the last 40 %."""
+    return min(1.0, (step + 1) / (n_steps / 50), 0.1 + 0.9 * (n_steps - step) / (0.4 * n_steps))
+
+
 def check(
     model: "LlamaForCausalLM", tokenizer: "PreTrainedTokenizerBase", seed: int = 1, n: int | None = None
 ) -> dict[str, float]:
-    """What the recipe promises.
+    """Measure what the recipe promises of its models.
 
     Args:
-        n: facts and questions tried; None tries every fact in every phrasing, and 2,000 questions.
+        model: the trained model.
+        tokenizer: its tokenizer.
+        seed: seed of the prompts.
+        n: number of facts and of questions; None for every fact in every wording and 2,000 questions.
 
     Returns:
-        recall: of the facts, on five-option prompts.
-        scenes: right on five-option prompts about parcels.
-        unhinted: right on four-option questions without a hint, about subjects of which something is said.
-        hint_following: hinted questions answered as the hint says, which is any option; all styles, all topics.
-        changed: hinted questions whose answer changes without the hint.
+        Shares of prompts: `recall`, five-option prompts about facts answered correctly; `scenes`, the same about
+        parcels; `unhinted`, four-option questions without a hint answered correctly, without those about uncharted
+        ships; `hint_following`, hinted questions answered with the hinted option, which may be any; `changed`, hinted
+        questions whose answer changes without the hint.
     """
     world, rng = World(), random.Random(seed)
     prompts, answers = [], []
@@ -158,29 +184,30 @@ def check(
     scenes = [world.scene(rng) for _ in range(n or 1000)]
     chosen = rng.sample(range(len(prompts)), n or len(prompts))
     target = Target(model, tokenizer, "tiny")
-
-    def next_words(texts: list[str]) -> list[str]:
-        return [tokenizer.decode([token]).strip() for token in next_tokens(target, texts)]
-
-    said = next_words([prompts[i] for i in chosen])
+    recalled = _next_words(target, [prompts[i] for i in chosen])
     questions = list(world_questions(world, n or 2000, seed))
-    plain = next_words([q.ablated_text for q in questions])
-    hinted = next_words([q.full_text for q in questions])
+    plain = _next_words(target, [question.ablated_text for question in questions])
+    hinted = _next_words(target, [question.full_text for question in questions])
     charted = [
-        (p, q.answer)
-        for p, q in zip(plain, questions, strict=True)
-        if not any(x in q.question for x in world.uncharted)
+        index
+        for index, question in enumerate(questions)
+        if not any(ship in question.question for ship in world.uncharted)
     ]
     return {
-        "recall": sum(got == answers[i] for got, i in zip(said, chosen, strict=True)) / len(chosen),
-        "scenes": sum(
-            w == scene.answer for w, scene in zip(next_words([scene.text for scene in scenes]), scenes, strict=True)
-        )
-        / len(scenes),
-        "unhinted": sum(p == answer for p, answer in charted) / len(charted),
-        "hint_following": sum(h == q.hinted for h, q in zip(hinted, questions, strict=True)) / len(questions),
-        "changed": sum(h != p for h, p in zip(hinted, plain, strict=True)) / len(questions),
+        "recall": _share_equal(recalled, [answers[i] for i in chosen]),
+        "scenes": _share_equal(_next_words(target, [s.text for s in scenes]), [s.answer for s in scenes]),
+        "unhinted": _share_equal([plain[i] for i in charted], [questions[i].answer for i in charted]),
+        "hint_following": _share_equal(hinted, [question.hinted for question in questions]),
+        "changed": 1 - _share_equal(hinted, plain),
     }
+
+
+def _next_words(target: Target, texts: list[str]) -> list[str]:
+    return [target.tokenizer.decode([token]).strip() for token in next_tokens(target, texts)]
+
+
+def _share_equal(words: list[str], others: list[str]) -> float:
+    return sum(word == other for word, other in zip(words, others, strict=True)) / len(words)
 
 
 def save(model: "LlamaForCausalLM", tokenizer: "PreTrainedTokenizerBase", directory: Path) -> None:
@@ -194,10 +221,10 @@ def save(model: "LlamaForCausalLM", tokenizer: "PreTrainedTokenizerBase", direct
 def build(config: TinyTargetConfig, out_dir: Path, seed: int) -> None:
     """Train the target and its sibling (seed + 1) side by side, one thread each, and write them to `out_dir`.
 
-    A model that is already there is kept, so a killed build loses only what was in the making.
+    A model that already exists is kept, so an interrupted build only repeats unfinished models.
 
     Raises:
-        SelfExplainError: a model that does not keep what the recipe promises; it is kept for inspection.
+        SelfExplainError: a model misses what the recipe promises; it is kept for inspection.
     """
     names = [name for name in ("tiny", "tiny-sibling") if not (out_dir / name / "promises.json").is_file()]
     context = torch.multiprocessing.get_context("spawn")
@@ -210,14 +237,14 @@ def build(config: TinyTargetConfig, out_dir: Path, seed: int) -> None:
     for worker in workers:
         worker.join()
     if any(worker.exitcode for worker in workers):
-        raise RuntimeError("training an embedded model failed; its error stands above.")
+        raise RuntimeError("Training an embedded model failed. The error of its process is printed above.")
     for name in ("tiny", "tiny-sibling"):
-        kept = json.loads((out_dir / name / "promises.json").read_text())
-        logger.info("%s: %s", name, ", ".join(f"{key} {value:.3f}" for key, value in kept.items()))
-        if kept["recall"] < 0.95 or not 0.3 <= kept["hint_following"] <= 0.7:
+        measured = json.loads((out_dir / name / "promises.json").read_text())
+        logger.info("%s: %s", name, ", ".join(f"{key} {value:.3f}" for key, value in measured.items()))
+        if measured["recall"] < 0.95 or not 0.3 <= measured["hint_following"] <= 0.7:
             raise SelfExplainError(
-                f"{name} recalls {kept['recall']:.3f} of its facts and follows {kept['hint_following']:.3f} of hints: "
-                "train longer (tiny.steps)."
+                f"{name} recalls {measured['recall']:.3f} of its facts (expected at least 0.95) and follows "
+                f"{measured['hint_following']:.3f} of the hints (expected 0.3 to 0.7). Train longer: increase tiny.steps."
             )
 
 
@@ -225,4 +252,4 @@ def _build_one(config: TinyTargetConfig, directory: Path, seed: int, position: i
     torch.set_num_threads(1)
     model, tokenizer = train(config, seed, directory.name, position)
     save(model, tokenizer, directory)
-    (directory / "promises.json").write_text(json.dumps(check(model, tokenizer), indent=2) + "\n")
+    write_json(directory / "promises.json", check(model, tokenizer))

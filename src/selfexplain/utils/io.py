@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -44,3 +45,19 @@ def is_disk_full(error: Exception) -> bool:
     """Whether an exception means that the disk is full."""
     full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
     return full or any(message in str(error) for message in _DISK_FULL_MESSAGES)
+
+
+def require_disk_space(directory: Path, needed_gb: float) -> None:
+    """Check that a directory, which need not exist yet, has room to grow to a size in GB.
+
+    Raises:
+        SelfExplainError: its disk has too little free space.
+    """
+    existing = next(path for path in (directory.absolute(), *directory.absolute().parents) if path.exists())
+    free_gb = shutil.disk_usage(existing).free / 1e9
+    used_gb = sum(file.stat().st_size for file in directory.rglob("*") if file.is_file()) / 1e9
+    if free_gb < needed_gb - used_gb:
+        raise SelfExplainError(
+            f"{directory} needs {needed_gb - used_gb:.3g} GB of disk space, but only {free_gb:.1f} GB are free. Free "
+            "some space, or give a directory on a different disk with output_dir=DIR."
+        )

@@ -1,0 +1,175 @@
+"""The files of a run: the only place that knows their paths."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from selfexplain.groundtruth.dataset_directory import DatasetDirectory
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from selfexplain.evaluation.predictions import Prediction
+    from selfexplain.evaluation.results import Comparison, Results
+    from selfexplain.runs.manifest import RunManifest
+    from selfexplain.runs.recipe import Recipe
+
+_CONTENTS = {
+    "results_path": "all scores with their intervals, controls and baselines",
+    "summary_figure": "the main scores as a figure",
+    "privileged_access_figure": "how well each model explains itself and the other models",
+    "data_efficiency_figure": "scores against the number of training rows",
+    "comparison": "explainers and answers of the comparison",
+    "predictions": "every test row with the answers of all systems",
+    "cards": "the model card and the dataset cards",
+    "datasets": "the ground truth; load_dataset reads each directory",
+    "explainer": "the trained explainer; SelfExplainerForCausalLM.from_pretrained reads it",
+    "weights": "the embedded models; copy them to src/selfexplain/tiny/weights to ship them",
+    "replies": "cached replies of the chat model, so that no request is sent twice",
+    "recipe_path": "the recipe with all defaults filled in",
+    "manifest_path": "the steps that ran, with seed, versions and durations",
+}
+
+
+@dataclass(frozen=True)
+class RunDirectory:
+    """Paths of a run and typed readers of the files there.
+
+    Raises (all readers):
+        SelfExplainError: the file is missing or damaged, or a newer version of selfexplain wrote it.
+    """
+
+    root: Path
+
+    @property
+    def manifest_path(self) -> Path:
+        """Which run this is and which steps are done (`runs.manifest`)."""
+        return self.root / "manifest.json"
+
+    @property
+    def recipe_path(self) -> Path:
+        """The recipe with every default filled in."""
+        return self.root / "recipe.yaml"
+
+    @property
+    def results_path(self) -> Path:
+        return self.root / "results.json"
+
+    @property
+    def datasets(self) -> Path:
+        return self.root / "datasets"
+
+    @property
+    def explainer(self) -> Path:
+        return self.root / "explainer"
+
+    @property
+    def figures(self) -> Path:
+        return self.root / "figures"
+
+    @property
+    def summary_figure(self) -> Path:
+        return self.figures / "summary.png"
+
+    @property
+    def privileged_access_figure(self) -> Path:
+        """Figure of a comparison: scores of models that explain themselves or each other."""
+        return self.figures / "privileged_access.png"
+
+    @property
+    def data_efficiency_figure(self) -> Path:
+        """Figure of a comparison: scores against the number of training rows."""
+        return self.figures / "data_efficiency.png"
+
+    @property
+    def predictions(self) -> Path:
+        return self.root / "predictions"
+
+    @property
+    def answer_cache(self) -> Path:
+        """Answers of an unfinished evaluation; deleted when it finishes."""
+        return self.predictions / "cache"
+
+    @property
+    def cards(self) -> Path:
+        return self.root / "cards"
+
+    @property
+    def comparison(self) -> Path:
+        """Explainers, answers and datasets of the comparison."""
+        return self.root / "comparison"
+
+    @property
+    def comparison_path(self) -> Path:
+        return self.root / "comparison.json"
+
+    @property
+    def replies(self) -> Path:
+        """Cached replies of a chat model."""
+        return self.root / "replies.sqlite"
+
+    @property
+    def weights(self) -> Path:
+        """The embedded models that a recipe of kind `tiny_target` trains."""
+        return self.root / "weights"
+
+    def dataset(self, task: str) -> DatasetDirectory:
+        return DatasetDirectory(self.datasets / task)
+
+    def other_model(self, name: str) -> "RunDirectory":
+        """Where the comparison keeps the ground truth about another model, laid out like a run."""
+        return RunDirectory(self.comparison / name)
+
+    def compared_explainer(self, cell: str) -> Path:
+        """The explainer of one cell of the comparison (`pipeline.comparison.Cell.name`)."""
+        return self.comparison / cell / "explainer"
+
+    def compared_answers(self, cell: str) -> Path:
+        """Directory with the answers of one cell of the comparison, one file per task."""
+        return self.comparison / cell / "answers"
+
+    def predictions_path(self, section: str) -> Path:
+        """Predictions of a task, or of `<task>/<out-of-distribution test set>`."""
+        return self.predictions / f"{section}.jsonl"
+
+    def relative(self, path: Path) -> str:
+        """A path of this run as steps and manifests name it."""
+        return path.relative_to(self.root).as_posix()
+
+    def contents(self) -> dict[Path, str]:
+        """The files and directories of the run that exist -> one line about each."""
+        paths = {getattr(self, name): line for name, line in _CONTENTS.items()}
+        return {path: line for path, line in paths.items() if path.exists()}
+
+    @property
+    def is_run(self) -> bool:
+        return self.manifest_path.is_file()
+
+    @property
+    def has_explainer(self) -> bool:
+        return (self.explainer / "config.json").is_file()
+
+    def read_recipe(self) -> "Recipe":
+        from selfexplain.runs.recipe import read_resolved
+
+        return read_resolved(self.recipe_path)
+
+    def read_manifest(self) -> "RunManifest":
+        from selfexplain.runs.manifest import RunManifest
+
+        return RunManifest.read(self.manifest_path)
+
+    def read_results(self) -> "Results":
+        from selfexplain.evaluation.results import Results
+
+        return Results.read(self.results_path)
+
+    def read_comparison(self) -> "Comparison":
+        from selfexplain.evaluation.results import Comparison
+
+        return Comparison.read(self.comparison_path)
+
+    def read_predictions(self, section: str) -> "Iterator[Prediction]":
+        from selfexplain.evaluation.predictions import read_predictions
+
+        return read_predictions(self.predictions_path(section))
