@@ -1,5 +1,6 @@
 """Read and write the LoRA weights of an explainer in the format of peft."""
 
+import warnings
 from collections.abc import Mapping
 from copy import deepcopy
 from pathlib import Path
@@ -12,12 +13,26 @@ from torch import Tensor
 from selfexplain.errors import SelfExplainError
 
 if TYPE_CHECKING:
+    from peft import LoraConfig
+    from transformers import PreTrainedModel
+
     from selfexplain.modeling.modeling_selfexplainer import SelfExplainerForCausalLM
 
 SETTINGS_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
 PEFT_PREFIX = "base_model.model."
 """Prefix that peft puts in front of the parameter names of the bare base."""
+
+
+def add_lora_modules(base: "PreTrainedModel", config: "LoraConfig") -> None:
+    """Add the LoRA modules of a peft configuration to a base.
+
+    For the fused experts of mixture-of-experts models, peft adds rank patterns of parameters to the configuration and
+    then warns that they match no module. That warning is suppressed.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"The following (rank|alpha)_pattern keys", RuntimeWarning)
+        base.add_adapter(config)
 
 
 @torch.no_grad()

@@ -20,6 +20,7 @@ from selfexplain.modeling.base import hub_options, load_base, pin_revision
 from selfexplain.modeling.configuration_selfexplainer import SelfExplainerConfig
 from selfexplain.modeling.contract import InjectionConfig
 from selfexplain.modeling.inputs import VECTOR_INPUTS
+from selfexplain.modeling.lora import add_lora_modules
 from selfexplain.modeling.processing_selfexplainer import SelfExplainerProcessor
 from selfexplain.target.blocks import attention_modules
 from selfexplain.target.load import leave_packed
@@ -179,18 +180,17 @@ class SelfExplainerForCausalLM(AskingMixin, SelfExplainerPreTrainedModel, Genera
         modules = target_modules if isinstance(target_modules, str) else list(target_modules)
         self.config.lora = {"rank": rank, "alpha": alpha, "dropout": dropout, "target_modules": modules}
         self.config.lora |= {"trainable_tokens": list(trainable_tokens)}
-        self.language_model.add_adapter(
-            LoraConfig(
-                r=rank,
-                lora_alpha=alpha,
-                lora_dropout=dropout,
-                target_modules=modules,
-                trainable_token_indices=list(trainable_tokens) or None,
-                # Conv1D of GPT-2 stores its weight transposed.
-                fan_in_fan_out=any(isinstance(module, Conv1D) for module in self.language_model.modules()),
-                task_type="CAUSAL_LM",
-            )
+        config = LoraConfig(
+            r=rank,
+            lora_alpha=alpha,
+            lora_dropout=dropout,
+            target_modules=modules,
+            trainable_token_indices=list(trainable_tokens) or None,
+            # Conv1D of GPT-2 stores its weight transposed.
+            fan_in_fan_out=any(isinstance(module, Conv1D) for module in self.language_model.modules()),
+            task_type="CAUSAL_LM",
         )
+        add_lora_modules(self.language_model, config)
 
     def save_pretrained(
         self, save_directory: str | Path, lora_dtype: str | None = None, with_check: bool = True, **kwargs

@@ -244,7 +244,7 @@ def _load_lora(explainer: "SelfExplainerForCausalLM", files: ExplainerFiles) -> 
     weights = files.tensors(LORA_WEIGHTS_FILE)
     settings = PeftConfig.from_pretrained(str(files.require(LORA_SETTINGS_FILE).parent))
     settings.inference_mode = False  # so that a loaded explainer can be trained further
-    explainer.language_model.add_adapter(settings)
+    lora.add_lora_modules(explainer.language_model, settings)
     lora.load_lora_state(explainer, weights, f"{files.name}: {LORA_WEIGHTS_FILE}")
     explainer.config.lora["dtype"] = str(next(iter(weights.values())).dtype).removeprefix("torch.")
 

@@ -11,7 +11,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from selfexplain.errors import SelfExplainError
-from selfexplain.modeling.lora import PEFT_PREFIX, SETTINGS_FILE, WEIGHTS_FILE, load_lora_state
+from selfexplain.modeling.lora import PEFT_PREFIX, SETTINGS_FILE, WEIGHTS_FILE, add_lora_modules, load_lora_state
 from selfexplain.modeling.third_party.checkpoint import Checkpoint
 
 if TYPE_CHECKING:
@@ -167,7 +167,7 @@ def add_lora(explainer: "SelfExplainerForCausalLM", files: Checkpoint, weights: 
         if key.removeprefix(PEFT_PREFIX) not in state and not PROJECTION.search(key)
     }
     try:
-        explainer.language_model.add_adapter(settings)
+        add_lora_modules(explainer.language_model, settings)
     except ValueError as error:
         raise SelfExplainError(
             f"{files.name} does not fit its base: {error} Pass base= with the model that it was trained from."
