@@ -1,8 +1,10 @@
-"""Synthetic rows of the three tasks."""
+"""Synthetic rows of the three tasks, and datasets made from them."""
 
 import numpy as np
 import pytest
 
+from evaluation_data import write_dataset
+from selfexplain.groundtruth.statistics import DatasetStatistics
 from selfexplain.tasks.activation_patching import question as patching_question
 from selfexplain.tasks.feature_description import question as feature_question
 from selfexplain.tasks.input_ablation import question as ablation_question
@@ -13,7 +15,7 @@ DESCRIPTIONS = ("the word red", "the word blue")
 
 @pytest.fixture
 def patching_rows():
-    """64 rows: 16 groups in each of two blocks, two rows a group; subject tokens change in 3 of 4 groups."""
+    """64 rows: 16 groups in each of two blocks, two rows per group; subject tokens change in 3 of 4 groups."""
     rng = np.random.default_rng(0)
     rows = []
     for block in ([0, 1], [2, 3]):
@@ -39,6 +41,7 @@ def patching_rows():
 
 @pytest.fixture
 def ablation_rows():
+    """20 rows without vectors; the output changes if the topic is rivers."""
     rows = []
     for index in range(20):
         topic = "rivers" if index % 2 else "metals"
@@ -62,6 +65,7 @@ def ablation_rows():
 
 @pytest.fixture
 def feature_rows():
+    """6 rows whose descriptions, "the word red" and "the word blue", predict the windows exactly."""
     rng = np.random.default_rng(1)
     question = feature_question(layer=1)
     words = ("red", "blue")
@@ -80,3 +84,18 @@ def feature_rows():
         }
         for index in range(6)
     ]
+
+
+@pytest.fixture
+def datasets_of(tmp_path, patching_rows, ablation_rows, feature_rows):
+    """Function from names of tasks to their datasets."""
+    datasets = {
+        "feature_description": write_dataset(
+            tmp_path / "feature_description",
+            feature_rows,
+            statistics=DatasetStatistics(classes={"warm colours": ["red", "orange"]}),
+        ),
+        "activation_patching": write_dataset(tmp_path / "activation_patching", patching_rows),
+        "input_ablation": write_dataset(tmp_path / "input_ablation", ablation_rows),
+    }
+    return lambda *tasks: {task: datasets[task] for task in tasks}

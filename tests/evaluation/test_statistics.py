@@ -1,4 +1,4 @@
-"""Groups are the unit of resampling."""
+"""Intervals and p-values resample groups, not rows."""
 
 import numpy as np
 import pytest
@@ -37,7 +37,7 @@ def test_interval_has_the_normal_width():
     assert high - low == pytest.approx(2 * 1.96 * scores.std() / 20, rel=0.1)
 
 
-def test_interval_of_macro_f1_holds_the_score():
+def test_the_interval_of_macro_f1_contains_the_score():
     rng = np.random.default_rng(2)
     actual = rng.random(300) < 0.5
     predicted = actual ^ (rng.random(300) < 0.2)
@@ -46,14 +46,14 @@ def test_interval_of_macro_f1_holds_the_score():
     assert low < macro_f1(statistics.sum(axis=0)) < high < 1
 
 
-def test_paired_difference_is_narrower_than_its_parts(correlated):
+def test_the_interval_of_a_paired_difference_is_narrower_than_that_of_a_score(correlated):
     first, groups = correlated
     second = first.copy()
     second[::8, 0] = 0
     low, high = bootstrap_difference(first, second, groups, ratio)
-    own_low, own_high = bootstrap_interval(first, groups, ratio)
+    first_low, first_high = bootstrap_interval(first, groups, ratio)
     assert 0 < low < high
-    assert high - low < own_high - own_low
+    assert high - low < first_high - first_low
 
 
 def test_permutation_p_values():
@@ -65,5 +65,5 @@ def test_permutation_p_values():
     assert permutation_test(other, other, groups, ratio) == 1
 
 
-def test_same_seed_same_interval(correlated):
+def test_the_interval_is_determined_by_the_seed(correlated):
     assert bootstrap_interval(*correlated, ratio, seed=5) == bootstrap_interval(*correlated, ratio, seed=5)

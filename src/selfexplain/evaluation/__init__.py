@@ -1,1 +1,1 @@
-"""Score explainers against the ground truth, beside what scores without explaining anything."""
+"""Score explainers against the ground truth, together with controls and baselines."""

@@ -1,6 +1,6 @@
-"""Rows from which the right vector is taken away: what an explainer scores on them, it did not read from the vector.
+"""Controls: rows without their own vectors. A score on them does not come from reading the vector.
 
-Every control returns new rows and applies to rows with `activations` only.
+Every control returns new rows, and applies only to rows with `activations`.
 """
 
 from collections import Counter, defaultdict
@@ -16,10 +16,10 @@ Row = Mapping[str, Any]
 
 
 def shuffled_vector(rows: Sequence[Row], seed: int) -> list[dict]:
-    """Each row with the vectors of a row of another group.
+    """Each row with the vectors of a row from another group.
 
-    Rows of the same layers exchange their vectors (a permutation). Where one group has more than half of these rows, so
-    that it cannot, its vectors come from any row of another group with as many vectors.
+    Rows of the same layers exchange their vectors (a permutation). If one group has more than half of these rows, that
+    is impossible, and each of these rows gets the vectors of a random row from another group with as many vectors.
 
     Raises:
         SelfExplainError: no row of another group has as many vectors.
@@ -39,12 +39,12 @@ def shuffled_vector(rows: Sequence[Row], seed: int) -> list[dict]:
 
 
 def zero_vector(rows: Sequence[Row]) -> list[dict]:
-    """Each row with zeros for its vectors."""
+    """Each row with zeros instead of its vectors."""
     return [{**row, "activations": np.zeros_like(np.asarray(row["activations"]))} for row in rows]
 
 
 def text_only(rows: Sequence[Row]) -> list[dict]:
-    """Each row without vectors and without their placeholders."""
+    """Each row without its vectors and their placeholders in the prompt."""
     stripped = []
     for row in rows:
         prompt = row["prompt"]
@@ -57,9 +57,10 @@ def text_only(rows: Sequence[Row]) -> list[dict]:
 
 
 def _derangement(groups: Sequence[str], rng: np.random.Generator) -> np.ndarray | None:
-    """A random permutation that sends every index to one of another group; None where there is none.
+    """A random permutation that maps every index to an index of another group; None if there is none.
 
-    With groups side by side, a rotation by the size of the largest leaves no index within its group.
+    In an order in which each group is contiguous, a rotation by the size of the largest group maps no index to its own
+    group.
     """
     sizes = Counter(groups)
     largest = max(sizes.values())
@@ -77,7 +78,7 @@ def _other_group(rows: Sequence[Row], index: int, rng: np.random.Generator) -> i
     others = [i for i, row in enumerate(rows) if row["group"] != group and len(row["activations"]) == n_vectors]
     if not others:
         raise SelfExplainError(
-            f"vectors cannot be shuffled: all rows with {n_vectors} vectors belong to group {group!r}. "
-            "Evaluate on rows of several groups."
+            f"Vectors cannot be shuffled, because all rows with {n_vectors} vectors belong to group {group!r}. "
+            "Evaluate on rows of at least two groups."
         )
     return int(rng.choice(others))

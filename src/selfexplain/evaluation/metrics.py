@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 
 from selfexplain.errors import SelfExplainError
-from selfexplain.features.describers import chat_model
+from selfexplain.features import chat_simulator
 from selfexplain.features.description import Classes, Description
 from selfexplain.features.endpoint import Endpoint
 from selfexplain.features.simulate import detect, score
@@ -146,7 +146,7 @@ def _simulator_correlation(
 
 def _detection(answers: Sequence[str], exemplars: Sequence[Sequence[Exemplar]], simulator: Simulator) -> np.ndarray:
     if simulator.endpoint:
-        detect_each = partial(chat_model.detect_each, seed=0)
+        detect_each = partial(chat_simulator.detect_each, seed=0)
         return _by_endpoint(simulator.endpoint, answers, exemplars, detect_each, chance=0.5)
     pairs = zip(answers, exemplars, strict=True)
     return _means([detect(Description.parse(answer, simulator.classes), windows) for answer, windows in pairs])
@@ -155,7 +155,7 @@ def _detection(answers: Sequence[str], exemplars: Sequence[Sequence[Exemplar]], 
 def _simulate_each(
     endpoint: Endpoint, pairs: Sequence[tuple[str, Sequence[Exemplar]]]
 ) -> list[tuple[float | None, int]]:
-    scores = chat_model.simulate_each(endpoint, pairs)
+    scores = chat_simulator.simulate_each(endpoint, pairs)
     return [(score.value if score else None, n_unread) for score, n_unread in scores]
 
 

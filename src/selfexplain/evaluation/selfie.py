@@ -74,17 +74,17 @@ def selfie(target: "Target", scale: float, in_grammar: bool = True) -> SelfIE:
         in_grammar: whether its words are turned into a description that the offline simulator reads.
     """
     from selfexplain.modeling.modeling_selfexplainer import SelfExplainerForCausalLM
-    from selfexplain.modeling.third_party.load import FAMILIES
+    from selfexplain.modeling.third_party.contracts import CONTRACTS
 
-    contract = replace(FAMILIES["selfie"], scale=scale)
+    contract = replace(CONTRACTS["selfie"], scale=scale)
     return SelfIE(SelfExplainerForCausalLM.from_base(target.model, target.tokenizer, injection=contract), in_grammar)
 
 
 def is_possible(target: "Target | TargetShape") -> bool:
     """Whether a target has the block at which SelfIE writes; logs a warning if it does not."""
-    from selfexplain.modeling.third_party.load import FAMILIES
+    from selfexplain.modeling.third_party.contracts import CONTRACTS
 
-    block = FAMILIES["selfie"].block
+    block = CONTRACTS["selfie"].block
     if target.n_layers <= block:
         logger.warning(
             "SelfIE is left out because it writes at block %d, and %s has %d blocks.",

@@ -1,8 +1,8 @@
-"""Intervals and p-values over groups.
+"""Confidence intervals and p-values over groups.
 
 Rows of one group (a feature, a fact, a question) are not independent, so groups are resampled, never rows. All
 functions take row statistics `(n_rows, k)` and the `value` of their metric, which maps sums `(..., k)` to scores
-(`metrics.py`).
+`(...)` (`metrics.py`).
 """
 
 from collections.abc import Callable, Sequence
@@ -24,7 +24,15 @@ def group_sums(statistics: np.ndarray, groups: Sequence[str]) -> np.ndarray:
 def bootstrap_interval(
     statistics: np.ndarray, groups: Sequence[str], value: Value, n_resamples: int = 2000, seed: int = 0
 ) -> tuple[float, float]:
-    """95 % percentile interval of a score."""
+    """95 % percentile interval of a score.
+
+    Args:
+        statistics: row statistics, `(n_rows, k)`.
+        groups: group of each row.
+        value: `Metric.value`.
+        n_resamples: number of bootstrap resamples.
+        seed: seed of the resamples; with the same seed and number of groups, all scores share their resamples.
+    """
     sums = group_sums(statistics, groups)
     return _interval(value(_resample(len(sums), n_resamples, seed) @ sums))
 
@@ -40,7 +48,11 @@ def bootstrap_difference(
 def permutation_test(
     first: np.ndarray, second: np.ndarray, groups: Sequence[str], value: Value, n_resamples: int = 2000, seed: int = 0
 ) -> float:
-    """Two-sided p-value that two systems score alike: each group's answers are swapped between them with chance 1/2."""
+    """Two-sided p-value of the hypothesis that two systems score the same on the same rows.
+
+    In each resample, the answers to each group are swapped between the systems with probability 1/2. Arguments as in
+    `bootstrap_interval`.
+    """
     a, b = group_sums(first, groups), group_sums(second, groups)  # (n_groups, k)
     swapped = np.random.default_rng(seed).integers(0, 2, (n_resamples, len(a))) @ (b - a)  # (n_resamples, k)
     differences = value(a.sum(axis=0) + swapped) - value(b.sum(axis=0) - swapped)
@@ -48,12 +60,12 @@ def permutation_test(
     return float((1 + np.sum(np.abs(differences) >= np.abs(observed) - 1e-12)) / (1 + n_resamples))
 
 
-@lru_cache(maxsize=1)  # all scores of a task share it
+@lru_cache(maxsize=1)  # all scores of a task share the resamples
 def _resample(n_groups: int, n_resamples: int, seed: int) -> np.ndarray:
     """How often each group is drawn, `(n_resamples, n_groups)`."""
     return np.random.default_rng(seed).multinomial(n_groups, np.full(n_groups, 1 / n_groups), n_resamples)
 
 
 def _interval(values: np.ndarray) -> tuple[float, float]:
-    low, high = np.nanquantile(values, [0.025, 0.975])  # resamples in which no row has a score tell nothing
+    low, high = np.nanquantile(values, [0.025, 0.975])  # NaN: no row of the resample has a score
     return float(low), float(high)
