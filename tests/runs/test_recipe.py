@@ -1,17 +1,23 @@
-"""Recipes: files and names, overrides, and what bad ones are told."""
+"""Test recipes: files and names, overrides, sections of registered tasks, and errors."""
+
+from dataclasses import dataclass, replace
 
 import pytest
 
-from selfexplain.tiny.plugin import TinyTargetRecipe
-
 from selfexplain.errors import SelfExplainError
+from selfexplain.groundtruth.config import TASK_CONFIGS, FeatureConfig
 from selfexplain.runs.recipe import (
+    Expected,
     Recipe,
     describe_packaged,
     dump_recipe,
     load_recipe,
     packaged_recipes,
+    read_resolved,
+    recipe_type,
 )
+from selfexplain.tasks import TASKS
+from selfexplain.tiny.plugin import TinyTargetRecipe
 
 MINIMAL = """
 name: mine
@@ -42,10 +48,10 @@ def test_packaged_recipes_load_and_read_back_equal(name, tmp_path):
     resolved.write_text(dump_recipe(recipe))
     assert load_recipe(resolved) == recipe
     assert recipe.name == name
-    assert describe_packaged()[name] == (recipe.description, recipe.expected.told)
+    assert describe_packaged()[name] == (recipe.description, recipe.expected.summary)
 
 
-def test_the_cheapest_recipe_is_named_first():
+def test_the_cheapest_recipe_is_listed_first():
     names = list(describe_packaged())
     assert names[0] == "quickstart" and names.index("llama_3.2_1b") < names.index("paper_ablation_qwen3_8b")
 
@@ -56,18 +62,18 @@ def test_a_packaged_recipe_is_found_by_name_from_anywhere(name, tmp_path, monkey
     assert load_recipe(name).name == "quickstart"
 
 
-def test_a_file_goes_before_the_packaged_recipe_of_the_same_name(tmp_path, monkeypatch):
+def test_a_file_takes_precedence_over_the_packaged_recipe_of_the_same_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "quickstart.yaml").write_text(MINIMAL)
     assert load_recipe("quickstart.yaml").name == "mine"
 
 
-def test_kind_decides_the_schema():
+def test_the_kind_selects_the_dataclass():
     assert isinstance(load_recipe("quickstart"), Recipe)
     assert isinstance(load_recipe("tiny_target"), TinyTargetRecipe)
 
 
-def test_overrides_reach_sections_and_are_yaml(path):
+def test_overrides_are_yaml_and_apply_to_sections(path):
     recipe = load_recipe(
         path, ["evaluation.batch_size=7", "tasks=[input_ablation]", "explainer=null", "seed=3", "expected.minutes=1e-1"]
     )
@@ -86,8 +92,8 @@ def test_overrides_reach_sections_and_are_yaml(path):
         ("batch_sizes: 8", ["'batch_sizes'", ".batch_size'"]),
     ],
 )
-def test_an_unknown_key_names_the_nearest(path, line, words):
-    with pytest.raises(SelfExplainError, match="unknown key") as error:
+def test_the_error_for_an_unknown_key_names_the_nearest_one(path, line, words):
+    with pytest.raises(SelfExplainError, match="does not exist") as error:
         load_recipe(with_line(path, line))
     assert all(word in str(error.value) for word in words)
 
@@ -100,13 +106,16 @@ def test_an_unknown_key_names_the_nearest(path, line, words):
         ("seed: 1.5", ["seed", "1.5", "integer"]),
         ("seed: true", ["seed", "True", "integer"]),
         ("dtype: float8", ["dtype", "'float8'", "'float32'"]),
-        ("tasks: [patching]", ["tasks.0", "'patching'", "'activation_patching'"]),
+        ("tasks: [input_ablatoin]", ["no task 'input_ablatoin'", "Did you mean 'input_ablation'"]),
+        ("tasks: [3]", ["tasks.0 is 3", "string"]),
+        ("tasks: 3", ["tasks is 3", "array"]),
         ("tasks: []", ["tasks", "at least one"]),
+        ("tasks: [input_ablation, input_ablation]", ["each task once"]),
         ("evaluation: 3", ["evaluation", "3", "object"]),
     ],
 )
-def test_a_wrong_value_names_key_value_and_what_was_expected(path, line, words):
-    with pytest.raises(SelfExplainError) as error:
+def test_the_error_for_an_invalid_value_names_key_value_and_expected_type(path, line, words):
+    with pytest.raises(SelfExplainError, match=r"mine\.yaml") as error:
         load_recipe(with_line(path, line))
     assert all(word in str(error.value) for word in words)
 
@@ -114,32 +123,108 @@ def test_a_wrong_value_names_key_value_and_what_was_expected(path, line, words):
 @pytest.mark.parametrize(
     ("override", "words"),
     [
-        ("seed", "expected key=value"),
-        ("=3", "expected key=value"),
-        ("target.name=x", "target holds a value"),
-        ("tasks=[", "not YAML"),
-        ("evaluation.seeds=1", "unknown key 'evaluation.seeds'"),
+        ("seed", "not of the form key=value"),
+        ("=3", "not of the form key=value"),
+        ("target.name=x", "target is a value, not a section"),
+        ("tasks=[", "not valid YAML"),
+        ("evaluation.seeds=1", "recipe key 'evaluation.seeds' does not exist"),
     ],
 )
-def test_bad_overrides(path, override, words):
+def test_invalid_overrides_are_refused(path, override, words):
     with pytest.raises(SelfExplainError, match=words):
         load_recipe(path, [override])
 
 
-def test_missing_values_show_the_full_command():
-    with pytest.raises(SelfExplainError) as error:
+def test_the_error_for_missing_values_contains_the_full_command():
+    with pytest.raises(SelfExplainError, match="selfexplain run local_model seed=1 target=DIR corpus=FILE"):
         load_recipe("local_model", ["seed=1"])
-    assert "selfexplain run local_model seed=1 target=DIR corpus=FILE" in str(error.value)
 
 
-def test_a_missing_recipe_lists_the_packaged_ones():
-    with pytest.raises(SelfExplainError, match=r"no such file.*quickstart"):
+def test_the_error_for_a_missing_recipe_lists_the_packaged_ones():
+    with pytest.raises(SelfExplainError, match=r"does not exist.*quickstart"):
         load_recipe("recipes/none.yaml")
 
 
 @pytest.mark.parametrize("text", ["a: [", "- a\n- b", "\x00"])
-def test_what_is_no_recipe_is_refused(tmp_path, text):
+def test_a_file_that_is_not_a_recipe_is_refused(tmp_path, text):
     path = tmp_path / "broken.yaml"
     path.write_text(text)
     with pytest.raises(SelfExplainError, match=r"broken\.yaml"):
         load_recipe(path)
+
+
+def test_a_resolved_recipe_has_to_be_of_an_explainer(tmp_path):
+    path = tmp_path / "recipe.yaml"
+    with pytest.raises(SelfExplainError, match="does not exist"):
+        read_resolved(path)
+    path.write_text(dump_recipe(load_recipe("tiny_target")))
+    with pytest.raises(SelfExplainError, match=r"kind 'tiny_target'\. Expected kind 'explainer'"):
+        read_resolved(path)
+
+
+@pytest.mark.parametrize(
+    ("expected", "summary"),
+    [
+        (Expected(minutes=6, memory_gb=4), "About 6 minutes and 4 GB of memory on 2 CPU cores."),
+        (Expected(minutes=1, memory_gb=0.5), "About 1 minute and 0.5 GB of memory on 2 CPU cores."),
+        (
+            Expected(minutes=720, memory_gb=14, hardware="a GPU", measured=False),
+            "About 12 hours and 14 GB of memory on a GPU (an estimate).",
+        ),
+    ],
+)
+def test_the_needs_of_a_recipe_are_one_sentence(expected, summary):
+    assert expected.summary == summary
+
+
+@dataclass(frozen=True)
+class SentimentConfig:
+    n_rows: int = 50
+
+
+@pytest.fixture
+def fourth_task(monkeypatch):
+    """A task that a plug-in registers, with settings of its own."""
+    task = replace(TASKS["input_ablation"], name="continuation_sentiment")
+    monkeypatch.setitem(TASKS._values, task.name, task)
+    monkeypatch.setitem(TASK_CONFIGS._values, task.name, SentimentConfig)
+    return task.name
+
+
+def test_a_registered_task_gets_a_section(path, fourth_task, tmp_path):
+    recipe = load_recipe(with_line(path, f"tasks: [{fourth_task}]\n{fourth_task}: {{n_rows: 100}}"))
+    assert isinstance(recipe, Recipe) and recipe.tasks == (fourth_task,)
+    assert recipe.settings(fourth_task) == SentimentConfig(n_rows=100)
+    resolved = tmp_path / "resolved.yaml"
+    resolved.write_text(dump_recipe(recipe))
+    assert load_recipe(resolved) == recipe
+    assert recipe_type() is recipe_type([fourth_task]) is type(recipe)
+    assert recipe_type(["tasks", "seed"]) is Recipe
+
+
+def test_a_registered_task_has_default_settings(path, fourth_task):
+    assert load_recipe(with_line(path, f"tasks: [{fourth_task}]")).settings(fourth_task) == SentimentConfig()
+    assert load_recipe(path).settings(fourth_task) == SentimentConfig()
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("continuation_sentiment: {n_row: 100}", "Did you mean 'continuation_sentiment.n_rows'"),
+        ("continuation_sentment: {n_rows: 100}", "Did you mean 'continuation_sentiment'"),
+        ("continuation_sentiment: {n_rows: many}", "continuation_sentiment.n_rows is 'many'"),
+        ("tasks: [continuation_sentimen]", "Did you mean 'continuation_sentiment'"),
+    ],
+)
+def test_errors_know_the_section_of_a_registered_task(path, fourth_task, line, words):
+    with pytest.raises(SelfExplainError, match=words):
+        load_recipe(with_line(path, line))
+
+
+def test_settings_are_found_by_task_and_by_type(path):
+    recipe = load_recipe(path, ["tasks=[input_ablation]", "input_ablation.n_rows=7"])
+    assert recipe.settings("input_ablation").n_rows == 7
+    assert recipe.find_settings(FeatureConfig) is None
+    assert load_recipe(path).find_settings(FeatureConfig) == FeatureConfig()
+    with pytest.raises(SelfExplainError, match="no task 'none'"):
+        recipe.settings("none")

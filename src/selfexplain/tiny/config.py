@@ -15,8 +15,8 @@ class TinyTargetConfig:
         steps: training steps of each model.
         plain_share: fraction of the steps, at the start, that train on sentences only.
         tokens_per_batch: tokens per step, padding included.
-        learning_rate: peak learning rate of AdamW, which trains embedding and norms; it rises over the first fiftieth of
-            the steps and falls to a tenth over the last 40 %.
+        learning_rate: peak learning rate of AdamW, which trains embedding and norms. It rises over the first fiftieth
+            of the steps and falls to a tenth over the last 40 %.
         muon_learning_rate: peak learning rate of Muon, which trains the matrices; the same schedule.
     """
 

@@ -244,7 +244,7 @@ def build(config: TinyTargetConfig, out_dir: Path, seed: int) -> None:
         if measured["recall"] < 0.95 or not 0.3 <= measured["hint_following"] <= 0.7:
             raise SelfExplainError(
                 f"{name} recalls {measured['recall']:.3f} of its facts (expected at least 0.95) and follows "
-                f"{measured['hint_following']:.3f} of the hints (expected 0.3 to 0.7). Train longer: increase tiny.steps."
+                f"{measured['hint_following']:.3f} of the hints (expected 0.3 to 0.7). Increase tiny.steps."
             )
 
 

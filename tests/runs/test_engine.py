@@ -1,4 +1,4 @@
-"""The stage engine, on steps that only append a letter to a file."""
+"""Test the engine with steps that append their name to a file."""
 
 import errno
 import json
@@ -7,20 +7,21 @@ from contextlib import nullcontext
 import pytest
 
 from selfexplain.errors import SelfExplainError
-from selfexplain.groundtruth.shards import fingerprint_files
-from selfexplain.runs.stages import Step, execute, forget_removed, open_run
+from selfexplain.runs.engine import Step, execute, forget_removed, open_run
+from selfexplain.utils.hashing import fingerprint_files
 
 IDENTITY = {"recipe": "fake", "target": "none"}
 
 
 class FakeRun:
-    """Three steps: `left` and `right` side by side, `join` after both. `calls` says what ran."""
+    """Three steps: `left` and `right` are independent, `join` reads both. `calls` lists the steps that ran."""
 
     def __init__(self, run_dir):
         self.run_dir = run_dir
         self.calls = []
         self.inputs = {"left": 0, "right": 0, "join": 0}
         self.failures = {}
+        self.revisions = {}
 
     def step(self, name, after=()):
         def action():
@@ -31,13 +32,19 @@ class FakeRun:
                 file.write(name)
             if name in self.failures:
                 raise self.failures.pop(name)
+            return self.revisions.get(name)
 
         return Step(name, {"value": self.inputs[name]}, (name,), action, after)
 
+    def steps(self):
+        return [self.step("left"), self.step("right"), self.step("join", ("left", "right"))]
+
+    def open(self):
+        return open_run(self.run_dir, IDENTITY, seed=0)
+
     def go(self):
         self.calls.clear()
-        steps = [self.step("left"), self.step("right"), self.step("join", ("left", "right"))]
-        execute(steps, self.run_dir, open_run(self.run_dir, IDENTITY, seed=0))
+        execute(self.steps(), self.open())
         return self.calls
 
 
@@ -59,7 +66,7 @@ def test_steps_run_in_order_and_once(fake):
     assert manifest(fake)["versions"]["selfexplain"]
 
 
-def test_changed_inputs_rerun_the_step_and_what_follows_from_nothing(fake):
+def test_changed_inputs_rerun_the_step_and_its_readers_from_the_beginning(fake):
     fake.go()
     fake.inputs["right"] = 1
     assert fake.go() == ["right", "join"]
@@ -69,7 +76,7 @@ def test_changed_inputs_rerun_the_step_and_what_follows_from_nothing(fake):
 
 
 @pytest.mark.parametrize("failure", [RuntimeError("killed"), KeyboardInterrupt()])
-def test_a_stopped_step_continues_on_what_it_left(fake, failure):
+def test_an_interrupted_step_continues_from_its_files(fake, failure):
     fake.failures["right"] = failure
     with pytest.raises(type(failure)):
         fake.go()
@@ -78,9 +85,9 @@ def test_a_stopped_step_continues_on_what_it_left(fake, failure):
     assert (fake.run_dir / "right" / "data.txt").read_text() == "rightright"
 
 
-def test_a_stopped_step_with_other_inputs_starts_from_nothing(fake):
+def test_an_interrupted_step_with_changed_inputs_starts_from_the_beginning(fake):
     fake.failures["right"] = RuntimeError("killed")
-    with pytest.raises(RuntimeError):
+    with pytest.raises(RuntimeError, match="killed"):
         fake.go()
     fake.inputs["right"] = 1
     fake.go()
@@ -88,11 +95,17 @@ def test_a_stopped_step_with_other_inputs_starts_from_nothing(fake):
 
 
 @pytest.mark.parametrize("damage", [lambda path: path.unlink(), lambda path: path.write_text("le")])
-def test_missing_or_half_written_files_are_made_anew_with_what_reads_them(fake, damage):
+def test_missing_or_truncated_files_are_rebuilt_together_with_the_steps_that_read_them(fake, damage):
     fake.go()
     damage(fake.run_dir / "left" / "data.txt")
     assert fake.go() == ["left", "join"]
     assert (fake.run_dir / "left" / "data.txt").read_text() == "left"
+
+
+def test_revisions_that_a_step_returns_are_in_the_manifest(fake):
+    fake.revisions["left"] = {"neuronpedia x": "0" * 64}
+    fake.go()
+    assert manifest(fake)["revisions"] == {"neuronpedia x": "0" * 64}
 
 
 @pytest.mark.parametrize(
@@ -103,16 +116,16 @@ def test_missing_or_half_written_files_are_made_anew_with_what_reads_them(fake, 
         RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 704 vs 598"),  # of torch.save
     ],
 )
-def test_a_full_disk_says_so_and_keeps_what_is_done(fake, failure):
+def test_a_full_disk_is_reported_and_finished_work_is_kept(fake, failure):
     fake.failures["right"] = failure
-    with pytest.raises(SelfExplainError, match=r"right: no space left.*same command"):
+    with pytest.raises(SelfExplainError, match=r"Step right: no space left.*same command"):
         fake.go()
     assert fake.go() == ["right", "join"]
 
 
 @pytest.mark.parametrize("failure", [None, KeyboardInterrupt()])
-def test_what_a_removed_step_rewrote_is_made_anew(fake, failure):
-    run_dir, manifest_of = fake.run_dir, lambda: open_run(fake.run_dir, IDENTITY, seed=0)
+def test_files_that_a_removed_step_rewrote_are_rebuilt(fake, failure):
+    run_dir = fake.run_dir
 
     def amend():
         (run_dir / "left" / "data.txt").write_text("left, amended")
@@ -123,52 +136,54 @@ def test_what_a_removed_step_rewrote_is_made_anew(fake, failure):
             raise failure
 
     fake.go()
-    steps = [fake.step("left"), fake.step("right"), fake.step("join", ("left", "right"))]
+    steps = fake.steps()
     extra = Step("extra", {}, ("extra/deep",), amend, ("left",), amends=("left/data.txt",))
     with pytest.raises(KeyboardInterrupt) if failure else nullcontext():
-        execute([*steps, extra], run_dir, manifest_of())
+        execute([*steps, extra], fake.open())
     assert fake.go() == []
-    forget_removed(steps, run_dir, manifest_of())
-    assert "extra" not in manifest(fake)["stages"] and (failure or not list(run_dir.rglob("extra/deep/*")))
+    forget_removed(steps, fake.open())
+    assert "extra" not in manifest(fake)["stages"]
+    assert bool(list(run_dir.rglob("extra/deep/*"))) == bool(failure)  # files of an unfinished step are not known
     assert fake.go() == ["left", "join"]
     assert (run_dir / "left" / "data.txt").read_text() == "left"
-    forget_removed(steps[1:2], run_dir, manifest_of())  # finished, and rewrote nothing: kept
+    forget_removed(steps[1:2], fake.open())  # the others are finished and rewrote nothing, so they are kept
     assert fake.go() == []
 
 
-def test_another_run_in_the_directory_is_left_alone(fake):
+def test_a_directory_with_a_different_run_is_not_changed(fake):
     fake.go()
     before = fingerprint_files(fake.run_dir)
-    with pytest.raises(SelfExplainError, match=r"another run: recipe fake.*given: recipe other.*output_dir=DIR"):
+    with pytest.raises(SelfExplainError, match=r"different run \(recipe fake.*\(recipe other.*output_dir=DIR"):
         open_run(fake.run_dir, {**IDENTITY, "recipe": "other"}, seed=0)
     assert fingerprint_files(fake.run_dir) == before
 
 
-def test_files_that_are_no_run_are_left_alone(tmp_path):
+def test_a_directory_with_other_files_is_not_changed(tmp_path):
     (tmp_path / "thesis.tex").write_text("years of work")
-    with pytest.raises(SelfExplainError, match="holds files but no run"):
+    with pytest.raises(SelfExplainError, match="contains files but not a run"):
         open_run(tmp_path, IDENTITY, seed=0)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
 
-@pytest.mark.parametrize("text", ["", '{"identity":', "[]", '{"schema_version": 2}'])
-def test_a_corrupt_manifest_says_what_to_do(fake, text):
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "is not valid JSON"),
+        ('{"identity":', "is not valid JSON"),
+        ("[]", "expected an object"),
+        ("{}", "does not have the expected form"),
+        ('{"schema_version": 2}', "schema version 2"),
+    ],
+)
+def test_a_manifest_that_cannot_be_read_is_refused(fake, text, words):
     fake.go()
     (fake.run_dir / "manifest.json").write_text(text)
-    with pytest.raises(SelfExplainError, match=r"manifest\.json is corrupt.*delete"):
+    with pytest.raises(SelfExplainError, match=rf"manifest\.json.*{words}"):
         fake.go()
+    assert (fake.run_dir / "manifest.json").read_text() == text
 
 
-def test_a_file_in_place_of_the_directory(tmp_path):
+def test_a_file_in_place_of_the_directory_is_refused(tmp_path):
     (tmp_path / "run").write_text("")
     with pytest.raises(SelfExplainError, match="cannot be used as a run directory"):
         open_run(tmp_path / "run", IDENTITY, seed=0)
-
-
-def test_the_fingerprint_of_a_directory_follows_names_and_contents(tmp_path):
-    (tmp_path / "a").write_text("1")
-    first = fingerprint_files(tmp_path)
-    (tmp_path / "a").rename(tmp_path / "b")
-    renamed = fingerprint_files(tmp_path)
-    (tmp_path / "b").write_text("2")
-    assert len({first, renamed, fingerprint_files(tmp_path)}) == 3
