@@ -1,4 +1,4 @@
-"""Explainers to save and to break."""
+"""Explainers with random weights, copies of their files, and changes to these copies."""
 
 import json
 import shutil
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def trained(base: Path, **options):
-    """An explainer whose weights are not where they started, without the cost of training."""
+    """Return an explainer whose weights differ from their initial values, without training it."""
     import torch
 
     from selfexplain.modeling.modeling_selfexplainer import SelfExplainerForCausalLM
@@ -21,7 +21,7 @@ def trained(base: Path, **options):
 
 
 def copied(published: Path, directory: Path) -> Path:
-    """A copy of `published/saved` and of its base `published/base`, to be broken."""
+    """Copy `published/saved` and its base `published/base`, and return the directory of the copied explainer."""
     shutil.copytree(published, directory, dirs_exist_ok=True)
     for file in (directory / "saved" / "config.json", directory / "saved" / "lora" / "adapter_config.json"):
         file.write_text(file.read_text().replace(str(published), str(directory)))
@@ -29,7 +29,7 @@ def copied(published: Path, directory: Path) -> Path:
 
 
 def edit(path: Path, change: Callable[[dict], object]) -> None:
-    """Change a JSON file."""
+    """Change the content of a JSON file in place."""
     data = json.loads(path.read_text())
     change(data)
     path.write_text(json.dumps(data))

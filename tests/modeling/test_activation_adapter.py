@@ -1,16 +1,29 @@
-"""Maps of activations: what each kind computes, and that the closed form finds the best of its kind."""
+"""Each adapter kind computes its map, the closed-form fit is optimal, and each kind can be trained."""
+
+import re
+from pathlib import Path
 
 import pytest
 import torch
+from datasets import Dataset
+from safetensors.torch import load_file
 
 from selfexplain.errors import SelfExplainError
 from selfexplain.modeling.activation_adapter import ActivationAdapter
+from selfexplain.modeling.modeling_selfexplainer import SelfExplainerForCausalLM
+from selfexplain.runs.recipe import load_recipe
+from selfexplain.target.load import load_target
+from selfexplain.tasks import feature_description
+from selfexplain.training.pairing import paired_activations
+from selfexplain.training.train import train
 
 LAYERS = [2, 5]
+PAGE = Path(__file__).parents[2] / "docs" / "internals" / "adapters.md"
+COMMANDS = re.findall(r"^selfexplain run quickstart (.+)$", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
 
 
 def paired(d_target=6, d_explainer=8, n=200):
-    """Linear images of the same vectors, another map for each layer, with noise."""
+    """Vectors, their noisy images under one linear map per layer, and the maps."""
     generator = torch.Generator().manual_seed(0)
     maps = torch.randn(2, d_target, d_explainer, generator=generator)
     x = torch.randn(2, n, d_target, generator=generator)
@@ -21,7 +34,7 @@ def error(adapter, x, y):
     return sum((adapter(x[i], torch.full((x.shape[1],), layer)) - y[i]).norm() for i, layer in enumerate(LAYERS)).item()
 
 
-def test_linear_maps_are_fitted_each_to_its_layer():
+def test_fit_finds_the_linear_map_of_each_layer():
     x, y, maps = paired()
     adapter = ActivationAdapter(8, 6, "linear", LAYERS)
     adapter.fit(x, y, ridge=1e-6)
@@ -30,7 +43,7 @@ def test_linear_maps_are_fitted_each_to_its_layer():
     torch.testing.assert_close(mixed, torch.stack([y[0, 0], y[1, 0], y[0, 1]]), atol=0.1, rtol=0.1)
 
 
-def test_low_rank_is_the_best_of_its_rank():
+def test_fit_finds_the_best_map_of_a_given_rank():
     x, y, _ = paired()
     adapter = ActivationAdapter(8, 6, "low_rank", LAYERS, rank=2)
     adapter.fit(x, y, ridge=1e-6)
@@ -46,19 +59,19 @@ def test_low_rank_is_the_best_of_its_rank():
     assert error(full, x, y) < 0.1 * fitted
 
 
-def test_mlp_starts_as_the_fitted_linear_map_and_learns_beyond():
+def test_mlp_starts_as_the_fitted_linear_map_and_has_gradients_for_the_rest():
     x, y, _ = paired()
     linear, mlp = ActivationAdapter(8, 6, "linear", LAYERS), ActivationAdapter(8, 6, "mlp", LAYERS, rank=4)
     for adapter in (linear, mlp):
         adapter.reset()
         adapter.fit(x, y)
-    at = torch.full((200,), 5)
-    torch.testing.assert_close(mlp(x[1], at), linear(x[1], at))
-    mlp(x[1], at).square().sum().backward()
+    layers = torch.full((200,), 5)
+    torch.testing.assert_close(mlp(x[1], layers), linear(x[1], layers))
+    mlp(x[1], layers).square().sum().backward()
     assert mlp.up.grad[1].abs().max() > 0 and mlp.up.grad[0].abs().max() == 0
 
 
-def test_scale_has_one_gain_a_layer():
+def test_scale_has_one_gain_per_layer():
     x = torch.randn(2, 50, 8)
     adapter = ActivationAdapter(8, 8, "scale", LAYERS)
     adapter.fit(x, torch.stack([3 * x[0], -0.5 * x[1]]))
@@ -67,7 +80,7 @@ def test_scale_has_one_gain_a_layer():
 
 
 @pytest.mark.parametrize("kind", ["identity", "scale", "linear", "mlp"])
-def test_equal_widths_start_from_the_identity(kind):
+def test_the_initial_map_is_the_identity_if_widths_are_equal(kind):
     adapter = ActivationAdapter(8, 8, kind, LAYERS, rank=3)
     adapter.reset()
     v = torch.randn(4, 8)
@@ -84,10 +97,10 @@ def test_a_zero_vector_stays_zero(kind):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((8, 6, "identity"), "have width 6, the explainer 8: the identity adapter needs equal widths"),
-        ((8, 6, "linear", []), r"given layers \[\]: at least one"),
-        ((8, 6, "linear", [1, 1]), "each once"),
-        ((8, 6, "low_rank", [1]), "given rank 0"),
+        ((8, 6, "identity"), "have width 6 and the explainer has width 8, but the identity adapter needs equal widths"),
+        ((8, 6, "linear", []), r"linear adapter got the layers \[\]\. Give at least one"),
+        ((8, 6, "linear", [1, 1]), r"got the layers \[1, 1\]\. .* each layer once"),
+        ((8, 6, "low_rank", [1]), "low_rank adapter got rank 0, expected 1 or more"),
     ],
 )
 def test_settings_that_do_not_fit_are_refused(arguments, message):
@@ -95,7 +108,74 @@ def test_settings_that_do_not_fit_are_refused(arguments, message):
         ActivationAdapter(*arguments)
 
 
-def test_activations_that_do_not_pair_up_are_refused():
+def test_unpaired_activations_are_refused():
     x, y, _ = paired()
-    with pytest.raises(SelfExplainError, match=r"\(2, 200, 6\) and \(2, 100, 8\) given; \(2, N, 6\) and"):
+    with pytest.raises(SelfExplainError, match=r"shapes \(2, 200, 6\) and \(2, 100, 8\), expected \(2, N, 6\) and"):
         ActivationAdapter(8, 6, "linear", LAYERS).fit(x, y[:, :100])
+
+
+# ---------------------------------------------------------------- recipes of docs/internals/adapters.md
+
+
+def train_briefly(command, target_dir, directory):
+    """Train for four steps with the settings of a documented command; returns the explainer and the recipe."""
+    generator = torch.Generator().manual_seed(0)
+    rows = []
+    for layer in [1, 2] * 4:
+        question = feature_description.question(layer)
+        row = {
+            "prompt": question.prompt,
+            "completion": "the word dog",
+            "placeholder_offsets": list(question.placeholder_offsets),
+            "activations": [torch.randn(32, generator=generator).tolist()],
+            "activation_layers": [layer],
+        }
+        rows.append(row)
+    (directory / "datasets" / "feature_description").mkdir(parents=True)
+    Dataset.from_list(rows).to_parquet(directory / "datasets" / "feature_description" / "train.parquet")
+    small = ["training.epochs=1", "training.batch_size=2", "training.lora.rank=4", "adapter.fit_tokens=200"]
+    recipe = load_recipe("quickstart", [*command.split(), *small])
+    base = load_target(str(target_dir))
+    explainer = train(
+        recipe.training, recipe.injection, recipe.adapter, base, None, directory / "datasets",
+        ["feature_description"], directory / "explainer", 0, texts=TEXTS,
+    )  # fmt: skip
+    return explainer, recipe
+
+
+TEXTS = ["The capital of France is Paris.", "Once there was a small dog near the river."] * 8
+
+
+def test_the_documentation_has_a_command_for_each_kind_without_a_recipe():
+    kinds = {load_recipe("quickstart", command.split()).adapter.kind for command in COMMANDS}
+    assert kinds >= {"scale", "low_rank", "mlp"}
+
+
+@pytest.mark.parametrize("command", [command for command in COMMANDS if "adapter.kind" in command])
+def test_a_documented_adapter_trains_and_loads(command, target_dir, tmp_path):
+    base = load_target(str(target_dir))
+    explainer, recipe = train_briefly(command, target_dir, tmp_path)
+    adapter = explainer.model.activation_adapter
+    assert adapter.kind == recipe.adapter.kind and adapter.layers == [1, 2]
+    fitted = ActivationAdapter(32, 32, recipe.adapter.kind, [1, 2], recipe.adapter.rank)
+    fitted.reset(0)
+    fitted.fit(*paired_activations(base, base, TEXTS, [1, 2], 200, recipe.adapter.fit_to), recipe.adapter.ridge)
+    for name, start in fitted.state_dict().items():
+        if name != "markers":
+            trained = adapter.state_dict()[name]
+            assert trained.shape == start.shape and not torch.equal(trained, start), name
+    loaded = SelfExplainerForCausalLM.from_pretrained(tmp_path / "explainer")
+    v, layers = torch.randn(3, 32), torch.tensor([1, 2, 1])
+    torch.testing.assert_close(loaded.model.activation_adapter(v, layers), adapter(v, layers))
+
+
+def test_lora_weights_are_saved_in_the_documented_precision(target_dir, tmp_path):
+    (command,) = (command for command in COMMANDS if "save_dtype" in command)
+    train_briefly(command, target_dir, tmp_path)
+    weights = load_file(tmp_path / "explainer" / "lora" / "adapter_model.safetensors")
+    assert {weight.dtype for weight in weights.values()} == {torch.float32}
+
+
+def test_an_unknown_precision_on_disk_is_refused():
+    with pytest.raises(SelfExplainError, match=r"save_dtype"):
+        load_recipe("quickstart", ["training.save_dtype=float8"])

@@ -1,4 +1,4 @@
-"""One battery for every architecture: what holds of an explainer holds around any base."""
+"""The same checks for explainers around every architecture."""
 
 from copy import deepcopy
 from dataclasses import replace
@@ -23,7 +23,7 @@ REPLACED = InjectionConfig(site="block_input", block=2, norm="raw", markers=Fals
 
 
 def rows():
-    """Two rows of different length, with two vectors and one."""
+    """Two rows of different lengths, one with two vectors and one with a single vector."""
     a, b, c = torch.randn(3, 32, generator=torch.Generator().manual_seed(0))
     two, one = fill("{activation} or {activation}?\n"), feature_description.question(2)
     return [
@@ -64,7 +64,7 @@ def check_generation(explainer, inputs):
 
 @torch.no_grad()
 def stream_at_site(explainer, inputs):
-    """The residual stream `(B, T, d)` where the contract writes, as the blocks see it, positions taken off."""
+    """The residual stream `(B, T, d)` at the injection site as the blocks see it, without position embeddings."""
     injection, blocks, seen = explainer.model.injection, decoder_blocks(explainer.language_model), []
     if injection.site == "block_output":
         handle = blocks[injection.block].register_forward_hook(lambda m, args, output: seen.append(output))
@@ -105,7 +105,7 @@ def check_gradient_checkpointing(explainer, inputs):
     gradients = []
     for _ in range(2):
         explainer.zero_grad()
-        torch.manual_seed(0)  # GPT-2 drops out
+        torch.manual_seed(0)  # GPT-2 has dropout
         explainer.train()
         explainer(**inputs, labels=inputs["input_ids"], use_cache=False).loss.backward()
         gradients.append(torch.cat([p.grad.flatten() for p in explainer.parameters() if p.grad is not None]))
@@ -114,7 +114,7 @@ def check_gradient_checkpointing(explainer, inputs):
     assert gradients[0].abs().max() > 0
 
 
-def test_lora_on_the_attention_alone_whatever_its_modules_are_called():
+def test_lora_can_be_limited_to_the_attention_of_any_architecture():
     for architecture in ARCHITECTURES:
         explainer = SelfExplainerForCausalLM.from_base(tiny_model(architecture))
         explainer.add_lora(rank=2, alpha=4, target_modules="attention")
@@ -132,14 +132,14 @@ def check_capture(base):
         hidden = base(ids, output_hidden_states=True).hidden_states
     captured = capture(base, ids, [0, 2, 3])
     torch.testing.assert_close(captured[:2], torch.stack([hidden[1], hidden[3]]))
-    assert not torch.allclose(captured[2], hidden[4])  # the last one there is taken after the final norm
+    assert not torch.allclose(captured[2], hidden[4])  # transformers returns the last one after the final norm
 
 
 def check_saving(base, tokenizer, directory):
     base.save_pretrained(directory / "base")
     tokenizer.save_pretrained(directory / "base")
     explainer = trained(directory / "base", injection=replace(ADDED, scale=20.0))
-    explainer.golden_rows = rows()[:1]  # short, so that a sliding window of 8 tokens still sees the vectors
+    explainer.golden_rows = rows()[:1]  # short, so that a sliding window of 8 tokens includes the vectors
     explainer.save_pretrained(directory / "saved")
     loaded = SelfExplainerForCausalLM.from_pretrained(directory / "saved", attn_implementation="eager")
     inputs = explainer.processor(rows())
@@ -166,7 +166,7 @@ def test_an_explainer_around_any_base(architecture, tokenizer, tmp_path):
     check_saving(base, tokenizer, tmp_path)
 
 
-def test_a_base_that_does_more_to_its_embeddings_is_refused():
+def test_a_base_that_transforms_its_embeddings_in_an_unsupported_way_is_refused():
     base = tiny_model("llama")
     assert embedding_site(base) == (1.0, None)
 
@@ -181,7 +181,7 @@ def test_a_base_that_does_more_to_its_embeddings_is_refused():
         SelfExplainerForCausalLM.from_base(base)
 
 
-def test_how_embeddings_reach_block_0_is_measured():
+def test_the_transformation_of_embeddings_is_measured():
     assert embedding_site(tiny_model("granite")) == (3.0, None)
     assert embedding_site(tiny_model("gpt2")) == (1.0, None)
     factor, norm = embedding_site(tiny_model("bloom"))

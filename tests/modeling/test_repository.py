@@ -1,4 +1,4 @@
-"""Every way to load a published explainer, and every way in which one can be broken."""
+"""Published explainers load in every supported way, and damaged ones are refused with the reason."""
 
 import shutil
 import subprocess
@@ -66,14 +66,14 @@ def test_save_load_save_gives_identical_files_and_logits(target_dir, tmp_path, k
     assert loaded.config.tasks == ["feature_description"]
 
 
-def test_a_half_precision_lora_is_saved_as_it_was_loaded(saved, tmp_path):
+def test_half_precision_lora_weights_keep_their_dtype_when_saved_again(saved, tmp_path):
     SelfExplainerForCausalLM.from_pretrained(saved).save_pretrained(tmp_path / "again")
     assert files(saved) == files(tmp_path / "again")
     weights = load_file(saved / "lora" / "adapter_model.safetensors")
     assert {weight.dtype for weight in weights.values()} == {torch.float16}
 
 
-def test_the_full_form_needs_no_base(target_dir, tmp_path):
+def test_a_merged_explainer_needs_no_base(target_dir, tmp_path):
     explainer = trained(target_dir, adapter=ADAPTERS["linear"])
     merged = explainer.merge_and_save(tmp_path / "full")
     torch.testing.assert_close(logits(merged), logits(explainer), atol=1e-4, rtol=1e-4)
@@ -81,14 +81,14 @@ def test_the_full_form_needs_no_base(target_dir, tmp_path):
     loaded = AutoModel.from_pretrained(tmp_path / "full", dtype="float32", attn_implementation="eager")
     torch.testing.assert_close(logits(loaded), logits(explainer), atol=1e-4, rtol=1e-4)
     assert loaded.language_model.config._attn_implementation == "eager"
-    with pytest.raises(SelfExplainError, match="merged: its weights cannot be switched back"):
+    with pytest.raises(SelfExplainError, match=r"merged.* cannot be"):
         loaded.capture("The capital", [0])
     loaded = SelfExplainerForCausalLM.from_pretrained(tmp_path / "full")
     loaded.save_pretrained(tmp_path / "again")
     assert files(tmp_path / "full") == files(tmp_path / "again")
 
 
-def test_options_reach_the_base_and_leave_the_adapter_alone(saved):
+def test_loading_options_apply_to_the_base_and_not_to_the_adapter(saved):
     loaded = AutoModelForCausalLM.from_pretrained(
         saved, dtype=torch.bfloat16, device_map="cpu", attn_implementation="eager", local_files_only=True
     )
@@ -99,7 +99,7 @@ def test_options_reach_the_base_and_leave_the_adapter_alone(saved):
 
 
 @pytest.mark.parametrize("bits", [4, 8])
-def test_a_quantised_base_keeps_the_adapter_in_full_precision(saved, bits):
+def test_the_adapter_of_a_quantised_base_is_in_full_precision(saved, bits):
     options = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4"} if bits == 4 else {"load_in_8bit": True}
     loaded = AutoModel.from_pretrained(saved, quantization_config=BitsAndBytesConfig(**options))
     assert getattr(loaded, f"is_loaded_in_{bits}bit") and loaded.is_quantized
@@ -110,23 +110,23 @@ def test_a_quantised_base_keeps_the_adapter_in_full_precision(saved, bits):
     assert loaded.explain_feature(torch.ones(32), layer=1).text is not None
 
 
-def test_subfolder_and_revision_are_the_repositorys_and_never_the_bases(saved, tmp_path, monkeypatch):
+def test_subfolder_and_revision_apply_to_the_explainer_and_not_to_its_base(saved, tmp_path, monkeypatch):
     (tmp_path / "repo").mkdir()
     shutil.move(saved, tmp_path / "repo" / "inner")
-    asked = []
+    calls = []
     load_base = AutoModelForCausalLM.from_pretrained
 
-    def seen(name, **options):
-        asked.append(options)
+    def record(name, **options):
+        calls.append(options)
         return load_base(name, **options)
 
-    monkeypatch.setattr("selfexplain.modeling.repository.AutoModelForCausalLM.from_pretrained", seen)
+    monkeypatch.setattr("transformers.AutoModelForCausalLM.from_pretrained", record)
     loaded = SelfExplainerForCausalLM.from_pretrained(tmp_path / "repo", subfolder="inner", revision="v2", token="t")
     assert loaded.processor is not None
-    assert asked == [{"revision": None, "use_safetensors": True, "token": "t"}]
+    assert calls == [{"revision": None, "use_safetensors": True, "token": "t"}]
 
 
-def test_trust_remote_code_loads_where_selfexplain_was_never_imported(saved):
+def test_trust_remote_code_loads_without_importing_selfexplain_first(saved):
     code = (
         "import sys; from transformers import AutoModel, AutoProcessor\n"
         "assert 'selfexplain' not in sys.modules\n"
@@ -139,48 +139,48 @@ def test_trust_remote_code_loads_where_selfexplain_was_never_imported(saved):
     assert result.returncode == 0, result.stderr
     assert result.stdout.split() == ["selfexplain.modeling.modeling_selfexplainer", "SelfExplainerProcessor"]
     again = saved.parent / "saved-again"
-    assert files(again) == files(saved)  # no copy of the package beside the shim
+    assert files(again) == files(saved)  # no copy of the package next to the shim
 
 
-def cut(path):
+def truncate(path):
     path.write_bytes(path.read_bytes()[:-100])
 
 
-def other_lora(saved):
+def drop_lora_weight(saved):
     file = saved / "lora" / "adapter_model.safetensors"
     weights = load_file(file)
     weights.pop(next(iter(weights)))
     save_file(weights, file)
 
 
-def pickled(saved):
+def pickle_lora(saved):
     file = saved / "lora" / "adapter_model.safetensors"
     torch.save(load_file(file), saved / "lora" / "adapter_model.bin")
     file.unlink()
 
 
-def another_base(saved):
+def change_base(saved):
     edit(saved / "config.json", lambda c: c.update(base_model_name_or_path="selfexplain/tiny"))
 
 
-def pickled_base(saved):
+def pickle_base(saved):
     base = saved.parent / "base"
     torch.save(load_file(base / "model.safetensors"), base / "pytorch_model.bin")
     (base / "model.safetensors").unlink()
 
 
-BROKEN = {
-    "no config": (lambda d: (d / "config.json").unlink(), "it has no config.json"),
-    "config cut short": (lambda d: cut(d / "config.json"), "no explainer there, or not a complete one"),
-    "no adapter": (lambda d: (d / "activation_adapter.safetensors").unlink(), "it has no activation_adapter"),
-    "adapter cut short": (lambda d: cut(d / "activation_adapter.safetensors"), "activation_adapter.* is damaged"),
-    "no lora": (lambda d: shutil.rmtree(d / "lora"), "it has no lora/adapter_model.safetensors"),
-    "lora lacks a weight": (other_lora, r"adapter_model.safetensors lacks base_model"),
-    "lora pickled": (pickled, "it has no lora/adapter_model.safetensors"),
+DAMAGED = {
+    "no config": (lambda d: (d / "config.json").unlink(), "It has no config.json"),
+    "config cut short": (lambda d: truncate(d / "config.json"), "is not an explainer, or not a complete one"),
+    "no adapter": (lambda d: (d / "activation_adapter.safetensors").unlink(), "the file activation_adapter.* does not"),
+    "adapter cut short": (lambda d: truncate(d / "activation_adapter.safetensors"), "activation_adapter.* is damaged"),
+    "no lora": (lambda d: shutil.rmtree(d / "lora"), "the file lora/adapter_model.safetensors does not exist"),
+    "lora lacks a weight": (drop_lora_weight, r"adapter_model.safetensors lacks base_model"),
+    "lora pickled": (pickle_lora, "the file lora/adapter_model.safetensors does not exist"),
     "no tokenizer": (lambda d: (d / "tokenizer.json").unlink(), "not a complete one"),
-    "golden vectors cut short": (lambda d: cut(d / "injection_check.safetensors"), "injection_check.* is damaged"),
-    "golden vectors edited": (lambda d: edit(d / "injection_check.json", lambda j: j["rows"].pop()), "do not belong"),
-    "another adapter": (
+    "golden vectors cut short": (lambda d: truncate(d / "injection_check.safetensors"), "injection_check.* is damaged"),
+    "golden vectors edited": (lambda d: edit(d / "injection_check.json", lambda j: j["rows"].pop()), "do not match"),
+    "a different adapter": (
         lambda d: edit(d / "config.json", lambda c: c["adapter"].update(kind="linear", layers=[0])),
         "activation_adapter.safetensors lacks weight",
     ),
@@ -192,41 +192,41 @@ BROKEN = {
         lambda d: edit(d / "config.json", lambda c: c["injection"].update(spin=1)),
         "update selfexplain",
     ),
-    "another base": (another_base, "is not the one .* made on: its num_hidden_layers is 8, and was 4"),
-    "no base": (lambda d: shutil.rmtree(d.parent / "base"), "the base model .* could not be loaded"),
-    "base pickled": (pickled_base, "the base model .* could not be loaded"),
+    "a different base": (change_base, "is not the one .* trained on: its num_hidden_layers is 8, expected 4"),
+    "no base": (lambda d: shutil.rmtree(d.parent / "base"), "The base model .* could not be loaded"),
+    "base pickled": (pickle_base, "The base model .* could not be loaded"),
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("damage", BROKEN)
-def test_a_broken_repository_is_refused_with_its_reason(saved, damage):
-    break_it, message = BROKEN[damage]
-    break_it(saved)
+@pytest.mark.parametrize("damage", DAMAGED)
+def test_a_damaged_explainer_is_refused_with_the_reason(saved, damage):
+    change, message = DAMAGED[damage]
+    change(saved)
     with pytest.raises(SelfExplainError, match=message):
         SelfExplainerForCausalLM.from_pretrained(saved)
 
 
-def test_extra_files_do_no_harm(saved):
+def test_unknown_files_are_ignored(saved):
     (saved / "notes.txt").write_text("mine")
     (saved / "pytorch_model.bin").write_bytes(b"never read")
     assert SelfExplainerForCausalLM.from_pretrained(saved).processor is not None
 
 
-def test_a_name_that_holds_no_explainer_is_refused(target_dir):
-    with pytest.raises(SelfExplainError, match="holds a llama model, not a self-explainer"):
+def test_a_name_without_an_explainer_is_refused(target_dir):
+    with pytest.raises(SelfExplainError, match="contains a model of type 'llama', not a self-explainer"):
         SelfExplainerForCausalLM.from_pretrained(target_dir)
-    with pytest.raises(SelfExplainError, match="no explainer there"):
+    with pytest.raises(SelfExplainError, match="nobody/nothing is not an explainer"):
         SelfExplainerForCausalLM.from_pretrained("nobody/nothing")
     with pytest.raises(SelfExplainError, match="'nobody/nothing' could not be loaded"):
         SelfExplainerForCausalLM.from_base("nobody/nothing")
 
 
-def test_an_unnamed_base_cannot_be_saved_as_an_adapter(target, tmp_path):
+def test_an_explainer_whose_base_has_no_name_cannot_be_saved(target, tmp_path):
     explainer = SelfExplainerForCausalLM.from_base(target.model, target.tokenizer, InjectionConfig())
-    with pytest.raises(SelfExplainError, match="base has no name"):
+    with pytest.raises(SelfExplainError, match="The base of this explainer has no name"):
         explainer.save_pretrained(tmp_path)
 
 
-def test_the_configuration_alone_builds_random_weights(saved):
+def test_a_configuration_alone_gives_random_weights(saved):
     config = AutoConfig.from_pretrained(saved)
     assert isinstance(SelfExplainerForCausalLM(config), SelfExplainerForCausalLM)

@@ -2,14 +2,17 @@
 
 import logging
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import transformers
 from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from selfexplain import bundled
 from selfexplain.errors import SelfExplainError
 from selfexplain.target.load import commit_of
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 # If bitsandbytes is installed, every import of it warns that an optional CPU kernel is missing.
 logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
@@ -40,7 +43,7 @@ def pin_revision(name: str, revision: str | None, options: Mapping[str, Any]) ->
         return revision
 
 
-def load_base(name: str, revision: str | None = None, **options) -> PreTrainedModel:
+def load_base(name: str, revision: str | None = None, **options) -> "PreTrainedModel":
     """Load a base model from safetensors files. Pickled weights are never read.
 
     Args:
@@ -52,7 +55,8 @@ def load_base(name: str, revision: str | None = None, **options) -> PreTrainedMo
         SelfExplainError: the model could not be loaded; the message contains the reason.
     """
     try:
-        return AutoModelForCausalLM.from_pretrained(
+        # The class is looked up late, because importing it imports modules of this package that import this file.
+        return transformers.AutoModelForCausalLM.from_pretrained(
             bundled.resolve(name), revision=revision, use_safetensors=True, **options
         )
     except (OSError, ValueError, KeyError, ImportError, RuntimeError, TypeError, SafetensorError) as error:

@@ -229,7 +229,7 @@ class SelfExplainerProcessor(ProcessorMixin):
         }
         vectors = []
         for index, (row, slots) in enumerate(zip(rows, positions, strict=True)):
-            with prefix_errors(f"row {index}"):
+            with prefix_errors(f"Row {index}"):
                 vectors.append(row_vectors(row, len(slots)))
         if not any(positions):
             return batch
@@ -255,7 +255,7 @@ class SelfExplainerProcessor(ProcessorMixin):
                 continue
             if vector.shape[1] != d:
                 raise SelfExplainError(
-                    f"row {index}, activations: The vectors have width {vector.shape[1]}, but those of other rows have "
+                    f"Row {index}: the vectors have width {vector.shape[1]}, but those of other rows have "
                     f"width {d}. Give vectors of one width."
                 )
             activations[index, :n] = vector
