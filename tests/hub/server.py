@@ -1,8 +1,9 @@
-"""A Hugging Face Hub in memory, over HTTP, for the unmodified clients; it can be told to misbehave.
+"""An in-memory Hugging Face Hub over HTTP, for unmodified clients. Tests can make it misbehave.
 
-It answers what huggingface_hub, datasets and transformers ask when they publish and load: who am I, repositories and
-their settings, commits with LFS uploads, branches and pull requests, trees and files with ranges, collections. Clients
-need HF_HUB_DISABLE_XET=1, because Xet storage is not imitated. A commit keeps every file of its repository.
+It implements the routes that huggingface_hub, datasets, evaluate and transformers use to publish and load: whoami,
+repositories and their settings, commits with LFS uploads, branches and pull requests, trees and files with ranges, and
+collections. Clients need HF_HUB_DISABLE_XET=1, because Xet storage is not implemented. Every commit stores all files of
+its repository.
 """
 
 import base64
@@ -25,20 +26,27 @@ DATE = "2026-01-01T00:00:00.000Z"
 
 @dataclass
 class Fault:
-    """One way to misbehave, on requests whose `METHOD /path` matches.
+    """A way to misbehave on requests whose `METHOD /path` matches a pattern.
 
-    `drop` reads part of the request and hangs up, `deaf` does what was asked and hangs up before it answers, `stale`
-    answers reads from the commit before the last, `slow` waits `seconds`, `status` answers `code`.
+    Attributes:
+        pattern: regular expression that is searched for in `METHOD /path`.
+        kind: "status" answers `code`; "drop" reads part of the request and closes the connection; "silent" does what
+            was requested and closes the connection without an answer; "slow" waits for `seconds`; "stale" answers
+            reads from the commit before the last one.
+        times: number of requests to misbehave on.
+        code, message, headers: the answer of "status".
+        seconds: duration of "slow".
+        used: number of requests that it has misbehaved on.
     """
 
     pattern: str
-    kind: Literal["status", "drop", "deaf", "slow", "stale"] = "status"
+    kind: Literal["status", "drop", "silent", "slow", "stale"] = "status"
     times: int = 1
     code: int = 500
     seconds: float = 0.0
     message: str = "Internal error"
     headers: dict[str, str] = field(default_factory=dict)
-    met: int = 0
+    used: int = 0
 
 
 @dataclass
@@ -78,11 +86,16 @@ def is_lfs(path: str, size: int) -> bool:
 
 
 class Hub:
-    """The server and what it holds. `with Hub() as hub: hub.url ...`
+    """The server and its content. Use it as `with Hub() as hub: hub.url ...`.
 
     Attributes:
-        roles: of the one user in each organisation.
-        log: requests served, such as `POST /api/repos/create 200`.
+        user: name of the only user.
+        roles: organisation -> role of that user.
+        repos: (kind, id) -> repository.
+        objects: SHA-256 -> content of an LFS object.
+        collections: slug -> collection.
+        faults: ways to misbehave.
+        log: requests that were served, such as `POST /api/repos/create 200`.
     """
 
     def __init__(self) -> None:
@@ -108,7 +121,7 @@ class Hub:
         self.server.server_close()
 
     def copy_of(self, other: "Hub") -> None:
-        """Hold what another Hub holds, with the links of its cards leading here."""
+        """Copy the content of another Hub, and let the links in its cards point here."""
         for name in ("repos", "objects", "collections"):
             setattr(self, name, copy.deepcopy(getattr(other, name)))
         for commit in (commit for repo in self.repos.values() for commit in repo.commits.values()):
@@ -117,7 +130,7 @@ class Hub:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What a client's process needs, set before huggingface_hub is imported."""
+        """Environment variables for a client process; huggingface_hub reads them when it is imported."""
         return {
             "HF_ENDPOINT": self.url,
             "HF_TOKEN": TOKEN,
@@ -137,11 +150,11 @@ class Hub:
         repo = self.repos[kind, name] = Repo(kind, name, attributes.pop("private", False), None)
         vars(repo).update(attributes)
         if files:
-            repo.commit({**repo.files, **files}, "by hand", "main")
+            repo.commit({**repo.files, **files}, "added by the test", "main")
         return repo
 
     def writes(self, pattern: str = "") -> list[str]:
-        """Requests that changed something."""
+        """Logged requests that changed something and match a regular expression."""
         return [
             line
             for line in self.log
@@ -171,7 +184,7 @@ class Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             return
         self.data = self.body()
-        self.deaf = bool(fault and fault.kind == "deaf")
+        self.silent = bool(fault and fault.kind == "silent")
         self.stale = bool(fault and fault.kind == "stale")
         if fault and fault.kind == "status":
             self.refuse(fault.code, "", fault.message, fault.headers)
@@ -184,8 +197,8 @@ class Handler(BaseHTTPRequestHandler):
     def fault(self) -> Fault | None:
         with self.hub.lock:
             for fault in self.hub.faults:
-                if fault.met < fault.times and re.search(fault.pattern, f"{self.command} {self.route}"):
-                    fault.met += 1
+                if fault.used < fault.times and re.search(fault.pattern, f"{self.command} {self.route}"):
+                    fault.used += 1
                     return fault
         return None
 
@@ -205,7 +218,7 @@ class Handler(BaseHTTPRequestHandler):
     def answer(self, content: Any = None, code: int = 200, headers: dict[str, str] | None = None) -> None:
         body = content if isinstance(content, bytes) else json.dumps({} if content is None else content).encode()
         self.hub.log.append(f"{self.command} {self.route} {code}")
-        if self.deaf:
+        if self.silent:
             self.close_connection = True
             return
         self.send_response(code)
@@ -218,7 +231,7 @@ class Handler(BaseHTTPRequestHandler):
             self.wfile.write(body)
 
     def refuse(self, code: int, error: str, message: str, headers: dict[str, str] | None = None) -> None:
-        self.deaf = False
+        self.silent = False
         extra = {"X-Error-Code": error} if error else {}
         self.answer({"error": message}, code, {**extra, "X-Error-Message": message, **(headers or {})})
 
@@ -238,12 +251,12 @@ class Handler(BaseHTTPRequestHandler):
             self.create()
         elif self.route.startswith("/api/collections"):
             self.collection(self.route.removeprefix("/api/collections").strip("/"))
-        elif found := re.fullmatch(r"/(datasets/|spaces/|)([^/]+/[^/]+)\.git/info/lfs/objects/batch", self.route):
-            self.lfs_batch(*found.groups())
-        elif found := re.fullmatch(r"/api/(model|dataset|space)s/([^/]+/[^/]+)(?:/(.*))?", self.route):
-            self.api(*found.groups(default=""))
-        elif found := re.fullmatch(r"/(datasets/|spaces/|)([^/]+/[^/]+)/resolve/(refs/pr/\d+|[^/]+)/(.+)", self.route):
-            prefix, name, revision, path = found.groups()
+        elif match := re.fullmatch(r"/(datasets/|spaces/|)([^/]+/[^/]+)\.git/info/lfs/objects/batch", self.route):
+            self.lfs_batch(*match.groups())
+        elif match := re.fullmatch(r"/api/(model|dataset|space)s/([^/]+/[^/]+)(?:/(.*))?", self.route):
+            self.api(*match.groups(default=""))
+        elif match := re.fullmatch(r"/(datasets/|spaces/|)([^/]+/[^/]+)/resolve/(refs/pr/\d+|[^/]+)/(.+)", self.route):
+            prefix, name, revision, path = match.groups()
             self.file(KINDS[prefix], name, revision, path)
         else:
             self.refuse(404, "", f"no route {self.command} {self.route}")
@@ -261,8 +274,8 @@ class Handler(BaseHTTPRequestHandler):
         return owner == self.hub.user or self.hub.roles.get(owner) in ("write", "admin")
 
     def create(self) -> None:
-        given = self.json()
-        kind, name = given.get("type") or "model", f"{given.get('organization') or self.hub.user}/{given['name']}"
+        body = self.json()
+        kind, name = body.get("type") or "model", f"{body.get('organization') or self.hub.user}/{body['name']}"
         url = {"url": f"{self.hub.url}/{'' if kind == 'model' else kind + 's/'}{name}", "name": name, "id": name}
         if not self.may_write(name):
             self.refuse(403, "", f"You don't have the rights to create a {kind} under this namespace")
@@ -270,25 +283,25 @@ class Handler(BaseHTTPRequestHandler):
             self.answer({"error": "You already created this repo", **url}, 409)
         else:
             self.hub.repos[kind, name] = Repo(
-                kind, name, given.get("visibility") == "private" or bool(given.get("private")), given.get("sdk")
+                kind, name, body.get("visibility") == "private" or bool(body.get("private")), body.get("sdk")
             )
             self.answer(url)
 
     def collection(self, rest: str) -> None:
         known = self.hub.collections
-        if not rest and self.command == "GET":  # without positions, which the client counts itself
+        if not rest and self.command == "GET":  # without positions, because the client counts them itself
             owned = [entry for entry in known.values() if entry["owner"]["name"] == self.query.get("owner")]
             self.answer([{key: entry[key] for key in entry if key != "position"} for entry in owned])
         elif not rest:
-            given = self.json()
-            if not self.may_write(given["namespace"] + "/"):
+            body = self.json()
+            if not self.may_write(body["namespace"] + "/"):
                 self.refuse(403, "", "You don't have the rights to create a collection under this namespace")
                 return
-            words = re.sub(r"[^a-z0-9]+", "-", given["title"].lower())
-            slug = f"{given['namespace']}/{words}-{hashlib.sha1(words.encode()).hexdigest()[:24]}"
+            words = re.sub(r"[^a-z0-9]+", "-", body["title"].lower())
+            slug = f"{body['namespace']}/{words}-{hashlib.sha1(words.encode()).hexdigest()[:24]}"
             known[slug] = {
-                "slug": slug, "title": given["title"], "description": given.get("description"), "items": [],
-                "owner": {"name": given["namespace"], "type": "org"}, "private": bool(given.get("private")),
+                "slug": slug, "title": body["title"], "description": body.get("description"), "items": [],
+                "owner": {"name": body["namespace"], "type": "org"}, "private": bool(body.get("private")),
                 "lastUpdated": DATE, "position": 0, "theme": "blue", "upvotes": 0,
             }  # fmt: skip
             self.answer(known[slug])
@@ -309,7 +322,7 @@ class Handler(BaseHTTPRequestHandler):
         objects = []
         for wanted in self.json()["objects"]:
             entry = {"oid": wanted["oid"], "size": wanted["size"]}
-            if wanted["oid"] not in self.hub.objects:  # "actions" is left out, not null, where nothing is to be done
+            if wanted["oid"] not in self.hub.objects:  # "actions" is omitted, not null, if there is nothing to do
                 entry["actions"] = {"upload": {"href": f"{self.hub.url}/_objects/{wanted['oid']}", "header": {}}}
             objects.append(entry)
         self.answer({"transfer": "basic", "objects": objects})
@@ -322,7 +335,7 @@ class Handler(BaseHTTPRequestHandler):
             self.hub.objects[name] = self.data
             self.answer(headers={"ETag": name})
 
-    def found(self, kind: str, name: str) -> Repo | None:
+    def find_repo(self, kind: str, name: str) -> Repo | None:
         repo = self.hub.repos.get((kind, name))
         signed_in = self.headers.get("Authorization") == f"Bearer {TOKEN}"
         if repo is None or (repo.private and not signed_in):
@@ -331,7 +344,7 @@ class Handler(BaseHTTPRequestHandler):
         return repo
 
     def api(self, kind: str, name: str, rest: str) -> None:
-        repo = self.found(kind, name)
+        repo = self.find_repo(kind, name)
         if repo is None:
             return
         action, _, argument = rest.partition("/")
@@ -409,8 +422,8 @@ class Handler(BaseHTTPRequestHandler):
             self.answer()
 
     def variables(self, repo: Repo, _: str) -> None:
-        given = self.json()
-        repo.variables[given["key"]] = given["value"]
+        body = self.json()
+        repo.variables[body["key"]] = body["value"]
         self.answer({key: {"value": value} for key, value in repo.variables.items()})
 
     def read(self, repo: Repo, action: str, argument: str) -> None:
@@ -485,7 +498,7 @@ class Handler(BaseHTTPRequestHandler):
         return [{**entry, "lastCommit": last} for entry in entries.values()]
 
     def file(self, kind: str, name: str, revision: str, path: str) -> None:
-        repo = self.found(kind, name)
+        repo = self.find_repo(kind, name)
         if repo is None:
             return
         head = repo.head(revision)
@@ -502,12 +515,12 @@ class Handler(BaseHTTPRequestHandler):
             "ETag": tag, "X-Repo-Commit": head.id, "Accept-Ranges": "bytes", "Content-Type": "application/octet-stream",
             **({"X-Linked-Etag": tag, "X-Linked-Size": str(len(content))} if "lfs" in entry else {}),
         }  # fmt: skip
-        asked = re.fullmatch(r"bytes=(\d*)-(\d*)", self.headers.get("Range", ""))
-        if asked is None or self.command == "HEAD":
+        requested = re.fullmatch(r"bytes=(\d*)-(\d*)", self.headers.get("Range", ""))
+        if requested is None or self.command == "HEAD":
             self.answer(content, headers=headers)
             return
-        first = int(asked[1]) if asked[1] else max(0, len(content) - int(asked[2]))
-        last = min(int(asked[2]), len(content) - 1) if asked[1] and asked[2] else len(content) - 1
+        first = int(requested[1]) if requested[1] else max(0, len(content) - int(requested[2]))
+        last = min(int(requested[2]), len(content) - 1) if requested[1] and requested[2] else len(content) - 1
         headers["Content-Range"] = f"bytes {first}-{last}/{len(content)}"
         self.answer(content[first : last + 1], 206, headers)
 
@@ -515,5 +528,5 @@ class Handler(BaseHTTPRequestHandler):
 def card_data(readme: bytes) -> dict[str, Any] | None:
     import yaml
 
-    found = re.match(rb"---\n(.*?)\n---", readme, re.DOTALL)
-    return yaml.safe_load(found[1]) if found else None
+    match = re.match(rb"---\n(.*?)\n---", readme, re.DOTALL)
+    return yaml.safe_load(match[1]) if match else None

@@ -1,45 +1,49 @@
-"""What the parts of a run are called on the Hub."""
+"""Names on the Hub: the repositories of a run, and the configurations of a dataset."""
 
-import re
 from dataclasses import dataclass
 
-DATASET_NAMES = {
-    "feature_description": "selfexplain-features",
-    "activation_patching": "selfexplain-patching",
-    "input_ablation": "selfexplain-ablation",
-}
+from selfexplain.tasks import TASKS
 
 
 @dataclass(frozen=True)
 class Names:
-    """Ids of the repositories of one organisation (or user); `recipe` is the name of a recipe."""
+    """Repository ids of one organisation or user.
+
+    Attributes:
+        org: name of the organisation or user.
+    """
 
     org: str
 
     def model(self, recipe: str) -> str:
+        """The explainer of a recipe."""
         return f"{self.org}/{recipe}-selfexplainer"
 
     def dataset(self, task: str) -> str:
-        return f"{self.org}/{DATASET_NAMES[task]}"
+        """The ground truth of a task, shared by all targets."""
+        return f"{self.org}/{TASKS[task].dataset_name}"
 
     @property
     def results(self) -> str:
+        """The dataset with the scores and answers of all recipes."""
         return f"{self.org}/selfexplain-results"
 
     def space(self, recipe: str) -> str:
+        """The demo of a recipe's explainer."""
         return f"{self.org}/{recipe}-explainer"
 
+    def metric(self, metric: str) -> str:
+        """The metric repository that `evaluate.load` reads."""
+        return f"{self.org}/{metric}"
+
     def collection(self, recipe: str) -> str:
-        """A title: the Hub makes the id."""
+        """Title of the collection; the Hub derives its id."""
         return f"{recipe} self-explainer"[:60]
 
 
 def configuration(target: str) -> str:
-    """The configuration of a dataset that holds the rows about a target: `meta-llama/Llama-3.1-8B` and another
-    organisation's model of the same name are two."""
+    """Name of the dataset configuration with the rows about a target.
+
+    It contains the organisation, so that models of the same name from two organisations have separate configurations.
+    """
     return target.replace("/", "--")
-
-
-def is_hub_id(name: str) -> bool:
-    """Whether a name has the form of an id on the Hub, such as meta-llama/Llama-3.2-1B."""
-    return re.fullmatch(r"\w[\w.-]*/[\w.-]+", name) is not None
