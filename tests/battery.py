@@ -1,4 +1,4 @@
-"""Tiny random models of every architecture that must work: 4 blocks of width 32, vocabulary 512, context 128."""
+"""Tiny random models of all supported architectures: 4 blocks, width 32, vocabulary 512, context 128."""
 
 from functools import cache
 from typing import Any
@@ -49,7 +49,7 @@ def _state(architecture: str):
 
 
 def tiny_model(architecture: str, **options):
-    """A fresh model with the same random weights every time; `options` go to `from_config`."""
+    """A new model with the same random weights on every call; `options` go to `from_config`."""
     from copy import deepcopy
 
     from transformers import AutoModelForCausalLM

@@ -1,4 +1,4 @@
-"""A chat endpoint on this machine that answers as it is told to, and fails as it is told to."""
+"""A local chat endpoint for tests, whose replies and failures are given by a function."""
 
 import json
 import threading
@@ -11,43 +11,48 @@ from huggingface_hub import constants
 
 
 class FakeEndpoint:
-    """`reply(system, user)` gives the text of an answer, or an HTTP status to fail with, or seconds to be silent for.
+    """A context manager that runs the endpoint.
 
-    `asked` holds the bodies of all requests.
+    Attributes:
+        reply: function `reply(system, user)` that returns the text of the reply, an HTTP status to fail with (int), or
+            the number of seconds to wait before replying (float).
+        requests: bodies of all requests so far.
+        keys: `Authorization` headers of all requests so far.
+        url: base URL, set while the endpoint runs.
     """
 
     def __init__(self, reply: Callable[[str, str], str | int | float]):
         self.reply = reply
-        self.asked: list[dict] = []
+        self.requests: list[dict] = []
         self.keys: list[str | None] = []
 
     def __enter__(self):
         fake = self
-        # offline, huggingface_hub sends nothing, not even to this machine
+        # In offline mode huggingface_hub sends no requests, not even to a local server.
         self.offline, constants.HF_HUB_OFFLINE = constants.HF_HUB_OFFLINE, False
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self):
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                fake.asked.append(body)
+                fake.requests.append(body)
                 fake.keys.append(self.headers.get("Authorization"))
-                said = fake.reply(*(message["content"] for message in body["messages"]))
-                if isinstance(said, float):
-                    sleep(said)
-                    said = "too late"
-                status = said if isinstance(said, int) else 200
-                message = {"role": "assistant", "content": said}
+                reply = fake.reply(*(message["content"] for message in body["messages"]))
+                if isinstance(reply, float):
+                    sleep(reply)
+                    reply = "too late"
+                status = reply if isinstance(reply, int) else 200
+                message = {"role": "assistant", "content": reply}
                 choices = [{"index": 0, "message": message, "finish_reason": "stop"}]
-                answer = {"id": "1", "created": 0, "model": "fake", "object": "chat.completion", "choices": choices}
-                written = json.dumps(answer if status == 200 else {"error": "as told"}).encode()
+                completion = {"id": "1", "created": 0, "model": "fake", "object": "chat.completion", "choices": choices}
+                payload = json.dumps(completion if status == 200 else {"error": "requested by the test"}).encode()
                 self.send_response(status)
                 if status == 429:
                     self.send_header("Retry-After", "0")
                 self.send_header("Content-Type", "application/json")
-                self.send_header("Content-Length", str(len(written)))
+                self.send_header("Content-Length", str(len(payload)))
                 self.end_headers()
-                with suppress(BrokenPipeError):  # the client has given up, as it should
-                    self.wfile.write(written)
+                with suppress(BrokenPipeError):  # the client has timed out
+                    self.wfile.write(payload)
 
             def log_message(self, *arguments):
                 pass

@@ -1,4 +1,4 @@
-"""A random Llama with a word-level tokenizer, and a corpus in which every word's context is simple."""
+"""A random Llama with a word-level tokenizer, a corpus of random words, and SAEs trained on them."""
 
 import random
 
@@ -51,7 +51,7 @@ def token_ids(target: Target, corpus: list[str]) -> list[list[int]]:
 
 @pytest.fixture(scope="session")
 def trained(target, token_ids, tmp_path_factory):
-    """A directory with an SAE of 48 features for the outputs of blocks 0 and 2."""
+    """A directory with one SAE of 48 features for each of the blocks 0 and 2."""
     from selfexplain.features.saes import train_saes
 
     out_dir = tmp_path_factory.mktemp("saes")

@@ -1,4 +1,4 @@
-"""Fixtures of a small word-level model."""
+"""Fixtures of the small word-level model."""
 
 from word_model import corpus, dictionaries, target, token_ids, trained
 

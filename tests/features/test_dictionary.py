@@ -1,4 +1,4 @@
-"""Features from anywhere: what is loaded points and fires as its source says, and what does not fit is refused."""
+"""Dictionaries have the directions and activations of their source, and incompatible sources raise errors."""
 
 import json
 import shutil
@@ -10,7 +10,12 @@ from sae_lens import SAE, GatedSAE, GatedSAEConfig, JumpReLUSAE, JumpReLUSAEConf
 from safetensors.torch import save_file
 
 from selfexplain.errors import SelfExplainError
-from selfexplain.features.dictionary import load_dictionaries, load_matrix, of_directions, of_sae
+from selfexplain.features.dictionary import (
+    dictionary_from_directions,
+    dictionary_from_sae,
+    load_dictionaries,
+    load_matrix,
+)
 from selfexplain.target.load import Target
 
 
@@ -23,7 +28,7 @@ def load(source, target, layers, **settings):
     return load_dictionaries(str(source), target, layers, centers=dict, **settings)
 
 
-def test_a_directory_of_saes_gives_unit_directions_and_their_activations(target, trained, hidden):
+def test_a_directory_of_saes_gives_unit_directions_and_activations(target, trained, hidden):
     first, second = load(trained, target, [0, 2])
     sae = SAE.load_from_disk(trained / "layer_2")
     assert (first.layer, second.layer, second.sae_id, second.release) == (0, 2, "layer_2", str(trained))
@@ -31,14 +36,14 @@ def test_a_directory_of_saes_gives_unit_directions_and_their_activations(target,
     assert torch.equal(second.encode(hidden), sae.encode(hidden))
 
 
-def test_several_saes_of_a_layer_are_all_found(target, trained, tmp_path):
+def test_all_saes_of_a_layer_are_loaded(target, trained, tmp_path):
     for name in ("layer_0", "layer_0_seed_1", "layer_0_other"):
         shutil.copytree(trained / "layer_0", tmp_path / name)
     assert [d.sae_id for d in load(tmp_path, target, [0])] == ["layer_0", "layer_0_other", "layer_0_seed_1"]
 
 
 @pytest.mark.parametrize("kind", ["topk", "standard", "jumprelu", "gated"])
-def test_some_features_fire_as_they_do_among_all(kind, target, trained, hidden):
+def test_selected_features_have_the_same_activations_as_in_the_full_sae(kind, target, trained, hidden):
     torch.manual_seed(0)
     sae = {
         "topk": lambda: SAE.load_from_disk(trained / "layer_0"),
@@ -48,15 +53,15 @@ def test_some_features_fire_as_they_do_among_all(kind, target, trained, hidden):
     }[kind]()
     for parameter in sae.parameters():
         parameter.data.normal_()
-    wanted = np.array([3, 8, 30])
-    whole, some = of_sae(sae, 0, "r", "s"), of_sae(sae, 0, "r", "s", wanted)
-    assert some.n_features == 3 and some.indices.tolist() == wanted.tolist()
-    assert torch.allclose(some.encode(hidden), whole.encode(hidden)[:, wanted], atol=1e-5)
-    assert (whole.encode(hidden)[:, wanted] > 0).any()
-    assert torch.equal(some.directions, whole.directions[wanted])
+    selected = np.array([3, 8, 30])
+    full, part = dictionary_from_sae(sae, 0, "r", "s"), dictionary_from_sae(sae, 0, "r", "s", selected)
+    assert part.n_features == 3 and part.indices.tolist() == selected.tolist()
+    assert torch.allclose(part.encode(hidden), full.encode(hidden)[:, selected], atol=1e-5)
+    assert (full.encode(hidden)[:, selected] > 0).any()
+    assert torch.equal(part.directions, full.directions[selected])
 
 
-def test_drawn_features_are_the_same_each_time(target, trained):
+def test_drawn_features_depend_only_on_the_seed(target, trained):
     first, again, other = (load(trained, target, [0], max_features=10, seed=seed)[0] for seed in (1, 1, 2))
     assert first.indices.tolist() == again.indices.tolist() != other.indices.tolist()
     assert len(set(first.indices.tolist())) == 10
@@ -64,22 +69,22 @@ def test_drawn_features_are_the_same_each_time(target, trained):
 
 
 @pytest.mark.parametrize("suffix", ["safetensors", "npy"])
-def test_a_plain_matrix_fires_where_the_centred_residual_points_along_a_row(suffix, target, tmp_path, hidden):
+def test_features_of_a_matrix_are_positive_projections_of_the_centred_residual(suffix, target, tmp_path, hidden):
     matrix = 3 * torch.randn(6, 32)
     if suffix == "npy":
         np.save(tmp_path / "layer_1_probes.npy", matrix.numpy())
     else:
         save_file({"directions": matrix, "bias": torch.zeros(6)}, tmp_path / "layer_1_probes.safetensors")
     center = torch.ones(32)
-    (found,) = load_dictionaries(str(tmp_path), target, [1], centers=lambda: {1: center})
+    (dictionary,) = load_dictionaries(str(tmp_path), target, [1], centers=lambda: {1: center})
     unit = matrix / matrix.norm(dim=-1, keepdim=True)
-    assert found.sae_id == "layer_1_probes" and torch.allclose(found.directions, unit)
-    assert torch.allclose(found.encode(hidden), ((hidden - center) @ unit.T).clamp(min=0), atol=1e-5)
-    some = of_directions(matrix, 1, "r", "s", center, np.array([4, 2]))
-    assert torch.allclose(some.encode(hidden), found.encode(hidden)[:, [4, 2]], atol=1e-5)
+    assert dictionary.sae_id == "layer_1_probes" and torch.allclose(dictionary.directions, unit)
+    assert torch.allclose(dictionary.encode(hidden), ((hidden - center) @ unit.T).clamp(min=0), atol=1e-5)
+    part = dictionary_from_directions(matrix, 1, "r", "s", center, np.array([4, 2]))
+    assert torch.allclose(part.encode(hidden), dictionary.encode(hidden)[:, [4, 2]], atol=1e-5)
 
 
-def test_a_matrix_that_does_not_fit_is_refused(target, tmp_path):
+def test_an_invalid_matrix_raises_an_error(target, tmp_path):
     save_file({"a": torch.zeros(6, 32), "b": torch.zeros(6, 32)}, tmp_path / "two.safetensors")
     np.save(tmp_path / "narrow.npy", np.zeros((6, 31)))
     np.save(tmp_path / "broken.npy", np.full((6, 32), np.nan))
@@ -89,15 +94,15 @@ def test_a_matrix_that_does_not_fit_is_refused(target, tmp_path):
         "two.safetensors": r"\[\(6, 32\), \(6, 32\)\]; expected one matrix \(n_features, 32\)",
         "narrow.npy": r"\(6, 31\)",
         "broken.npy": "not finite",
-        "pickled.npy": "could not be read",
-        "text.safetensors": "could not be read",
-        "none.npy": "could not be read",
+        "pickled.npy": "cannot be read as a matrix",
+        "text.safetensors": "cannot be read as a matrix",
+        "none.npy": "cannot be read as a matrix",
     }.items():
         with pytest.raises(SelfExplainError, match=message):
             load_matrix(tmp_path / name, target)
 
 
-def test_an_sae_of_another_width_model_or_layer_is_refused(target, trained, tmp_path):
+def test_an_sae_of_another_width_model_or_layer_raises_an_error(target, trained, tmp_path):
     path = shutil.copytree(trained / "layer_0", tmp_path / "layer_0")
     config = json.loads((path / "cfg.json").read_text())
 
@@ -112,22 +117,22 @@ def test_an_sae_of_another_width_model_or_layer_is_refused(target, trained, tmp_
     with pytest.raises(SelfExplainError, match="trained on gpt2"):
         load(tmp_path, target, [0])
     record(hook_name="blocks.0.hook_resid_pre")
-    with pytest.raises(SelfExplainError, match="hook_resid_pre"):
+    with pytest.raises(SelfExplainError, match=r"encodes blocks\.0\.hook_resid_pre"):
         load(tmp_path, target, [0])
     record(hook_name="blocks.0.hook_resid_post", model_name="/elsewhere/Tiny-Llama")
     load(tmp_path, target, [0])
-    record(model_name="gpt2-small")  # as TransformerLens calls it
+    record(model_name="gpt2-small")  # the alias of TransformerLens
     load(tmp_path, Target(target.model, target.tokenizer, "openai-community/gpt2"), [0])
     (path / "cfg.json").write_text(json.dumps(config | {"d_in": 7}))
-    with pytest.raises(SelfExplainError, match="width 7"):
+    with pytest.raises(SelfExplainError, match="has width 7"):
         load(tmp_path, target, [0])
-    with pytest.raises(SelfExplainError, match="no dictionary of layer 2"):
+    with pytest.raises(SelfExplainError, match="contains no dictionary of layer 2"):
         load(tmp_path, target, [2])
 
 
 @pytest.fixture
 def release(trained, tmp_path, monkeypatch):
-    """A repository of SAEs in the local cache of the Hub, which sae-lens reads as a release."""
+    """The id of a repository of SAEs in the local Hub cache, which sae-lens loads as a release."""
     root = tmp_path / "models--org--saes"
     shutil.copytree(trained / "layer_2", root / "snapshots" / ("a" * 40) / "blocks/2")
     (root / "refs").mkdir()
@@ -136,18 +141,18 @@ def release(trained, tmp_path, monkeypatch):
     return "org/saes"
 
 
-def test_a_release_is_read_through_sae_lens_and_checked(release, target, trained, hidden):
-    (found,) = load(release, target, [2], sae_id="blocks/{layer}", max_features=5)
-    whole = load(trained, target, [2])[0]
-    assert (found.release, found.sae_id, found.layer) == ("org/saes", "blocks/2", 2)
-    assert torch.allclose(found.encode(hidden), whole.encode(hidden)[:, found.indices], atol=1e-5)
-    with pytest.raises(SelfExplainError, match=r"'blocks/2' of org/saes reads model\.layers\.2"):
+def test_a_release_is_loaded_with_sae_lens_and_checked(release, target, trained, hidden):
+    (dictionary,) = load(release, target, [2], sae_id="blocks/{layer}", max_features=5)
+    full = load(trained, target, [2])[0]
+    assert (dictionary.release, dictionary.sae_id, dictionary.layer) == ("org/saes", "blocks/2", 2)
+    assert torch.allclose(dictionary.encode(hidden), full.encode(hidden)[:, dictionary.indices], atol=1e-5)
+    with pytest.raises(SelfExplainError, match=r"'blocks/2' of org/saes encodes model\.layers\.2"):
         load(release, target, [1], sae_id="blocks/2")
     with pytest.raises(SelfExplainError, match="was trained on local/tiny-llama, not on gpt2"):
         load(release, Target(target.model, target.tokenizer, "gpt2"), [2], sae_id="blocks/{layer}")
     with pytest.raises(SelfExplainError, match="could not load SAE 'blocks/0'"):
         load(release, target, [0], sae_id="blocks/{layer}")
-    with pytest.raises(SelfExplainError, match="no such directory"):
+    with pytest.raises(SelfExplainError, match="which is not a directory"):
         load(release, target, [2])
     with pytest.raises(SelfExplainError, match="not found in pretrained SAEs directory"):
         load("no-such-release", target, [2], sae_id="x")

@@ -1,3 +1,5 @@
+"""Train SAEs: they reconstruct activations, are reproducible, and are saved in the format of sae-lens."""
+
 import pytest
 import torch
 from sae_lens import SAE
@@ -8,7 +10,7 @@ from selfexplain.features.saes import sample_activations, train_saes
 from selfexplain.target.capture import capture
 
 
-def test_saes_reconstruct_the_residual_stream_with_k_features(target, token_ids, trained):
+def test_saes_reconstruct_the_residual_stream_with_at_most_k_features(target, token_ids, trained):
     for layer in (0, 2):
         sae = SAE.load_from_disk(trained / f"layer_{layer}")
         activations = sample_activations(target, token_ids, [layer], 5000, torch.Generator().manual_seed(1))[0]
@@ -19,12 +21,12 @@ def test_saes_reconstruct_the_residual_stream_with_k_features(target, token_ids,
         assert torch.allclose(sae.W_dec.norm(dim=-1), torch.ones(48), atol=1e-5)
 
 
-def test_saved_saes_are_sae_lens_directories_with_model_and_layer(target, trained):
+def test_saved_saes_record_their_model_and_layer(target, trained):
     metadata = SAE.load_from_disk(trained / "layer_2").cfg.metadata
     assert (metadata.model_name, metadata.layer, metadata.hook_name) == (target.name, 2, "model.layers.2")
 
 
-def test_training_is_reproducible_and_leaves_the_global_generator_alone(target, token_ids, tmp_path):
+def test_training_is_reproducible_and_does_not_change_the_global_generator(target, token_ids, tmp_path):
     settings = {"n_features": 8, "k": 2, "n_tokens": 600, "learning_rate": 1e-3}
     state = torch.get_rng_state()
     for n in range(3):
@@ -34,7 +36,7 @@ def test_training_is_reproducible_and_leaves_the_global_generator_alone(target, 
     assert torch.equal(state, torch.get_rng_state())
 
 
-def test_further_saes_of_a_layer_are_of_other_seeds(target, token_ids, tmp_path):
+def test_further_saes_of_a_layer_have_different_seeds(target, token_ids, tmp_path):
     settings = {"n_features": 8, "k": 2, "n_tokens": 600, "learning_rate": 1e-3, "seed": 0}
     train_saes(target, token_ids, [0, 1], tmp_path / "two", n_saes=2, **settings)
     train_saes(target, token_ids, [0, 1], tmp_path / "one", **settings)
@@ -45,13 +47,13 @@ def test_further_saes_of_a_layer_are_of_other_seeds(target, token_ids, tmp_path)
     assert torch.equal(weights["layer_1"], SAE.load_from_disk(tmp_path / "one/layer_1").W_dec)
 
 
-def test_residual_batches_are_the_block_outputs_without_special_tokens_and_padding(target, token_ids):
+def test_residual_batches_are_block_outputs_that_mark_special_tokens_and_padding(target, token_ids):
     seen = 0
     for batch in residual_batches(target, token_ids, [0, 2], "test"):
         assert not batch.sinks.any()
         for row, index in enumerate(batch.sequences.tolist()):
             ids = token_ids[index]
-            expected = [0 < place < len(ids) for place in range(batch.words.shape[1])]
+            expected = [0 < position < len(ids) for position in range(batch.words.shape[1])]
             assert batch.keep[:, row].tolist() == [expected] * 2
             if seen % 50 == 0:
                 alone = capture(target.model, torch.tensor([ids]), [0, 2])[:, 0]
@@ -60,6 +62,6 @@ def test_residual_batches_are_the_block_outputs_without_special_tokens_and_paddi
     assert seen == len(token_ids)
 
 
-def test_a_corpus_of_special_tokens_alone_is_refused(target):
-    with pytest.raises(SelfExplainError, match="no token"):
+def test_a_corpus_of_special_tokens_raises_an_error(target):
+    with pytest.raises(SelfExplainError, match="contains only special tokens"):
         sample_activations(target, [[1], [1]], [0], 10, torch.Generator())

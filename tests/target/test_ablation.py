@@ -1,4 +1,4 @@
-"""Inputs with a part left out: resumed runs equal full ones, chats are rendered, options are scored."""
+"""Input ablation: resumed runs equal full ones, chats are rendered, options are scored."""
 
 import pytest
 import torch
@@ -25,7 +25,8 @@ NO_SYSTEM = "{% if messages[0].role == 'system' %}{{ raise_exception('no system 
 
 
 @pytest.fixture
-def lively(target):
+def sensitive(target):
+    """The random target with larger weights, so that ablations change its output."""
     torch.manual_seed(0)
     for parameter in target.model.parameters():
         if parameter.ndim > 1:
@@ -35,7 +36,7 @@ def lively(target):
 
 @pytest.fixture
 def chat_template(tokenizer):
-    """Sets the shared tokenizer's chat template for one test."""
+    """A function that sets the shared tokenizer's chat template for one test."""
     yield lambda template: setattr(tokenizer, "chat_template", template)
     tokenizer.chat_template = None
 
@@ -46,7 +47,7 @@ def log_probs(target, ids):
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_every_architecture_leaves_tokens_out_as_full_forward_passes_do(architecture, tokenizer):
+def test_resumed_variants_equal_full_forward_passes(architecture, tokenizer):
     target = Target(tiny_model(architecture), tokenizer, architecture)
     torch.manual_seed(1)
     prompts = [torch.randint(3, 500, (n,)).tolist() for n in (20, 24)]
@@ -63,9 +64,9 @@ def test_every_architecture_leaves_tokens_out_as_full_forward_passes_do(architec
 
 @pytest.mark.parametrize("unit", ["word", "token"])
 @pytest.mark.parametrize("replacement", ["", " ..."])
-def test_importance_is_what_leaving_each_unit_out_does(lively, unit, replacement):
-    effects = importance(lively, TEXT, unit, replacement)
-    full = log_probs(lively, lively.encode(TEXT))[-1]
+def test_importance_measures_the_effect_of_removing_each_unit(sensitive, unit, replacement):
+    effects = importance(sensitive, TEXT, unit, replacement)
+    full = log_probs(sensitive, sensitive.encode(TEXT))[-1]
     assert [effect.text for effect in effects] == [TEXT[a:b] for a, b in (effect.span for effect in effects)]
     if unit == "word":
         assert [effect.text for effect in effects] == TEXT.split()
@@ -74,42 +75,42 @@ def test_importance_is_what_leaving_each_unit_out_does(lively, unit, replacement
     for index, effect in enumerate(effects):
         if unit == "word":
             words = TEXT.split()
-            left = " ".join([*words[:index], *([replacement] if replacement else []), *words[index + 1 :]])
-            ids = lively.encode(left)
+            remaining = " ".join([*words[:index], *([replacement] if replacement else []), *words[index + 1 :]])
+            ids = sensitive.encode(remaining)
         else:
-            ids = lively.encode(TEXT)
-            neutral = lively.tokenizer(replacement, add_special_tokens=False)["input_ids"]
-            ids = [*ids[: index + 1], *neutral, *ids[index + 2 :]]  # `<s>` stands first
-        expected = log_probs(lively, ids)[-1]
-        assert effect.output == lively.tokenizer.decode([expected.argmax()])
+            ids = sensitive.encode(TEXT)
+            neutral = sensitive.tokenizer(replacement, add_special_tokens=False)["input_ids"]
+            ids = [*ids[: index + 1], *neutral, *ids[index + 2 :]]  # `<s>` comes first
+        expected = log_probs(sensitive, ids)[-1]
+        assert effect.output == sensitive.tokenizer.decode([expected.argmax()])
         assert effect.changed == bool(expected.argmax() != full.argmax())
         assert effect.drop == pytest.approx((full.max() - expected[full.argmax()]).item(), abs=1e-3)
         assert effect.kl == pytest.approx((full.exp() * (full - expected)).sum().item(), abs=1e-3)
     assert max(effect.kl for effect in effects) > 0.01
 
 
-def test_importance_looks_at_the_users_text_alone(lively, chat_template):
+def test_importance_covers_only_the_text_of_the_user(sensitive, chat_template):
     chat_template(TEMPLATE)
     for unit in ("word", "token"):
-        effects = importance(lively, TEXT, unit, system="Answer with one of Paris, Tokyo.", answer_prefix="Answer:")
+        effects = importance(sensitive, TEXT, unit, system="Answer with one of Paris, Tokyo.", answer_prefix="Answer:")
         assert "".join(effect.text.replace(" ", "") for effect in effects) == TEXT.replace(" ", "")
 
 
-def test_a_chat_is_rendered_with_its_system_prompt_and_without_thinking(lively, chat_template, caplog):
-    assert render(lively, "Hi") == "Hi"
-    assert render(lively, "Hi", "Be brief.", "Answer:") == "Be brief.\n\nHi\nAnswer:"
-    with pytest.raises(SelfExplainError, match="has no chat template"):
-        render(lively, "Hi", chat=True)
+def test_a_chat_is_rendered_with_its_system_prompt_and_without_thinking(sensitive, chat_template, caplog):
+    assert render(sensitive, "Hi") == "Hi"
+    assert render(sensitive, "Hi", "Be brief.", "Answer:") == "Be brief.\n\nHi\nAnswer:"
+    with pytest.raises(SelfExplainError, match=r"has no chat template\. Set chat=False"):
+        render(sensitive, "Hi", chat=True)
     chat_template("<s>" + TEMPLATE)
-    assert render(lively, "Hi", "Be brief.", "Answer:") == "[system]Be brief.\n[user]Hi\n[assistant]Answer:"
-    assert lively.encode(render(lively, "Hi")).count(lively.tokenizer.bos_token_id) == 1
-    assert render(lively, "Hi", chat=False) == "Hi"
+    assert render(sensitive, "Hi", "Be brief.", "Answer:") == "[system]Be brief.\n[user]Hi\n[assistant]Answer:"
+    assert sensitive.encode(render(sensitive, "Hi")).count(sensitive.tokenizer.bos_token_id) == 1
+    assert render(sensitive, "Hi", chat=False) == "Hi"
     chat_template(NO_SYSTEM)
-    assert render(lively, "Hi", "Be brief.") == "[user]Be brief.\n\nHi\n[assistant]"
-    assert "takes no system prompt" in caplog.text
+    assert render(sensitive, "Hi", "Be brief.") == "[user]Be brief.\n\nHi\n[assistant]"
+    assert "has no system role" in caplog.text
 
 
-def test_spans_are_removed_or_replaced():
+def test_spans_are_removed_or_replaced_and_invalid_spans_raise_an_error():
     assert without_spans("one two three", [(8, 13), (0, 4)]) == "two "
     assert without_spans("one two three", [(4, 7)], "...") == "one ... three"
     assert find_span("one two three", "two") == (4, 7)
@@ -121,27 +122,30 @@ def test_spans_are_removed_or_replaced():
             find_span("one two three", part)
 
 
-def test_options_are_scored_by_next_token_and_as_a_whole(lively):
+def test_options_are_scored_by_their_first_token_and_by_their_likelihood(sensitive):
     texts, options = [TEXT, "Once there was a small"], [("Paris", "Tokyo", "the yen"), ("dog", "house")]
-    by_token, by_all = answers(lively, texts, options), answers(lively, texts, options, by="likelihood")
-    for text, own, next_token, whole in zip(texts, options, by_token, by_all, strict=True):
-        ids = lively.encode(text)
-        after = log_probs(lively, ids)[-1]
-        assert next_token.output == lively.tokenizer.decode([after.argmax()])
+    by_token, by_all = (
+        answers(sensitive, texts, options),
+        answers(sensitive, texts, options, by="likelihood"),
+    )
+    for text, choices, next_token, whole in zip(texts, options, by_token, by_all, strict=True):
+        ids = sensitive.encode(text)
+        after = log_probs(sensitive, ids)[-1]
+        assert next_token.output == sensitive.tokenizer.decode([after.argmax()])
         assert next_token.log_prob == pytest.approx(after.max().item(), abs=1e-4)
         scores = []
-        for option, first, likelihood in zip(own, next_token.option_log_probs, whole.option_log_probs, strict=True):
-            together = lively.encode(f"{text} {option}")
-            steps = log_probs(lively, together)
+        for option, first, likelihood in zip(choices, next_token.option_log_probs, whole.option_log_probs, strict=True):
+            together = sensitive.encode(f"{text} {option}")
+            steps = log_probs(sensitive, together)
             scores.append(sum(steps[i - 1, together[i]].item() for i in range(len(ids), len(together))))
             assert first == pytest.approx(after[together[len(ids)]].item(), abs=1e-4)
             assert likelihood == pytest.approx(scores[-1], abs=1e-3)
-        assert whole.output == own[scores.index(max(scores))] and whole.log_prob == max(whole.option_log_probs)
+        assert whole.output == choices[scores.index(max(scores))] and whole.log_prob == max(whole.option_log_probs)
     with pytest.raises(SelfExplainError, match="cannot follow the text"):
-        answers(lively, ["The"], [[""]])
+        answers(sensitive, ["The"], [[""]])
 
 
-def test_what_cannot_be_run_is_named(lively):
+def test_an_invalid_variant_raises_an_error(sensitive):
     for variant in (Variant(0, ()), Variant(0, (5,) * 257), Variant(1, (5,))):
-        with pytest.raises(SelfExplainError, match="variant 0 has"):
-            run_variants(lively, [[5, 6]], [variant])
+        with pytest.raises(SelfExplainError, match="Variant 0 has"):
+            run_variants(sensitive, [[5, 6]], [variant])

@@ -1,3 +1,5 @@
+"""Load targets, refuse models that are not causal language models, and check texts and layers."""
+
 import pytest
 from transformers import BertConfig, BertForMaskedLM, T5Config, T5ForConditionalGeneration
 
@@ -6,7 +8,7 @@ from selfexplain.target.capture import check_layers
 from selfexplain.target.load import load_target
 
 
-def test_a_directory_loads(target_dir):
+def test_a_model_directory_is_loaded(target_dir):
     target = load_target(str(target_dir))
     assert (target.n_layers, target.d_model, target.context_length) == (4, 32, 256)
 
@@ -21,14 +23,14 @@ def test_a_directory_loads(target_dir):
     ],
     ids=["t5", "bert"],
 )
-def test_what_is_no_causal_language_model_is_refused(model, tmp_path):
+def test_a_model_that_is_not_a_causal_language_model_raises_an_error(model, tmp_path):
     model.save_pretrained(tmp_path)
     with pytest.raises(SelfExplainError, match="not a decoder-only causal language model"):
         load_target(str(tmp_path))
 
 
 @pytest.mark.parametrize("name", ["./nowhere", "nobody/nothing-of-this-name"])
-def test_a_missing_target_is_named(name):
+def test_a_missing_target_raises_an_error(name):
     with pytest.raises(SelfExplainError, match=name.strip(".")):
         load_target(name)
 
@@ -42,7 +44,7 @@ def test_a_missing_target_is_named(name):
         ("config.json", b'{"model_type": "llama", "architectures": ["LlamaForCausalLM"], "hidden_size": "wide"}'),
     ],
 )
-def test_a_broken_directory_is_named(target_dir, file, content):
+def test_a_damaged_model_directory_raises_an_error(target_dir, file, content):
     path = target_dir / file
     path.unlink() if content is None else path.write_bytes(content)
     for other in target_dir.glob("tokenizer*") if file.startswith("tokenizer") else ():
@@ -51,16 +53,16 @@ def test_a_broken_directory_is_named(target_dir, file, content):
         load_target(str(target_dir))
 
 
-def test_texts_are_checked(target):
+def test_empty_and_long_texts_raise_an_error(target):
     with pytest.raises(SelfExplainError, match="text is empty"):
         target.encode(" \n")
     with pytest.raises(SelfExplainError, match="the context of tiny-random holds 256"):
         target.encode("word " * 300)
 
 
-def test_layers_count_from_either_end():
+def test_layers_count_from_either_end_and_invalid_layers_raise_an_error():
     assert check_layers([0, -1, 2], 4) == [0, 3, 2]
-    with pytest.raises(SelfExplainError, match="layers 0 to 3"):
+    with pytest.raises(SelfExplainError, match="has layers 0 to 3"):
         check_layers([4], 4)
-    with pytest.raises(SelfExplainError, match="layers 0 to 3"):
+    with pytest.raises(SelfExplainError, match="has layers 0 to 3"):
         check_layers([], 4)

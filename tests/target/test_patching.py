@@ -1,4 +1,4 @@
-"""Patches resumed at their block equal one plain full forward pass each, on every architecture."""
+"""Resumed patches equal full forward passes on every architecture; invalid patches raise clear errors."""
 
 import logging
 
@@ -14,8 +14,8 @@ from selfexplain.target.load import Target
 from selfexplain.target.patching import Patch, run_patches
 
 
-def lively(architecture, tokenizer, dtype=torch.float32):
-    """A random target whose outputs change when it is patched."""
+def sensitive_target(architecture, tokenizer, dtype=torch.float32):
+    """A random target with large weights, so that patches change its output."""
     model = tiny_model(architecture)
     for parameter in model.parameters():
         if parameter.ndim > 1:
@@ -28,8 +28,8 @@ def prompts_of(*lengths):
     return [torch.randint(3, 500, (n,), generator=generator).tolist() for n in lengths]
 
 
-def some_patches(lengths, d=32):
-    """Single layers, blocks, layers apart; first, middle, last and several tokens."""
+def patches_for(lengths, d=32):
+    """Patches at one or two layers, counted from either end, at a middle token, the last token and two tokens."""
     generator = torch.Generator().manual_seed(2)
     return [
         Patch(prompt, layers, positions, torch.randn(len(positions), d, generator=generator))
@@ -39,8 +39,8 @@ def some_patches(lengths, d=32):
     ]
 
 
-def by_hand(target, ids, patch, site, operation):
-    """Log-probabilities of the next token, by a full forward pass over one prompt, written without the engine."""
+def reference_log_probs(target, ids, patch, site, operation):
+    """Next-token log-probabilities from one full forward pass with plain hooks, independent of the sweep engine."""
 
     def hook(module, args, output):
         hidden = output[0] if isinstance(output, tuple) else output
@@ -53,7 +53,8 @@ def by_hand(target, ids, patch, site, operation):
     for layer in patch.layers:
         block = decoder_blocks(target.model)[layer]
         module = block if site == "residual" else attention_and_mlp(block)[site == "mlp"]
-        if target.model.config.model_type == "bloom" and site != "residual":  # its parts add the residual themselves
+        if target.model.config.model_type == "bloom" and site != "residual":
+            # The attention and the MLP of BLOOM add the residual stream themselves.
             module = module.dense if site == "attention" else module.dense_4h_to_h
         handles.append(module.register_forward_hook(hook))
     try:
@@ -65,38 +66,38 @@ def by_hand(target, ids, patch, site, operation):
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_every_architecture_resumes_and_equals_full_forward_passes(architecture, tokenizer):
+def test_resumed_patches_equal_full_forward_passes(architecture, tokenizer):
     lengths = (20, 23, 9)  # longer than the sliding windows of 8, padded together
-    target, prompts, patches = lively(architecture, tokenizer), prompts_of(*lengths), some_patches(lengths)
+    target, prompts, patches = sensitive_target(architecture, tokenizer), prompts_of(*lengths), patches_for(lengths)
     for site, operation in (("residual", "replace"), ("residual", "add"), ("attention", "replace"), ("mlp", "add")):
         results = run_patches(target, prompts, patches, site, operation)
         assert results.method == "resumed" and results.check.sampled == 16 and results.check.flip_rate == 0
-        changed = 0
+        n_changed = 0
         for index, patch in enumerate(patches):
-            changed += int(results.ids[index] != results.clean_ids[patch.prompt])
+            n_changed += int(results.ids[index] != results.clean_ids[patch.prompt])
             if index % 2:
                 continue
-            expected = by_hand(target, prompts[patch.prompt], patch, site, operation)
+            expected = reference_log_probs(target, prompts[patch.prompt], patch, site, operation)
             assert results.ids[index] == expected.argmax()
             assert results.log_probs[index] == pytest.approx(expected.max().item(), abs=1e-4)
-        assert changed > 2
+        assert n_changed > 2
 
 
-def test_capture_equals_hidden_states(tokenizer):
-    model = lively("gemma3_text", tokenizer).model
+def test_capture_returns_the_hidden_states_of_transformers(tokenizer):
+    model = sensitive_target("gemma3_text", tokenizer).model
     ids = torch.tensor(prompts_of(20, 20))
     with torch.no_grad():
         hidden = model(ids, output_hidden_states=True).hidden_states
     torch.testing.assert_close(capture(model, ids, [0, 2]), torch.stack([hidden[1], hidden[3]]))
 
 
-def test_what_is_read(tokenizer):
-    target, (ids,) = lively("llama", tokenizer), prompts_of(12)
+def test_results_are_next_tokens_log_probabilities_and_kl_divergences(tokenizer):
+    target, (ids,) = sensitive_target("llama", tokenizer), prompts_of(12)
     patch = Patch(0, (1,), (4,), torch.randn(1, 32))
     results = run_patches(target, [ids], [patch])
     with torch.no_grad():
         clean = target.model(torch.tensor([ids])).logits[0, -1].log_softmax(-1)
-    patched = by_hand(target, ids, patch, "residual", "replace")
+    patched = reference_log_probs(target, ids, patch, "residual", "replace")
     assert results.clean_ids[0] == clean.argmax()
     assert results.clean_log_probs[0] == pytest.approx(clean.max().item(), abs=1e-4)
     assert results.kept_log_probs[0] == pytest.approx(patched[clean.argmax()].item(), abs=1e-4)
@@ -105,13 +106,13 @@ def test_what_is_read(tokenizer):
 
 @pytest.mark.parametrize("architecture", ["llama", "gemma2", "falcon", "bloom"])
 @pytest.mark.parametrize("site", ["residual", "attention", "mlp"])
-def test_patching_an_activation_with_itself_is_an_exact_no_op(architecture, site, tokenizer):
-    target, prompts = lively(architecture, tokenizer), prompts_of(12, 12)
+def test_patching_an_activation_with_itself_changes_nothing(architecture, site, tokenizer):
+    target, prompts = sensitive_target(architecture, tokenizer), prompts_of(12, 12)
     outputs = resume.clean_run(target.model, prompts, range(4), site).outputs
-    places = [(i, layer, position) for i in range(2) for layer in range(4) for position in (0, 7, 11)]
-    own = [Patch(i, (layer,), (position,), outputs[layer][i, position, None]) for i, layer, position in places]
-    nothing = [Patch(i, (layer,), (position,), torch.zeros(1, 32)) for i, layer, position in places]
-    for patches, operation in ((own, "replace"), (nothing, "add")):
+    sites = [(i, layer, position) for i in range(2) for layer in range(4) for position in (0, 7, 11)]
+    same = [Patch(i, (layer,), (position,), outputs[layer][i, position, None]) for i, layer, position in sites]
+    zeros = [Patch(i, (layer,), (position,), torch.zeros(1, 32)) for i, layer, position in sites]
+    for patches, operation in ((same, "replace"), (zeros, "add")):
         results = run_patches(target, prompts, patches, site, operation)
         owners = [patch.prompt for patch in patches]
         assert torch.equal(results.ids, results.clean_ids[owners])
@@ -119,8 +120,8 @@ def test_patching_an_activation_with_itself_is_an_exact_no_op(architecture, site
         assert not results.kl.any()
 
 
-def test_what_capture_reads_can_be_written_back(tokenizer):
-    target, (ids,) = lively("llama", tokenizer), prompts_of(12)
+def test_writing_back_captured_activations_changes_nothing(tokenizer):
+    target, (ids,) = sensitive_target("llama", tokenizer), prompts_of(12)
     hidden = capture(target.model, torch.tensor([ids]), range(4))
     patches = [Patch(0, (layer,), (p,), hidden[layer, 0, p, None]) for layer in range(4) for p in range(12)]
     results = run_patches(target, [ids], patches)
@@ -129,31 +130,31 @@ def test_what_capture_reads_can_be_written_back(tokenizer):
     assert run_patches(target, [ids], moved).kl.any()
 
 
-def test_a_model_that_cannot_resume_falls_back_and_says_so_once(tokenizer, monkeypatch, caplog):
-    target, lengths = lively("llama", tokenizer), (12, 9)
-    prompts, patches = prompts_of(*lengths), some_patches(lengths)
-    right = run_patches(target, prompts, patches)
+def test_a_model_that_cannot_resume_falls_back_to_full_forward_passes_with_one_warning(tokenizer, monkeypatch, caplog):
+    target, lengths = sensitive_target("llama", tokenizer), (12, 9)
+    prompts, patches = prompts_of(*lengths), patches_for(lengths)
+    expected = run_patches(target, prompts, patches)
     prefix = resume._prefix
 
-    def wrong_prefix(clean, rows, start, after):
+    def corrupt_prefix(clean, rows, start, after):
         cache = prefix(clean, rows, start, after)
         for layer in cache.layers:
             layer.values = layer.values + 1
         return cache
 
-    monkeypatch.setattr(resume, "_prefix", wrong_prefix)
+    monkeypatch.setattr(resume, "_prefix", corrupt_prefix)
     with caplog.at_level(logging.WARNING):
         results = run_patches(target, prompts, patches)
     assert results.method == "hooks" and results.check.max_difference > 1e-3
     assert [record.message for record in caplog.records if "not exact here" in record.message] == [caplog.messages[0]]
-    assert torch.equal(results.ids, right.ids)
-    torch.testing.assert_close(results.kl, right.kl, atol=1e-5, rtol=1e-4)
+    assert torch.equal(results.ids, expected.ids)
+    torch.testing.assert_close(results.kl, expected.kl, atol=1e-5, rtol=1e-4)
 
 
-def test_near_ties_of_bfloat16_are_decided_in_float32(tokenizer, monkeypatch):
+def test_near_ties_in_bfloat16_are_recomputed_in_float32(tokenizer, monkeypatch):
     lengths = (20, 23)
-    prompts, patches = prompts_of(*lengths), some_patches(lengths)
-    target = lively("qwen3", tokenizer, torch.bfloat16)
+    prompts, patches = prompts_of(*lengths), patches_for(lengths)
+    target = sensitive_target("qwen3", tokenizer, torch.bfloat16)
     weights = {name: p.clone() for name, p in target.model.named_parameters()}
     results = run_patches(target, prompts, patches)
     assert target.model.dtype == torch.bfloat16
@@ -163,52 +164,52 @@ def test_near_ties_of_bfloat16_are_decided_in_float32(tokenizer, monkeypatch):
     assert 0 < results.check.near_ties <= len(patches) and 0 <= results.check.flip_rate <= 1
     assert results.method == "resumed" and results.check.max_difference < 1e-3
     monkeypatch.setattr(sweep, "NEAR_TIE", 0)
-    undecided = run_patches(target, prompts, patches)
+    without_recomputing = run_patches(target, prompts, patches)
     exact = Target(target.model.float(), tokenizer, "the same weights")
     truth = run_patches(exact, prompts, patches)
-    assert (results.ids == truth.ids).sum() >= (undecided.ids == truth.ids).sum()
+    assert (results.ids == truth.ids).sum() >= (without_recomputing.ids == truth.ids).sum()
     assert (results.ids == truth.ids).float().mean() > 0.95
 
 
-def test_batches_hold_everything_once_and_little_padding():
+def test_batches_cover_every_span_once_with_little_padding():
     torch.manual_seed(0)
     spans = [(int(a), int(a) + int(n)) for a, n in torch.randint(1, 40, (3000, 2))]
-    found = list(resume.batches(spans, torch.device("cpu")))
-    assert sorted(i for batch in found for i in batch) == list(range(len(spans)))
-    area = sum(len(b) * (max(spans[i][1] for i in b) - min(spans[i][0] for i in b)) for b in found)
-    small = len(found) * resume.SMALL  # batches that are filled up
+    batches = list(resume.batches(spans, torch.device("cpu")))
+    assert sorted(i for batch in batches for i in batch) == list(range(len(spans)))
+    area = sum(len(b) * (max(spans[i][1] for i in b) - min(spans[i][0] for i in b)) for b in batches)
+    small = len(batches) * resume.SMALL  # batches that are filled up
     assert area <= resume.PADDING * sum(b - a for a, b in spans) + small
-    assert all(len(batch) <= resume.MAX_ROWS for batch in found)
+    assert all(len(batch) <= resume.MAX_ROWS for batch in batches)
 
 
 @pytest.mark.parametrize(
     ("patch", "message"),
     [
-        (Patch(1, (0,), (0,), torch.zeros(1, 32)), "on prompt 1; 1 prompts"),
-        (Patch(0, (4,), (0,), torch.zeros(1, 32)), "layers 0 to 3"),
-        (Patch(0, (), (0,), torch.zeros(1, 32)), "layers 0 to 3"),
+        (Patch(1, (0,), (0,), torch.zeros(1, 32)), "on prompt 1, but 1 prompts"),
+        (Patch(0, (4,), (0,), torch.zeros(1, 32)), "model has layers 0 to 3"),
+        (Patch(0, (), (0,), torch.zeros(1, 32)), "model has layers 0 to 3"),
         (Patch(0, (0,), (12,), torch.zeros(1, 32)), "tokens 0 to 11"),
         (Patch(0, (0,), (), torch.zeros(0, 32)), "tokens 0 to 11"),
-        (Patch(0, (0,), (3, -9), torch.zeros(2, 32)), "patched once"),
-        (Patch(0, (0,), (3,), torch.zeros(1, 31)), r"take \(1, 32\)"),
-        (Patch(0, (0,), (3,), torch.full((1, 32), float("nan"))), "patch 0 has a vector that is not finite"),
+        (Patch(0, (0,), (3, -9), torch.zeros(2, 32)), "each at most once"),
+        (Patch(0, (0,), (3,), torch.zeros(1, 31)), r"expected \(1, 32\)"),
+        (Patch(0, (0,), (3,), torch.full((1, 32), float("nan"))), "Patch 0 has a vector that is not finite"),
     ],
 )
-def test_what_cannot_be_patched_is_named(patch, message, tokenizer):
+def test_an_invalid_patch_raises_an_error(patch, message, tokenizer):
     with pytest.raises(SelfExplainError, match=message):
-        run_patches(lively("llama", tokenizer), prompts_of(12), [patch])
+        run_patches(sensitive_target("llama", tokenizer), prompts_of(12), [patch])
 
 
-def test_prompts_are_checked(tokenizer):
-    target = lively("llama", tokenizer)
-    for prompts, message in (([[]], "prompt 0 has 0 tokens"), ([[5], [7] * 129], "prompt 1 has 129 tokens")):
+def test_invalid_prompts_and_logits_raise_an_error(tokenizer):
+    target = sensitive_target("llama", tokenizer)
+    for prompts, message in (([[]], "Prompt 0 has 0 tokens"), ([[5], [7] * 129], "Prompt 1 has 129 tokens")):
         with pytest.raises(SelfExplainError, match=message):
             run_patches(target, prompts, [])
     target.model.lm_head.weight.data[3] = float("nan")
-    with pytest.raises(SelfExplainError, match="not finite"):
+    with pytest.raises(SelfExplainError, match="logits of llama are not finite"):
         run_patches(target, [[5, 6]], [])
 
 
-def test_no_patches_leave_clean_outputs(tokenizer):
-    results = run_patches(lively("llama", tokenizer), prompts_of(5, 6), [])
+def test_without_patches_only_clean_outputs_are_returned(tokenizer):
+    results = run_patches(sensitive_target("llama", tokenizer), prompts_of(5, 6), [])
     assert len(results.ids) == 0 and len(results.clean_ids) == 2

@@ -1,4 +1,4 @@
-"""Computing in float32 what a model of less precision leaves open."""
+"""Compute in float32 with models of lower precision."""
 
 import torch
 from bitsandbytes.nn import Linear4bit
@@ -6,7 +6,7 @@ from bitsandbytes.nn import Linear4bit
 from selfexplain.target.precision import in_float32
 
 
-def test_a_quantized_model_computes_in_float32_while_it_is_open():
+def test_a_quantised_model_computes_in_float32_inside_the_block():
     layer = Linear4bit(8, 8, compute_dtype=torch.bfloat16)
     model = torch.nn.Sequential(layer)
     model.dtype = torch.bfloat16

@@ -1,1 +1,1 @@
-"""Directions of sparse autoencoders: train or load them, find where they fire, describe them, score descriptions."""
+"""Features of a model: train or load SAEs, find exemplars, write descriptions of features, score descriptions."""

@@ -1,11 +1,12 @@
-"""Descriptions in a small grammar of plain English: written for features, read back, matched against tokens.
+"""Descriptions of features in a small grammar of plain English: write them, parse them, match them against tokens.
 
     description = ["words after "] what
     what        = "the word " token | "the words " token ", " token ... | class
-    token       = a word as it stands | names of the symbols it is made of | a JSON string
+    token       = a plain word | the names of the symbols that it consists of | a JSON string
 
-`the words Paris, Rome`, `words after the word of`, `words after punctuation`, `countries`. Tokens are compared by their
-stripped text, case included. One form says one thing, so that a reader, and a small model, can learn to write it.
+`the words Paris, Rome`, `words after the word of`, `words after punctuation`, `countries`. Tokens are compared by
+their stripped text, and case matters. Each description has exactly one written form, which makes the grammar easy to
+learn, even for a small model.
 """
 
 import json
@@ -52,11 +53,12 @@ _AFTER, _ONE, _MANY = "words after ", "the word ", "the words "
 
 
 def clean(token: str) -> str:
-    """A token as it is compared: stripped; one of white space only is a newline or a space."""
+    """The form in which a token is compared: stripped, or a newline or a space if it consists of white space."""
     return token.strip() or ("\n" if "\n" in token else " ")
 
 
 def _write(token: str) -> str:
+    """The written form of a cleaned token."""
     if all(character in SYMBOLS for character in token):
         return " ".join(SYMBOLS[character] for character in token)
     plain = _WORD.fullmatch(token) and any(map(str.isalnum, token)) and token not in SYMBOL_OF
@@ -64,7 +66,7 @@ def _write(token: str) -> str:
 
 
 def _read(item: str) -> str | None:
-    """The token that `_write` made an item of; None where it makes no such item."""
+    """The token whose written form is `item`; None if there is no such token."""
     if _NAMES.fullmatch(item):
         token = "".join(SYMBOL_OF[name] for name in re.findall(_NAME, item))
     elif item.startswith('"'):
@@ -79,12 +81,12 @@ def _read(item: str) -> str | None:
 
 @dataclass(frozen=True)
 class Description:
-    """Where a feature is active: on some tokens, or right after them.
+    """A claim about where a feature is active: on some tokens, or on the tokens that follow them.
 
     Attributes:
-        tokens: those tokens, cleaned; for a class the caller gave, its members, sorted.
-        name: the class, where it is one.
-        after: the tokens are those before the active one.
+        tokens: the cleaned tokens; for a class of the caller, its sorted members.
+        name: name of the class; None if the tokens are listed.
+        after: whether the feature is active on the token after a named token.
     """
 
     tokens: tuple[str, ...] = ()
@@ -98,14 +100,16 @@ class Description:
 
     @classmethod
     def of_class(cls, name: str, classes: Classes, after: bool = False) -> Self:
+        """A description that names a built-in class or one of `classes`."""
         return cls(tuple(sorted(classes.get(name, ()))), name, after)
 
     @classmethod
     def parse(cls, text: str, classes: Classes | None = None) -> Self | None:
-        """Read a description; None where the text is outside the grammar or lists more than `MAX_TOKENS` tokens.
+        """Parse a description; None if the text is outside the grammar or lists more than `MAX_TOKENS` tokens.
 
         Args:
-            classes: the caller's classes, name -> token texts, beside the built-in ones.
+            text: text to parse.
+            classes: classes in addition to the built-in ones: name -> its tokens.
         """
         text, classes = text.strip(), classes or {}
         after = text.startswith(_AFTER)
@@ -121,14 +125,14 @@ class Description:
 
     @property
     def complexity(self) -> int:
-        """How much there is to say beyond one token or one class."""
+        """The number of tokens and modifiers beyond a single token or class."""
         return self.after + (0 if self.name else len(self.tokens) - 1)
 
     def contains(self, token: str) -> bool:
-        """Whether a cleaned token is one of those named."""
+        """Whether the description names a cleaned token."""
         return BUILT_IN[self.name](token) if self.name in BUILT_IN else token in self.tokens
 
     def matches(self, tokens: Sequence[str]) -> NDArray[np.bool_]:
-        """Where the description holds, `(n_tokens,)`; nothing comes before the first token."""
+        """Whether the description applies to each token, `(n_tokens,)`."""
         named = np.array([self.contains(clean(token)) for token in tokens], bool)
         return np.r_[False, named[:-1]] if self.after and len(named) else named

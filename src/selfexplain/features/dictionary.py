@@ -1,8 +1,9 @@
-"""Dictionaries: the features of one layer, as directions and as how strongly a residual activates each.
+"""Dictionaries: the features of one layer, as unit directions with an encoder that gives their activations.
 
-They come from sparse autoencoders (a directory or a release of sae-lens), from plain matrices of directions, or from
-any vectors of the residual stream. A directory holds, per layer, `layer_<i>/` as sae-lens saves it, or a matrix
-`layer_<i>.safetensors` or `layer_<i>.npy`; several of one layer are told apart by a suffix, `layer_<i>_<name>`.
+Dictionaries are made from sparse autoencoders (a directory or a release of sae-lens), from matrices of directions, or
+from arbitrary vectors of the residual stream. A directory contains, for each layer, `layer_<i>/` in the format of
+sae-lens, or a matrix `layer_<i>.safetensors` or `layer_<i>.npy`. Several dictionaries of one layer have different
+suffixes: `layer_<i>_<name>`.
 """
 
 import json
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from sae_lens import SAE
 
 BLOCK_OUTPUT = re.compile(r"(?:.+\.)?(?:layers|h|blocks)\.(\d+)(?:\.hook_resid_post)?")
-# architectures in which a feature's activation depends on no other feature
+# Architectures in which the activation of a feature does not depend on other features.
 ELEMENTWISE = ("standard", "jumprelu", "gated")
 
 
@@ -34,12 +35,14 @@ class Dictionary:
     """Features of one layer.
 
     Attributes:
-        layer: the decoder block whose output is read.
-        release, sae_id: where the features come from, for the rows.
-        indices: `(n_features,)` the features' own numbers, on the CPU.
-        directions: `(n_features, d)` at unit norm, float32 on the CPU.
-        encode: residuals `(n, d)` -> activations `(n, n_features)`; a feature is active where they are above 0.
-        neuronpedia_id: `<model>/<source>` on Neuronpedia, where it is known.
+        layer: decoder block whose output is encoded.
+        release: release or directory that the features come from; recorded in dataset rows.
+        sae_id: name of the SAE or matrix within the release; recorded in dataset rows.
+        indices: number of each feature in the SAE or matrix, `(n_features,)`, on the CPU.
+        directions: unit directions, `(n_features, d)` float32, on the CPU.
+        encode: function from residuals `(n, d)` to activations `(n, n_features)`. A feature is active where its
+            activation is above 0.
+        neuronpedia_id: `<model>/<source>` on Neuronpedia; None if unknown.
     """
 
     layer: int
@@ -55,7 +58,7 @@ class Dictionary:
         return len(self.indices)
 
 
-def of_sae(
+def dictionary_from_sae(
     sae: "SAE",
     layer: int,
     release: str,
@@ -63,9 +66,17 @@ def of_sae(
     features: NDArray[np.int64] | None = None,
     device: torch.device | None = None,
 ) -> Dictionary:
-    """The features of a sparse autoencoder, or those of `features` only, encoded on `device`, by default its own.
+    """A dictionary of the features of a sparse autoencoder.
 
-    Where activations do not depend on one another, only the wanted features are encoded, and brought to the device.
+    If activations do not depend on other features, only the selected features are moved to the device and encoded.
+
+    Args:
+        sae: sparse autoencoder.
+        layer: decoder block whose output it encodes.
+        release: see `Dictionary`.
+        sae_id: see `Dictionary`.
+        features: numbers of the features to select, `(n_features,)`; None for all.
+        device: device to encode on; None for the device of the SAE.
     """
     device = device or sae.W_dec.device
     indices = torch.arange(sae.cfg.d_sae) if features is None else torch.as_tensor(features)
@@ -74,12 +85,12 @@ def of_sae(
     if features is None:
         encode = sae.to(device).encode
     elif sae.cfg.architecture() in ELEMENTWISE:
-        encode = narrowed(sae, rows).to(device).encode
+        encode = select_features(sae, rows).to(device).encode
     else:
-        whole, wanted = sae.to(device), rows.to(device)
+        full_sae, selected = sae.to(device), rows.to(device)
 
         def encode(hidden: Tensor) -> Tensor:
-            return whole.encode(hidden)[:, wanted]
+            return full_sae.encode(hidden)[:, selected]
 
     return Dictionary(
         layer,
@@ -92,9 +103,9 @@ def of_sae(
     )
 
 
-def narrowed(sae: "SAE", features: Tensor) -> "SAE":
-    """The same autoencoder with some of its features only."""
-    axes = {"W_enc": 1, "b_dec": None}  # where features lie; elsewhere they come first
+def select_features(sae: "SAE", features: Tensor) -> "SAE":
+    """A copy of the autoencoder that has only the given features, `(n_features,)`."""
+    axes = {"W_enc": 1, "b_dec": None}  # axis of the features; 0 for all other parameters
     state = {
         name: weight if axes.get(name, 0) is None else weight.index_select(axes.get(name, 0), features)
         for name, weight in sae.state_dict().items()
@@ -104,13 +115,20 @@ def narrowed(sae: "SAE", features: Tensor) -> "SAE":
     return small.to(sae.W_dec.device).requires_grad_(False)
 
 
-def of_directions(
+def dictionary_from_directions(
     directions: Tensor, layer: int, release: str, sae_id: str, center: Tensor, features: NDArray[np.int64] | None = None
 ) -> Dictionary:
-    """Features that are nothing but directions, `(n, d)`: active where the centred residual points along them.
+    """A dictionary of directions without an encoder.
 
-    There is no encoder to say when such a feature is off: its activation is the projection of the residual less
-    `center` `(d,)`, the mean residual of that layer, where that is positive.
+    The activation of such a feature is the positive part of the projection of the centred residual on its direction.
+
+    Args:
+        directions: directions of any norm, `(n, d)`.
+        layer: decoder block whose output they belong to.
+        release: see `Dictionary`.
+        sae_id: see `Dictionary`.
+        center: mean residual of the layer, `(d,)`.
+        features: rows of `directions` to select, `(n_features,)`; None for all.
     """
     indices = torch.arange(len(directions)) if features is None else torch.as_tensor(features)
     unit = torch.nn.functional.normalize(directions[indices].float().cpu(), dim=-1)
@@ -128,58 +146,64 @@ def load_dictionaries(
     seed: int = 0,
     centers: Callable[[], dict[int, Tensor]],
 ) -> list[Dictionary]:
-    """The dictionaries of `layers`, after checking that they were made for this target.
+    """Load the dictionaries of `layers` and check that they were made for this target.
 
     Args:
-        source: a directory, or a release of sae-lens (its name, or the Hub id of a repository sae-lens reads).
-        sae_id: of a release, the SAE of each layer, with `{layer}` for its number: `l{layer}r_32x`.
-        max_features: features of each dictionary, drawn at random by the seed; None for all.
-        centers: the mean residual of each layer `(d,)`; called where there are plain matrices only.
+        source: directory or release of sae-lens (its name, or the Hub id of a repository that sae-lens can read).
+        target: model that the dictionaries belong to.
+        layers: decoder blocks.
+        sae_id: name of the SAE of each layer in a release, with `{layer}` for its number, such as `l{layer}r_32x`.
+        max_features: number of features to draw at random from each dictionary; None for all.
+        seed: seed of the random draw.
+        centers: function that returns the mean residual `(d,)` of each layer. It is called only for matrices.
 
     Raises:
-        SelfExplainError: a layer without dictionary, or one that belongs to another model, layer or width.
+        SelfExplainError: a layer has no dictionary, or a dictionary belongs to a different model, layer or width.
     """
     directory = Path(source).expanduser()
-    found: list[Dictionary] = []
-
-    def draw(n_features: int, layer: int, name: str) -> NDArray[np.int64] | None:
-        if max_features is None or max_features >= n_features:
-            return None
-        rng = np.random.default_rng([seed, layer, zlib.crc32(name.encode())])
-        return np.sort(rng.choice(n_features, max_features, replace=False))
-
     if not directory.is_dir():
-        for layer in layers:  # one after the other: whole, those of all layers may fit nowhere
-            sae, name = _of_release(source, sae_id, target, layer)
-            drawn = draw(sae.cfg.d_sae, layer, name)
-            found.append(of_sae(sae, layer, source, name, drawn, target.model.device))
-        return found
+        return [
+            _from_release(source, sae_id, target, layer, max_features, seed)
+            for layer in layers  # one at a time, because the full SAEs of all layers may not fit into memory
+        ]
+    dictionaries: list[Dictionary] = []
     for layer in layers:
         paths = sorted(
             path for path in directory.iterdir() if re.fullmatch(rf"layer_{layer}(_.+)?", path.name.split(".")[0])
         )
         if not paths:
             raise SelfExplainError(
-                f"no dictionary of layer {layer} in {source}: expected layer_{layer}/ as sae-lens's SAE.save_model "
-                f"writes it, or a matrix layer_{layer}.safetensors or layer_{layer}.npy."
+                f"{source} contains no dictionary of layer {layer}. Expected layer_{layer}/ as written by "
+                f"SAE.save_model of sae-lens, or a matrix layer_{layer}.safetensors or layer_{layer}.npy."
             )
         for path in paths:
             if path.is_dir():
                 sae = load_sae(path, target, layer)
-                drawn = draw(sae.cfg.d_sae, layer, path.name)
-                found.append(of_sae(sae, layer, source, path.name, drawn, target.model.device))
+                drawn = _draw_features(sae.cfg.d_sae, max_features, seed, layer, path.name)
+                dictionaries.append(dictionary_from_sae(sae, layer, source, path.name, drawn, target.model.device))
             else:
-                matrix = load_matrix(path, target)
-                drawn = draw(len(matrix), layer, path.stem)
-                found.append(of_directions(matrix, layer, source, path.stem, centers()[layer], drawn))
-    return found
+                matrix, name = load_matrix(path, target), path.stem
+                drawn = _draw_features(len(matrix), max_features, seed, layer, name)
+                dictionaries.append(dictionary_from_directions(matrix, layer, source, name, centers()[layer], drawn))
+    return dictionaries
+
+
+def _draw_features(
+    n_features: int, max_features: int | None, seed: int, layer: int, name: str
+) -> NDArray[np.int64] | None:
+    """A random sample of feature numbers in ascending order, `(max_features,)`; None to use all features."""
+    if max_features is None or max_features >= n_features:
+        return None
+    rng = np.random.default_rng([seed, layer, zlib.crc32(name.encode())])
+    return np.sort(rng.choice(n_features, max_features, replace=False))
 
 
 def load_matrix(path: Path, target: Target) -> Tensor:
-    """A matrix of directions `(n_features, d)` from a safetensors file with one matrix, or an npy file.
+    """Read a matrix of directions `(n_features, d)` from an npy file or a safetensors file with a single matrix.
 
     Raises:
-        SelfExplainError: no such file, more than one matrix in it, or one of another width.
+        SelfExplainError: the file cannot be read, does not contain exactly one matrix of the target's width, or has
+            values that are not finite.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
@@ -190,23 +214,25 @@ def load_matrix(path: Path, target: Target) -> Tensor:
         else:
             matrices = [tensor for tensor in load_file(path).values() if tensor.ndim == 2]
     except (OSError, ValueError, SafetensorError) as error:
-        raise SelfExplainError(f"{path} could not be read as a matrix of directions ({error}).") from error
+        raise SelfExplainError(
+            f"{path} cannot be read as a matrix of directions ({error}). Give an npy or safetensors file."
+        ) from error
     if len(matrices) != 1 or matrices[0].ndim != 2 or matrices[0].shape[1] != target.d_model:
         shapes = [tuple(matrix.shape) for matrix in matrices]
         raise SelfExplainError(
-            f"{path} holds {shapes or 'no matrix'}; expected one matrix (n_features, {target.d_model}) of directions "
-            f"in the residual stream of {target.name}."
+            f"{path} contains {shapes or 'no matrix'}; expected one matrix (n_features, {target.d_model}) of "
+            f"directions in the residual stream of {target.name}."
         )
     if not matrices[0].isfinite().all():
-        raise SelfExplainError(f"{path} holds values that are not finite.")
+        raise SelfExplainError(f"{path} contains values that are not finite. Remove these rows.")
     return matrices[0].float()
 
 
 def load_sae(path: Path, target: Target, layer: int) -> "SAE":
-    """Read one SAE, to the CPU, after checking that it was made for the output of block `layer` of this target.
+    """Load one SAE to the CPU and check that it was made for the output of block `layer` of this target.
 
     Raises:
-        SelfExplainError: no SAE there, or one that belongs to another model, layer or width.
+        SelfExplainError: the directory contains no SAE, or one of a different model, layer or width.
     """
     from sae_lens import SAE
 
@@ -214,20 +240,23 @@ def load_sae(path: Path, target: Target, layer: int) -> "SAE":
         config = json.loads((path / "cfg.json").read_text())
     except (OSError, ValueError) as error:
         raise SelfExplainError(
-            f"no SAE at {path}: expected a directory written by sae-lens's SAE.save_model ({error})."
+            f"{path} contains no SAE ({error}). Expected a directory written by SAE.save_model of sae-lens."
         ) from error
-    _check(f"the SAE at {path}", config.get("d_in"), config.get("metadata", config), target, layer)
+    _check(f"The SAE in {path}", config.get("d_in"), config.get("metadata", config), target, layer)
     return SAE.load_from_disk(path).requires_grad_(False)
 
 
-def _of_release(release: str, sae_id: str | None, target: Target, layer: int) -> tuple["SAE", str]:
+def _from_release(
+    release: str, sae_id: str | None, target: Target, layer: int, max_features: int | None, seed: int
+) -> Dictionary:
+    """Load the dictionary of one layer from a release of sae-lens."""
     from huggingface_hub.errors import HfHubHTTPError
     from sae_lens import SAE
 
     if sae_id is None:
         raise SelfExplainError(
-            f"saes is {release!r}: no such directory. For a release of sae-lens say which SAE each layer has, with "
-            "{layer} for its number, such as sae_id='l{layer}r_32x'."
+            f"saes is {release!r}, which is not a directory. For a release of sae-lens, set sae_id to the name of the "
+            "SAE of each layer, with {layer} for the layer's number, such as sae_id='l{layer}r_32x'."
         )
     name = sae_id.format(layer=layer)
     try:
@@ -235,33 +264,40 @@ def _of_release(release: str, sae_id: str | None, target: Target, layer: int) ->
     except (ValueError, KeyError, OSError, HfHubHTTPError) as error:
         reason = " ".join(str(error).split())[:300]
         raise SelfExplainError(
-            f"sae-lens could not load SAE {name!r} of release {release!r}: {reason}. Its releases are listed by "
-            "sae_lens.loading.pretrained_saes_directory.get_pretrained_saes_directory()."
+            f"sae-lens could not load SAE {name!r} of release {release!r}: {reason}. "
+            "sae_lens.loading.pretrained_saes_directory.get_pretrained_saes_directory() lists all releases."
         ) from error
     _check(f"SAE {name!r} of {release}", sae.cfg.d_in, sae.cfg.metadata.to_dict(), target, layer)
-    return sae.requires_grad_(False), name
+    drawn = _draw_features(sae.cfg.d_sae, max_features, seed, layer, name)
+    return dictionary_from_sae(sae.requires_grad_(False), layer, release, name, drawn, target.model.device)
 
 
 def _check(what: str, d_in: int | None, metadata: dict[str, Any], target: Target, layer: int) -> None:
-    """Hold an SAE's records against the target. What they do not say is not checked.
+    """Compare the metadata of an SAE with the target. Missing metadata is not checked.
 
-    Models are compared by the last part of their name, in lower case and without TransformerLens's aliases.
+    Models are compared by the last part of their name, in lower case and with TransformerLens aliases resolved.
+
+    Args:
+        what: subject of error messages.
     """
     if d_in != target.d_model:
-        raise SelfExplainError(f"{what} reads vectors of width {d_in}; {target.name} has width {target.d_model}.")
+        raise SelfExplainError(
+            f"{what} has width {d_in}, but {target.name} has width {target.d_model}. Choose a matching SAE."
+        )
     model_name = metadata.get("model_name")
     if model_name and not _is_model(model_name, target.name):
-        raise SelfExplainError(f"{what} was trained on {model_name}, not on {target.name}.")
+        raise SelfExplainError(f"{what} was trained on {model_name}, not on {target.name}. Choose a matching SAE.")
     if hook_name := metadata.get("hook_name"):
         block_output = BLOCK_OUTPUT.fullmatch(hook_name)
         if not block_output or int(block_output[1]) != layer:
             raise SelfExplainError(
-                f"{what} reads {hook_name}; expected the output of decoder block {layer}. "
-                "Take the SAE of that layer (on disk: move it to the layer_<i> directory of its own)."
+                f"{what} encodes {hook_name}; expected the output of decoder block {layer}. Choose the SAE of that "
+                "layer. In a directory, SAEs of layer i belong into layer_<i>."
             )
 
 
 def _is_model(recorded: str, name: str) -> bool:
+    """Whether a recorded model name and the name of the target mean the same model."""
     from transformer_lens.loading_from_pretrained import get_official_model_name
 
     def last_part(name: str) -> str:

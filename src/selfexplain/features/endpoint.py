@@ -1,29 +1,34 @@
-"""Ask an OpenAI-compatible chat endpoint many things: at once, again where it fails, and never the same thing twice."""
+"""Send requests to an OpenAI-compatible chat endpoint: concurrently, with retries, and with a cache of replies."""
 
 import hashlib
 import json
 import logging
 import os
 import random
-import sqlite3
 import threading
-import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt, stop_when_event_set
 from tqdm import tqdm
 
 from selfexplain.errors import SelfExplainError
+from selfexplain.features.reply_cache import ReplyCache, write_reply
+
+if TYPE_CHECKING:
+    from huggingface_hub import InferenceClient
 
 logger = logging.getLogger(__name__)
 
-CHARACTERS_PER_TOKEN = 4  # of English; for the estimate only
-MAX_FAILED = 0.05  # share of requests that may fail for good before all is stopped
+CACHE_VERSION = 2
+"""Part of the key of every cached reply. Raise it when the meaning of prompts changes."""
+CHARACTERS_PER_TOKEN = 4  # of English text; used for the cost estimate only
+MAX_FAILED = 0.05  # fraction of requests that may fail after all retries before the remaining ones are cancelled
 KEY_VARIABLE = "OPENAI_API_KEY"
-RETRIED = (408, 409, 425, 429)  # and everything from 500 on
+RETRIED_STATUSES = (408, 409, 425, 429)  # in addition to every status from 500 on
 
 
 @dataclass(frozen=True)
@@ -31,8 +36,11 @@ class Request:
     """One question to a chat model.
 
     Attributes:
-        max_tokens: of the reply.
-        sample: another number asks the same thing again.
+        system: system prompt.
+        user: user message.
+        max_tokens: maximum number of tokens of the reply.
+        temperature: sampling temperature.
+        sample: seed of the sampling. A different number requests a new reply to the same question.
     """
 
     system: str
@@ -44,9 +52,13 @@ class Request:
 
 @dataclass(frozen=True)
 class Cost:
-    """What asking takes, beside what costs nothing: requests answered before, and repeated ones.
+    """The estimated cost of some requests.
 
-    Prompt tokens are estimated from the number of characters.
+    Attributes:
+        requests: number of requests to send.
+        free: number of requests that cost nothing because they are cached or repeated.
+        prompt_tokens: number of prompt tokens, estimated from the number of characters.
+        most_reply_tokens: maximum number of reply tokens.
     """
 
     requests: int
@@ -55,20 +67,50 @@ class Cost:
     most_reply_tokens: int
 
 
+class _TransientError(Exception):
+    """A failure that a retry can resolve: a timeout, a rate limit, a server error or an unreadable response.
+
+    Attributes:
+        retry_after: seconds that the endpoint asks to wait; None if it does not say.
+    """
+
+    def __init__(self, reason: str, retry_after: float | None = None) -> None:
+        super().__init__(reason)
+        self.retry_after = retry_after
+
+
+class _RefusedError(Exception):
+    """A failure that every further request would repeat, such as an invalid key."""
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    """The result of one request.
+
+    Attributes:
+        reply: text of the reply; None if there is none.
+        failure: reason of the failure; None if the request succeeded or was cancelled.
+    """
+
+    reply: str | None = None
+    failure: str | None = None
+
+
 @dataclass(frozen=True)
 class Endpoint:
-    """A chat endpoint that speaks OpenAI's protocol: `transformers serve`, TGI, vLLM, or a hosted one.
+    """An endpoint with OpenAI's chat protocol: `transformers serve`, TGI, vLLM, or a hosted service.
 
-    The key is read from the environment variable `OPENAI_API_KEY`; a Hugging Face token is never sent by itself.
+    The API key is read from the environment variable `OPENAI_API_KEY`. A Hugging Face token is never sent implicitly.
 
     Attributes:
         url: base URL, such as `http://127.0.0.1:8000/v1`.
-        model: the name the endpoint knows the model by.
-        cache: a file that replies are kept in (SQLite); what it holds is not asked again.
-        concurrency: requests in flight.
-        timeout: seconds that a reply may take.
-        n_retries: further tries after a timeout, a rate limit or an error of the server.
-        backoff: seconds before the first of them, doubled each time, unless the endpoint says how long to wait.
+        model: name of the model at the endpoint.
+        cache: SQLite file with replies. Cached requests are not sent again.
+        concurrency: maximum number of simultaneous requests.
+        timeout: maximum duration of a request in seconds.
+        n_retries: number of retries after a timeout, a rate limit or a server error.
+        backoff: seconds before the first retry, doubled for each further one. The endpoint's `Retry-After` header takes
+            precedence.
     """
 
     url: str
@@ -80,126 +122,134 @@ class Endpoint:
     backoff: float = 1.0
 
     def cost(self, requests: Sequence[Request]) -> Cost:
-        """What these requests would take, without asking."""
-        cached = self._cached(requests)
-        missing = {key: request for key, request in self._keyed(requests).items() if key not in cached}
-        characters = sum(len(request.system) + len(request.user) for request in missing.values())
+        """The estimated cost of `requests`, without sending them."""
+        keyed = self._keyed(requests)
+        cached = ReplyCache(self.cache).read(keyed)
+        missing = [request for key, request in keyed.items() if key not in cached]
+        characters = sum(len(request.system) + len(request.user) for request in missing)
         return Cost(
-            len(missing),
-            len(requests) - len(missing),
-            characters // CHARACTERS_PER_TOKEN,
-            sum(request.max_tokens for request in missing.values()),
+            requests=len(missing),
+            free=len(requests) - len(missing),
+            prompt_tokens=characters // CHARACTERS_PER_TOKEN,
+            most_reply_tokens=sum(request.max_tokens for request in missing),
         )
 
     def ask(self, requests: Sequence[Request], desc: str) -> list[str | None]:
-        """The replies, in order; None where the endpoint failed for good. The cost is logged first.
+        """Send requests and return the replies in the same order; None for a request that failed after all retries.
+
+        The estimated cost is logged first.
+
+        Args:
+            requests: requests to send.
+            desc: label of the progress bar and of log messages.
 
         Raises:
-            SelfExplainError: the endpoint refuses, or fails on more than one request in twenty. Replies are kept, so
-                that only what is missing is asked when it is run again.
+            SelfExplainError: the endpoint refuses a request, or more than `MAX_FAILED` of the requests fail. Replies
+                received so far are cached, so a new run sends only the missing requests.
         """
-        from huggingface_hub import InferenceClient
-
         keyed = self._keyed(requests)
-        replies = self._cached(requests)
-        missing = [key for key in keyed if key not in replies]
+        replies = ReplyCache(self.cache).read(keyed)
+        missing = {key: request for key, request in keyed.items() if key not in replies}
         cost = self.cost(requests)
         logger.info(
-            "%s: %d requests to %s (%d more cost nothing), about %d prompt tokens and at most %d reply tokens",
+            "%s: %d requests to %s (%d more are free), about %d prompt tokens and at most %d reply tokens",
             desc, cost.requests, self.url, cost.free, cost.prompt_tokens, cost.most_reply_tokens,
         )  # fmt: skip
+        replies |= self._send(missing, desc)
+        return [replies.get(self._key(request)) for request in requests]
+
+    def _send(self, missing: dict[str, Request], desc: str) -> dict[str, str]:
+        """Send requests concurrently and cache the replies: key -> reply."""
+        from huggingface_hub import InferenceClient
+
         client = InferenceClient(
             base_url=self.url, api_key=os.environ.get(KEY_VARIABLE) or "none", timeout=self.timeout
         )
-        failures: list[str] = []
         stop = threading.Event()
-
-        def answer(key: str) -> tuple[str, str | None]:
-            return key, None if stop.is_set() else self._reply(client, keyed[key], failures, stop)
-
+        replies: dict[str, str] = {}
+        failures: list[str] = []
         with (
-            closing(self._open()) as cache,
+            ReplyCache(self.cache).open() as cache,
             ThreadPoolExecutor(self.concurrency) as pool,
             tqdm(total=len(missing), desc=desc, unit="request") as bar,
         ):
-            for future in as_completed([pool.submit(answer, key) for key in missing]):
-                key, reply = future.result()
+            keys = {pool.submit(self._reply, client, request, stop): key for key, request in missing.items()}
+            for future in as_completed(keys):
+                outcome = future.result()
                 bar.update()
-                if reply is not None:
-                    replies[key] = reply
-                    with cache:
-                        cache.execute("INSERT OR REPLACE INTO replies VALUES (?, ?)", (key, reply))
+                if outcome.reply is not None:
+                    replies[keys[future]] = outcome.reply
+                    write_reply(cache, keys[future], outcome.reply)
+                if outcome.failure is not None:
+                    failures.append(outcome.failure)
                 if len(failures) > MAX_FAILED * len(missing):
                     stop.set()
         if stop.is_set():
             raise SelfExplainError(
-                f"the endpoint {self.url} failed on {len(failures)} of {len(missing)} requests, the last time with: "
+                f"The endpoint {self.url} failed on {len(failures)} of {len(missing)} requests, most recently with: "
                 f"{failures[-1]}. Check its address, model name ({self.model}), key ({KEY_VARIABLE}) and limits, then "
-                "run again: what it has answered is kept."
+                "run again. Replies received so far are kept."
             )
         if failures:
-            logger.warning("%s: %d requests failed for good: %s", desc, len(failures), failures[-1])
-        return [replies.get(key) for key in map(self._key, requests)]
+            logger.warning("%s: %d requests failed after all retries: %s", desc, len(failures), failures[-1])
+        return replies
 
-    def _reply(self, client, request: Request, failures: list[str], stop: threading.Event) -> str | None:
+    def _reply(self, client: "InferenceClient", request: Request, stop: threading.Event) -> _Outcome:
+        """Send one request with retries. A refusal sets `stop`, which cancels all requests that have not started."""
+        if stop.is_set():
+            return _Outcome()
+        retrying = Retrying(
+            retry=retry_if_exception_type(_TransientError),
+            stop=stop_after_attempt(self.n_retries + 1) | stop_when_event_set(stop),
+            wait=self._seconds_before_retry,
+            reraise=True,
+        )
+        try:
+            return _Outcome(reply=retrying(self._complete, client, request))
+        except _TransientError as error:
+            return _Outcome(failure=str(error))
+        except _RefusedError as error:
+            stop.set()
+            return _Outcome(failure=str(error))
+
+    def _seconds_before_retry(self, state: RetryCallState) -> float:
+        error = state.outcome.exception() if state.outcome else None
+        if isinstance(error, _TransientError) and error.retry_after is not None:
+            return error.retry_after
+        return self.backoff * 2 ** (state.attempt_number - 1) * random.uniform(0.75, 1.25)
+
+    def _complete(self, client: "InferenceClient", request: Request) -> str:
+        """Send one request once and return the text of the reply."""
         from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
         messages = [{"role": "system", "content": request.system}, {"role": "user", "content": request.user}]
-        for attempt in range(self.n_retries + 1):
-            wait = self.backoff * 2**attempt * random.uniform(0.75, 1.25)
-            try:
-                reply = client.chat_completion(
-                    messages,
-                    model=self.model,
-                    max_tokens=request.max_tokens,
-                    temperature=request.temperature,
-                    seed=request.sample,
-                )
-                content = reply.choices[0].message.content
-                if isinstance(content, str):
-                    return content
-                reason = "a reply without text"
-            except HfHubHTTPError as error:
-                status = error.response.status_code
-                reason = f"HTTP {status}: {error.server_message or ' '.join(str(error).split())[:200]}"
-                if status < 500 and status not in RETRIED:
-                    stop.set()  # the next request would be refused as well
-                    break
-                after = error.response.headers.get("Retry-After", "")
-                wait = float(after) if after.isdigit() else wait
-            except OfflineModeIsEnabled as error:
-                reason = str(error)
-                stop.set()
-                break
-            except Exception as error:  # a broken connection or a reply that is no completion
-                reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-            if stop.is_set() or attempt == self.n_retries:
-                break
-            time.sleep(wait)
-        failures.append(reason)
-        return None
+        try:
+            reply = client.chat_completion(
+                messages,
+                model=self.model,
+                max_tokens=request.max_tokens,
+                temperature=request.temperature,
+                seed=request.sample,
+            )
+            content = reply.choices[0].message.content
+        except HfHubHTTPError as error:
+            status = error.response.status_code
+            reason = f"HTTP {status}: {error.server_message or ' '.join(str(error).split())[:200]}"
+            if status < 500 and status not in RETRIED_STATUSES:
+                raise _RefusedError(reason) from error
+            seconds = error.response.headers.get("Retry-After", "")
+            raise _TransientError(reason, float(seconds) if seconds.isdigit() else None) from error
+        except OfflineModeIsEnabled as error:
+            raise _RefusedError(str(error)) from error
+        except Exception as error:  # a broken connection or a response that is not a completion
+            raise _TransientError(f"{type(error).__name__}: {' '.join(str(error).split())[:200]}") from error
+        if not isinstance(content, str):
+            raise _TransientError("a reply without text")
+        return content
 
     def _key(self, request: Request) -> str:
-        return hashlib.sha256(json.dumps([self.model, *vars(request).values()]).encode()).hexdigest()
+        value = [CACHE_VERSION, self.model, *vars(request).values()]
+        return hashlib.sha256(json.dumps(value).encode()).hexdigest()
 
     def _keyed(self, requests: Sequence[Request]) -> dict[str, Request]:
         return {self._key(request): request for request in requests}
-
-    def _open(self) -> sqlite3.Connection:
-        self.cache.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            cache = sqlite3.connect(self.cache)
-            cache.execute("PRAGMA journal_mode=WAL")  # a reply is written down without waiting for the disk
-            cache.execute("PRAGMA synchronous=NORMAL")
-            cache.execute("CREATE TABLE IF NOT EXISTS replies (key TEXT PRIMARY KEY, reply TEXT)")
-        except sqlite3.Error as error:
-            raise SelfExplainError(f"{self.cache} is no cache of replies ({error}). Delete it.") from error
-        return cache
-
-    def _cached(self, requests: Sequence[Request]) -> dict[str, str]:
-        with closing(self._open()) as cache:
-            rows = (
-                cache.execute("SELECT key, reply FROM replies WHERE key = ?", (key,)).fetchone()
-                for key in self._keyed(requests)
-            )
-            return dict(row for row in rows if row)

@@ -1,4 +1,4 @@
-"""The residual stream of a corpus, batch by batch, with the tokens that should not count marked."""
+"""Compute the residual stream of a corpus in batches and mark special tokens and attention sinks."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from selfexplain.target.capture import capture
 from selfexplain.target.load import Target
 
 TOKENS_PER_BATCH = 4096
-SINK_RATIO = 10.0  # a position whose norm is this many times its sequence's median is an attention sink
+SINK_RATIO = 10.0  # a position is an attention sink if its norm exceeds this multiple of its sequence's median
 
 
 @dataclass(frozen=True)
@@ -20,11 +20,11 @@ class ResidualBatch:
     """Block outputs of some sequences.
 
     Attributes:
-        sequences: `(B,)` indices into the corpus, on the CPU.
-        words: `(B, T)`, False at padding and special tokens.
-        sinks: `(n_layers, B, T)`, those of the words whose norm is massive.
-        hidden: `(n_layers, B, T, d)` float32.
-        n_special: special tokens in the batch.
+        sequences: indices into the corpus, `(B,)`, on the CPU.
+        words: whether a position is a regular token rather than padding or a special token, `(B, T)`.
+        sinks: whether a regular token is an attention sink at each layer, `(n_layers, B, T)`.
+        hidden: block outputs, `(n_layers, B, T, d)` float32.
+        n_special: number of special tokens in the batch.
     """
 
     sequences: Tensor
@@ -35,16 +35,23 @@ class ResidualBatch:
 
     @property
     def keep(self) -> Tensor:
-        """`(n_layers, B, T)`: what counts at each layer."""
+        """Whether a position is a regular token and not an attention sink, `(n_layers, B, T)`."""
         return self.words & ~self.sinks
 
 
 def token_batches(
     target: Target, token_ids: Sequence[Sequence[int]], desc: str
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Sequences of similar length together: indices `(B,)`, on the CPU, ids and mask `(B, T)`, with a progress bar.
+    """Batch sequences of similar length, with a progress bar.
 
-    Batches depend on these sequences alone.
+    Batches depend only on the sequences.
+
+    Args:
+        token_ids: token ids of each sequence.
+        desc: label of the progress bar.
+
+    Yields:
+        Indices of the sequences `(B,)` on the CPU, token ids `(B, T)` and mask `(B, T)`.
     """
     order = sorted(range(len(token_ids)), key=lambda index: len(token_ids[index]))
     device = target.model.device
@@ -67,13 +74,19 @@ def token_batches(
 def residual_batches(
     target: Target, token_ids: Sequence[Sequence[int]], layers: Sequence[int], desc: str
 ) -> Iterator[ResidualBatch]:
-    """Run the target over the sequences, those of similar length together, with a progress bar.
+    """Run the target on sequences, in batches of similar length, with a progress bar.
 
-    Attention sinks are found as in Sun et al., "Massive Activations in Large Language Models" (arXiv 2402.17762): a few
-    tokens, mostly the first, whose norm is an outlier and whose activations say nothing about the text.
+    Attention sinks are a few tokens, mostly the first, whose norm is an outlier and whose activations carry no
+    information about the text. They are detected as in Sun et al., "Massive Activations in Large Language Models"
+    (arXiv 2402.17762).
+
+    Args:
+        token_ids: token ids of each sequence.
+        layers: decoder blocks whose outputs are returned.
+        desc: label of the progress bar.
 
     Raises:
-        SelfExplainError: an activation that is NaN or infinite.
+        SelfExplainError: an activation is NaN or infinite.
     """
     special = torch.tensor(target.tokenizer.all_special_ids, device=target.model.device)
     for sequences, input_ids, mask in token_batches(target, token_ids, desc):
@@ -84,7 +97,7 @@ def residual_batches(
         if broken.any():
             at, row, position = broken.nonzero()[0].tolist()
             raise SelfExplainError(
-                f"{target.name}: the activation after block {layers[at]} at token {position} of text "
+                f"The activation of {target.name} after block {layers[at]} at token {position} of text "
                 f"{int(sequences[row])} is not finite. Load the model with dtype=float32 (float16 overflows on "
                 "models trained in bfloat16), and check its weights."
             )

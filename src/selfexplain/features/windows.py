@@ -1,4 +1,4 @@
-"""The windows of text that exemplars are: chosen from what a pass kept, then fetched with their activations."""
+"""Choose exemplar windows of features from an exemplar state, and fetch their tokens and activations."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,11 +14,11 @@ from selfexplain.features.exemplars import ExemplarState, collect, splits
 from selfexplain.features.residuals import residual_batches
 from selfexplain.target.load import Target
 
-ENCODED_AT_ONCE = 2**27  # activations, tokens times features
+ENCODED_AT_ONCE = 2**27  # activations (tokens times features) per encoder call
 
 
 class Exemplar(TypedDict):
-    """A window of text: its tokens as decoded one by one, and one feature's activation at each."""
+    """A window of text: its tokens, decoded one by one, and the activation of one feature on each, `(n_tokens,)`."""
 
     tokens: list[str]
     activations: NDArray[np.float32]
@@ -26,13 +26,13 @@ class Exemplar(TypedDict):
 
 @dataclass(frozen=True)
 class FeatureExemplars:
-    """What one feature did on the corpus.
+    """The exemplars of one feature.
 
     Attributes:
-        dictionary: which of the dictionaries it is of.
-        feature: its row there.
-        density: the fraction of tokens it fires on.
-        sets: exemplars of each split; no text is in two of them.
+        dictionary: index of the feature's dictionary.
+        feature: index of the feature in its dictionary.
+        density: fraction of tokens on which the feature fires.
+        sets: exemplars of each split. No text is in two splits.
     """
 
     dictionary: int
@@ -43,7 +43,15 @@ class FeatureExemplars:
 
 @dataclass(frozen=True)
 class Window:
-    """A place in the corpus to be fetched, for one feature and split."""
+    """A window to fetch for one feature and split.
+
+    Attributes:
+        dictionary: index of the feature's dictionary.
+        feature: index of the feature in its dictionary.
+        split: split of the sequence.
+        sequence: index of the sequence in the corpus.
+        position: token position that the window must contain.
+    """
 
     dictionary: int
     feature: int
@@ -66,23 +74,32 @@ def collect_exemplars(
     seed: int = 0,
     state: ExemplarState | None = None,
 ) -> tuple[list[FeatureExemplars], dict[str, int]]:
-    """Exemplars of every feature that fires in at least `min_active` sequences of each split.
+    """Collect exemplars of every feature that fires in at least `min_active` sequences of each split.
 
-    Each split's set holds up to `n_top` strongest windows, `n_sampled` from across the range of activations and
-    `n_random` windows of other sequences drawn blindly, mostly inactive. A window has up to `window` tokens, two thirds
-    of them before the token it was picked for; special tokens and attention sinks are left out.
+    Special tokens and attention sinks are left out of the windows.
 
     Args:
-        state: what a pass over these texts has kept already, such as the merged states of its shards, with
-            `n_top + n_sampled` sampled entries; None to make it.
+        target: model that reads the texts.
+        token_ids: token ids of each text, including special tokens.
+        dictionaries: dictionaries whose features get exemplars.
+        n_top: maximum number of strongest windows per split.
+        n_sampled: maximum number of windows per split from across the range of activations.
+        n_random: maximum number of windows per split from other, randomly drawn sequences; most of them are inactive.
+        window: maximum number of tokens per window; two thirds of them precede the token that the window is chosen for.
+        min_active: number of sequences per split in which a feature must fire.
+        n_splits: number of splits that texts are divided into.
+        seed: seed of the random windows.
+        state: state of a pass over these texts, such as the merged states of its shards, with `n_top + n_sampled`
+            sampled entries; None to run the pass.
 
     Returns:
-        The exemplars, and how many features there are (`trained`), never fire (`dead`) or fire too rarely (`skipped`),
-        how many tokens were counted, and how many left out, summed over the dictionaries.
+        The exemplars, and these counts over all dictionaries: features (`trained`), features that never fire (`dead`)
+        or fire too rarely (`skipped`), tokens counted, and tokens left out.
     """
     if state is None:
-        more = n_top + n_sampled  # than wanted, because the strongest may be among them
-        state = collect(target, dictionaries, token_ids, n_top=n_top, n_sampled=more, n_splits=n_splits)
+        # More sampled entries than needed, because the strongest sequences may be among them.
+        n_entries = n_top + n_sampled
+        state = collect(target, dictionaries, token_ids, n_top=n_top, n_sampled=n_entries, n_splits=n_splits)
     chosen = choose_windows(
         state,
         dictionaries,
@@ -95,9 +112,9 @@ def collect_exemplars(
     )
     exemplars = fetch_windows(target, token_ids, dictionaries, chosen, window)
     gathered: dict[tuple[int, int], tuple[list[Exemplar], ...]] = {}
-    for place, exemplar in zip(chosen, exemplars, strict=True):
-        sets = gathered.setdefault((place.dictionary, place.feature), tuple([] for _ in range(state.n_splits)))
-        sets[place.split].append(exemplar)
+    for chosen_window, exemplar in zip(chosen, exemplars, strict=True):
+        key = chosen_window.dictionary, chosen_window.feature
+        gathered.setdefault(key, tuple([] for _ in range(state.n_splits)))[chosen_window.split].append(exemplar)
     fired = state.counts.sum(1).tolist()
     counted, sinks, special = state.totals.T.tolist()
     first = _first_features(dictionaries)
@@ -127,16 +144,19 @@ def choose_windows(
     min_active: int,
     seed: int,
 ) -> list[Window]:
-    """Where to look for each feature that fires often enough: strongest, sampled, random; each sequence once."""
+    """Choose windows for each feature that fires often enough: strongest, sampled and random; each sequence once.
+
+    See `collect_exemplars` for the arguments.
+    """
     rng = np.random.default_rng(seed)
     split_of = splits(token_ids, state.n_splits)
     pools = [np.flatnonzero(split_of == split) for split in range(state.n_splits)]
     tables = [(table.sequences.cpu().numpy(), table.positions.cpu().numpy()) for table in (state.top, state.sampled)]
     first, chosen = _first_features(dictionaries), []
-    for key_of_feature in state.counts.sum(1).nonzero().squeeze(1).tolist():
+    for feature_key in state.counts.sum(1).nonzero().squeeze(1).tolist():
         active = []
         for split in range(state.n_splits):
-            key = key_of_feature * state.n_splits + split
+            key = feature_key * state.n_splits + split
             picks: dict[int, int] = {}
             for (sequences, positions), most in zip(tables, (n_top, n_top + n_sampled), strict=True):
                 for sequence, position in zip(sequences[key].tolist(), positions[key].tolist(), strict=True):
@@ -145,13 +165,13 @@ def choose_windows(
             active.append(picks)
         if min(map(len, active)) < min_active:
             continue
-        dictionary = int(np.searchsorted(first, key_of_feature, side="right")) - 1
-        feature = key_of_feature - first[dictionary]
+        dictionary = int(np.searchsorted(first, feature_key, side="right")) - 1
+        feature = feature_key - first[dictionary]
         for split, picks in enumerate(active):
             drawn = rng.choice(pools[split], min(len(pools[split]), n_random + len(picks)), replace=False)
             others = [sequence for sequence in drawn.tolist() if sequence not in picks][:n_random]
             picks |= {sequence: int(rng.integers(len(token_ids[sequence]))) for sequence in others}
-            chosen += [Window(dictionary, feature, split, *place) for place in picks.items()]
+            chosen += [Window(dictionary, feature, split, *pick) for pick in picks.items()]
     return chosen
 
 
@@ -160,20 +180,24 @@ def fetch_windows(
     target: Target,
     token_ids: Sequence[Sequence[int]],
     dictionaries: Sequence[Dictionary],
-    wanted: Sequence[Window],
-    window: int,
+    windows: Sequence[Window],
+    size: int,
 ) -> list[Exemplar]:
-    """Run the sequences that hold a wanted window again, and cut the windows out.
+    """Run the sequences of the windows again and extract tokens and activations.
 
-    The position of a window lies two thirds into it, where the text allows.
+    If the text allows, two thirds of a window precede its position.
+
+    Args:
+        windows: windows to fetch.
+        size: maximum number of tokens per window.
     """
-    if not wanted:
+    if not windows:
         return []
-    columns = [(place.dictionary, place.feature, place.sequence, place.position) for place in wanted]
+    columns = [(window.dictionary, window.feature, window.sequence, window.position) for window in windows]
     owners, features, sequences, positions = np.array(columns).T
     lengths = np.array([len(ids) for ids in token_ids])[sequences]
-    starts = np.clip(positions - 2 * window // 3, 0, np.maximum(lengths - window, 0))
-    values = np.full((len(wanted), window), np.nan, np.float32)  # NaN: no token, or one that is left out
+    starts = np.clip(positions - 2 * size // 3, 0, np.maximum(lengths - size, 0))
+    values = np.full((len(windows), size), np.nan, np.float32)  # NaN: no token, or a token that is left out
     needed = np.unique(sequences)
     layers = sorted({dictionary.layer for dictionary in dictionaries})
     for batch in residual_batches(target, [token_ids[index] for index in needed], layers, "fetching exemplars"):
@@ -190,10 +214,10 @@ def fetch_windows(
                 part = slice(begin, begin + step)
                 activations = dictionary.encode(batch.hidden[at, part].flatten(0, 1)).float()  # (B * T, n_features)
                 activations[~batch.keep[at, part].flatten()] = torch.nan
-                places = starts[inside, None] + np.arange(window)  # (n, window)
-                cells = (rows[inside, None] - begin) * length + np.minimum(places, length - 1)
+                offsets = starts[inside, None] + np.arange(size)  # (n, size)
+                cells = (rows[inside, None] - begin) * length + np.minimum(offsets, length - 1)
                 cut = activations[torch.from_numpy(cells), torch.from_numpy(features[inside, None])].clamp(min=0)
-                values[inside] = np.where(places < lengths[inside, None], cut.cpu().numpy(), np.nan)
+                values[inside] = np.where(offsets < lengths[inside, None], cut.cpu().numpy(), np.nan)
     text_of: dict[int, str] = {}
     exemplars = []
     for sequence, start, row in zip(sequences.tolist(), starts.tolist(), values, strict=True):
@@ -205,5 +229,5 @@ def fetch_windows(
 
 
 def _first_features(dictionaries: Sequence[Dictionary]) -> list[int]:
-    """Where each dictionary's features begin in a state."""
+    """The index of each dictionary's first feature in a state."""
     return list(accumulate((d.n_features for d in dictionaries), initial=0))[:-1]

@@ -1,6 +1,6 @@
-"""Input ablation: what the target says when a part of its input is removed or replaced.
+"""Input ablation: remove or replace a part of the input and read the target's output.
 
-What a shortened prompt shares with the full one up to the change is not computed again (`resume.py`).
+The tokens that a shortened prompt shares with the full prompt are not computed again (see `resume.py`).
 """
 
 import logging
@@ -27,17 +27,19 @@ Span = tuple[int, int]
 def render(
     target: Target, user: str, system: str | None = None, answer_prefix: str = "", chat: bool | None = None
 ) -> str:
-    """A user's turn as the text that the target reads, up to where it answers; thinking is off.
+    """Render a user turn as the text that the target reads, up to the beginning of its answer. Thinking is off.
 
-    The text is meant for `Target.encode`, which puts the tokenizer's own first token before it.
+    Pass the result to `Target.encode`, which adds the tokenizer's first token (such as `<s>`).
 
     Args:
-        system: the system prompt. Where the chat template takes none it goes above the user's turn, with a warning.
-        answer_prefix: how the answer begins, such as "Answer:".
-        chat: whether the chat template is used; None where the tokenizer has one.
+        user: text of the user turn.
+        system: system prompt. If the chat template does not support one, it is put before the user turn, with a
+            warning.
+        answer_prefix: beginning of the answer, such as "Answer:".
+        chat: whether to use the chat template. None uses it if the tokenizer has one.
 
     Raises:
-        SelfExplainError: a chat template is asked for, and the tokenizer has none.
+        SelfExplainError: `chat` is True and the tokenizer has no chat template.
     """
     from jinja2 import TemplateError
 
@@ -47,7 +49,7 @@ def render(
     if not chat:
         return "\n".join(part for part in (system and system + "\n", user, answer_prefix) if part)
     if tokenizer.chat_template is None:
-        raise SelfExplainError(f"{target.name} has no chat template: take chat=False.")
+        raise SelfExplainError(f"The tokenizer of {target.name} has no chat template. Set chat=False.")
     options = {"tokenize": False, "add_generation_prompt": True, "enable_thinking": False}
     turns = [{"role": "system", "content": system}] if system else []
     try:
@@ -55,7 +57,7 @@ def render(
     except TemplateError as error:
         if not system:
             raise
-        _warn_of_no_system(target.name, str(error))
+        _warn_without_system_role(target.name, str(error))
         text = tokenizer.apply_chat_template([{"role": "user", "content": f"{system}\n\n{user}"}], **options)
     first = tokenizer("")["input_ids"]
     if first and first[0] == tokenizer.bos_token_id:
@@ -64,23 +66,25 @@ def render(
 
 
 @cache
-def _warn_of_no_system(name: str, reason: str) -> None:
-    """Once, not at every text."""
-    logger.warning("%s takes no system prompt (%s): it goes above the user's turn.", name, reason)
+def _warn_without_system_role(name: str, reason: str) -> None:
+    """Log a warning, once per model and reason."""
+    logger.warning(
+        "The chat template of %s has no system role (%s). The system prompt goes into the user turn.", name, reason
+    )
 
 
 def without_spans(text: str, spans: Sequence[Span], replacement: str = "") -> str:
-    """The text with each `(begin, end)` span of characters taken out, or replaced.
+    """The text with each `(begin, end)` span of characters removed, or replaced by `replacement`.
 
     Raises:
-        SelfExplainError: spans that are empty, overlap or leave the text.
+        SelfExplainError: a span is empty, overlaps another one, or exceeds the text.
     """
     result, last = "", 0
     for begin, end in sorted(spans):
         if not last <= begin < end <= len(text):
             raise SelfExplainError(
-                f"span {(begin, end)} cannot be removed: the text has {len(text)} characters, and spans have to be "
-                "filled and apart."
+                f"Span {(begin, end)} cannot be removed from a text of {len(text)} characters. Spans must be non-empty "
+                "and inside the text, and must not overlap."
             )
         result += text[last:begin] + replacement
         last = end
@@ -88,14 +92,14 @@ def without_spans(text: str, spans: Sequence[Span], replacement: str = "") -> st
 
 
 def find_span(text: str, part: str) -> Span:
-    """Where `part` stands in a text.
+    """The `(begin, end)` character offsets of `part` in a text.
 
     Raises:
-        SelfExplainError: nowhere, or more than once.
+        SelfExplainError: `part` does not occur exactly once.
     """
     if not part or text.count(part) != 1:
         raise SelfExplainError(
-            f"{part!r} occurs {text.count(part) if part else 0} times in the text: give a part that occurs once."
+            f"{part!r} occurs {text.count(part) if part else 0} times in the text. Give a part that occurs once."
         )
     begin = text.index(part)
     return begin, begin + len(part)
@@ -103,7 +107,12 @@ def find_span(text: str, part: str) -> Span:
 
 @dataclass(frozen=True)
 class Variant:
-    """Another form of a prompt: `ids` instead of those of prompt number `prompt`."""
+    """A variant of a prompt.
+
+    Attributes:
+        prompt: index of the prompt.
+        ids: token ids that replace those of the prompt.
+    """
 
     prompt: int
     ids: tuple[int, ...]
@@ -112,30 +121,35 @@ class Variant:
 def run_variants(
     target: Target, prompts: Sequence[Sequence[int]], variants: Sequence[Variant], progress: str | None = None
 ) -> SweepResults:
-    """The target's next token after each prompt and each variant; a variant runs from where it departs from its prompt.
+    """Run prompts and variants and read the next token. A variant runs only from its first different token on.
+
+    Args:
+        prompts: token ids of each prompt.
+        progress: label of the progress bar; None for no bar.
 
     Raises:
-        SelfExplainError: a prompt or variant that is empty or over the context.
+        SelfExplainError: a prompt or variant is empty or longer than the context, or a variant's prompt does not exist.
     """
     for index, variant in enumerate(variants):
         if not 0 < len(variant.ids) <= target.context_length or not 0 <= variant.prompt < len(prompts):
             raise SelfExplainError(
-                f"variant {index} has {len(variant.ids)} tokens and is of prompt {variant.prompt}; {len(prompts)} "
-                f"prompts were given, and 1 to {target.context_length} tokens fit in the context of {target.name}."
+                f"Variant {index} has {len(variant.ids)} tokens and belongs to prompt {variant.prompt}. There are "
+                f"{len(prompts)} prompts, and a variant must have 1 to {target.context_length} tokens, the context of "
+                f"{target.name}."
             )
     shared = [_shared_start(prompts[variant.prompt], variant.ids) for variant in variants]
     return run_sweep(target, prompts, _Variants(target, prompts, variants, shared), len(variants), progress)
 
 
 def _shared_start(one: Sequence[int], other: Sequence[int]) -> int:
-    """How many tokens both begin with."""
+    """The number of first tokens that two sequences have in common."""
     pairs = zip(one, other, strict=False)
     return next((n for n, (a, b) in enumerate(pairs) if a != b), min(len(one), len(other)))
 
 
 @dataclass(frozen=True)
 class _Variants:
-    """The interventions of a sweep."""
+    """The variants as the interventions of a sweep."""
 
     target: Target
     prompts: Sequence[Sequence[int]]
@@ -154,8 +168,8 @@ class _Variants:
         if not resumed:
             return full_forward(model, ids)[:, 0]
         start = min(self.place(i)[2] for i in indices)
-        read = torch.tensor([[len(own) - 1 - start] for own in ids], device=model.device)
-        tokens = padded([own[start:] for own in ids], model.device)
+        read = torch.tensor([[len(variant) - 1 - start] for variant in ids], device=model.device)
+        tokens = padded([variant[start:] for variant in ids], model.device)
         return resume(model, clean, rows, start, -1, tokens, read)[:, 0]
 
     def idle(self, clean: CleanRun, rows: Tensor, indices: Sequence[int]) -> Tensor:
@@ -165,15 +179,15 @@ class _Variants:
 
 @dataclass(frozen=True)
 class Effect:
-    """What leaving one unit out does to the next token.
+    """The effect of removing one unit (word or token) on the next token.
 
     Attributes:
         text: the unit.
-        span: `(begin, end)`, its characters in the user's text.
-        output: the most likely next token without it.
-        changed: whether that is another one than with it.
-        drop: nats by which the log-probability of the full input's output falls: how much the decision rests on it.
-        kl: KL(full || without), in nats.
+        span: `(begin, end)` character offsets of the unit in the user's text.
+        output: the most likely next token without the unit.
+        changed: whether this token differs from the one with the unit.
+        drop: decrease of the log-probability of the full input's output, in nats.
+        kl: KL(full || without the unit) of the next-token distributions, in nats.
     """
 
     text: str
@@ -193,13 +207,19 @@ def importance(
     answer_prefix: str = "",
     chat: bool | None = None,
 ) -> list[Effect]:
-    """Which words or tokens of the user's text matter to what the target says next? Each is left out, by itself.
+    """Remove each word or token of the user's text in turn and measure the effect on the next token.
 
     Args:
-        replacement: a neutral text that takes the place of each; empty to delete it (a word with the space before it).
+        user: text of the user turn.
+        unit: what to remove at a time.
+        replacement: neutral text that replaces each unit. If it is empty, the unit is deleted (a word together with the
+            space before it).
+        system: system prompt, see `render`.
+        answer_prefix: beginning of the answer, see `render`.
+        chat: whether to use the chat template, see `render`.
 
     Raises:
-        SelfExplainError: no text, or one over the context.
+        SelfExplainError: the text is empty or longer than the context.
     """
 
     def rendered(text: str) -> str:
@@ -232,20 +252,21 @@ def importance(
 
 
 def _with_space(text: str, span: Span) -> Span:
-    """A word and the space before it, or after it where it is the first."""
+    """The span of a word and the space before it. For the first word, the space after it."""
     before = len(text[: span[0]]) - len(text[: span[0]].rstrip())
     after = 0 if span[0] > before else len(text[span[1] :]) - len(text[span[1] :].lstrip())
     return span[0] - before, span[1] + after
 
 
 @dataclass(frozen=True)
-class Answer:
-    """What the target answers to a multiple-choice question.
+class ChoiceAnswer:
+    """The target's answer to a multiple-choice question.
 
     Attributes:
-        output: the most likely next token, decoded; by likelihood, the most likely option.
-        log_prob: of the output.
-        option_log_probs: of each option: of its first token, or by likelihood of all of it.
+        output: the decoded most likely next token, or the most likely option if options are compared by likelihood.
+        log_prob: log-probability of the output.
+        option_log_probs: log-probability of each option: of its first token, or of the whole option if options are
+            compared by likelihood.
     """
 
     output: str
@@ -258,81 +279,90 @@ def answers(
     texts: Sequence[str],
     options: Sequence[Sequence[str]],
     by: Literal["next_token", "likelihood"] = "next_token",
-) -> list[Answer]:
-    """Answers to multiple-choice questions, each with its own options, which follow the text after a space.
+) -> list[ChoiceAnswer]:
+    """The target's answers to multiple-choice questions.
 
     Args:
-        by: "next_token": the target's next token is its answer, whatever it is. "likelihood": its answer is the option
-            that is the most likely continuation as a whole.
+        texts: question prompts. An option follows its text after a space.
+        options: options of each question.
+        by: "next_token" takes the target's next token as its answer, whether or not an option begins with it.
+            "likelihood" takes the option with the highest probability as a whole.
 
     Raises:
-        SelfExplainError: a text or option that is empty or over the context.
+        SelfExplainError: a text or option is empty or longer than the context.
     """
     prompts = [target.encode(text) for text in texts]
-    tokens = [_options(target, *asked) for asked in zip(texts, prompts, options, strict=True)]
+    tokens = [_option_tokens(target, *question) for question in zip(texts, prompts, options, strict=True)]
     if by == "likelihood":
-        flat = [(n, ids) for n, own in enumerate(tokens) for ids in own]
+        flat = [(n, ids) for n, question in enumerate(tokens) for ids in question]
         scores = iter(_sequence_log_probs(target, [prompts[n] for n, _ in flat], [ids for _, ids in flat]))
-        scored = [tuple(next(scores) for _ in own) for own in options]
+        scored = [tuple(next(scores) for _ in question) for question in options]
         return [
-            Answer(own[values.index(max(values))], max(values), values)
-            for own, values in zip(options, scored, strict=True)
+            ChoiceAnswer(question[values.index(max(values))], max(values), values)
+            for question, values in zip(options, scored, strict=True)
         ]
-    found: dict[int, Answer] = {}
-
-    def ask(which: Sequence[int]) -> list[int]:
-        """Fill in the answers of some; return those that are near-ties."""
-        near = []
-        for part in batches([(0, len(prompts[i])) for i in which], target.model.device):
-            logits = full_forward(target.model, [prompts[which[n]] for n in part])[:, 0]
-            log_probs = logits.log_softmax(-1)
-            close = near_ties(logits, target.model.dtype).tolist()
-            for row, n in enumerate(part):
-                index, output = which[n], int(log_probs[row].argmax())
-                first = [ids[0] for ids in tokens[index]]
-                found[index] = Answer(
-                    target.tokenizer.decode([output]),
-                    log_probs[row, output].item(),
-                    tuple(log_probs[row, first].tolist()),
-                )
-                near += [index] * close[row]
-        return near
-
-    near = ask(range(len(prompts)))
+    first_tokens = [[ids[0] for ids in question] for question in tokens]
+    result = _next_token_answers(target, prompts, first_tokens, range(len(prompts)))
     if is_coarse(target.model):
+        ties = [index for index, (_, tied) in result.items() if tied]
         with in_float32(target.model):
-            ask(near)
-    return [found[index] for index in range(len(prompts))]
+            result |= _next_token_answers(target, prompts, first_tokens, ties)
+    return [result[index][0] for index in range(len(prompts))]
+
+
+def _next_token_answers(
+    target: Target, prompts: Sequence[Sequence[int]], first_tokens: Sequence[Sequence[int]], indices: Sequence[int]
+) -> dict[int, tuple[ChoiceAnswer, bool]]:
+    """Answers by next token to some of the prompts: index -> the answer and whether it is a near-tie.
+
+    Args:
+        first_tokens: first token of each option of each prompt.
+    """
+    result: dict[int, tuple[ChoiceAnswer, bool]] = {}
+    for part in batches([(0, len(prompts[i])) for i in indices], target.model.device):
+        logits = full_forward(target.model, [prompts[indices[n]] for n in part])[:, 0]
+        log_probs = logits.log_softmax(-1)
+        tied = near_ties(logits, target.model.dtype).tolist()
+        for row, n in enumerate(part):
+            index, output = indices[n], int(log_probs[row].argmax())
+            answer = ChoiceAnswer(
+                target.tokenizer.decode([output]),
+                log_probs[row, output].item(),
+                tuple(log_probs[row, first_tokens[index]].tolist()),
+            )
+            result[index] = (answer, tied[row])
+    return result
 
 
 def continuations(target: Target, text: str, options: Sequence[str]) -> list[list[int] | None]:
-    """Tokens of each option after a text and a space, as they come out where both are tokenised together.
+    """The tokens of each option after a text and a space, tokenised together with the text.
 
-    None for an option that is empty, or whose first token merges with the text's last.
+    None for an option that is empty or whose first token merges with the last token of the text.
     """
     ids, *together = target.tokenizer([text, *(f"{text} {option}" for option in options)])["input_ids"]
     return [
-        own[len(ids) :] if option.strip() and own[: len(ids)] == ids else None
-        for option, own in zip(options, together, strict=True)
+        joined[len(ids) :] if option.strip() and joined[: len(ids)] == ids else None
+        for option, joined in zip(options, together, strict=True)
     ]
 
 
-def _options(target: Target, text: str, ids: Sequence[int], options: Sequence[str]) -> list[list[int]]:
-    found = []
-    for option, own in zip(options, continuations(target, text, options), strict=True):
-        if own is None or len(ids) + len(own) > target.context_length:
+def _option_tokens(target: Target, text: str, ids: Sequence[int], options: Sequence[str]) -> list[list[int]]:
+    result = []
+    for option, tokens in zip(options, continuations(target, text, options), strict=True):
+        if tokens is None or len(ids) + len(tokens) > target.context_length:
             raise SelfExplainError(
-                f"option {option!r} cannot follow the text: it is empty, its first token merges with the text's last, "
-                f"or it is over the context ({target.context_length} tokens)."
+                f"Option {option!r} cannot follow the text: it is empty, its first token merges with the text's last "
+                f"token, or text and option exceed the context of {target.context_length} tokens. Change the option or "
+                "the text."
             )
-        found.append(own)
-    return found
+        result.append(tokens)
+    return result
 
 
 def _sequence_log_probs(
     target: Target, prompts: Sequence[Sequence[int]], continuations: Sequence[Sequence[int]]
 ) -> list[float]:
-    """Log-probability of each continuation, whole."""
+    """The log-probability of each continuation as a whole."""
     whole = [[*prompt, *ids] for prompt, ids in zip(prompts, continuations, strict=True)]
     values = [0.0] * len(whole)
     for part in batches([(0, len(ids)) for ids in whole], target.model.device):

@@ -1,4 +1,4 @@
-"""Find the parts of a causal language model by structure, not by architecture name."""
+"""Find the parts of a causal language model by their structure, independent of the architecture's name."""
 
 import inspect
 from typing import TYPE_CHECKING, Literal
@@ -15,44 +15,48 @@ Site = Literal["residual", "attention", "mlp"]
 
 
 def backbone(model: "PreTrainedModel") -> nn.Module:
-    """The stack without the head: what maps embeddings to the final hidden states."""
+    """The model without its head: the module that maps embeddings to final hidden states."""
     return getattr(model, model.base_model_prefix)
 
 
 def decoder_blocks(model: "PreTrainedModel") -> nn.ModuleList:
-    """The decoder blocks in order: the one `ModuleList` of the backbone with as many entries as the config has layers.
+    """The decoder blocks in order: the only `ModuleList` of the backbone whose length is the number of layers.
 
     Raises:
-        SelfExplainError: no such list, or more than one.
+        SelfExplainError: the backbone has no such list, or more than one.
     """
     n_layers = model.config.get_text_config().num_hidden_layers
     lists = [m for m in backbone(model).modules() if isinstance(m, nn.ModuleList) and len(m) == n_layers]
     if len(lists) != 1:
         raise SelfExplainError(
-            f"{type(model).__name__} has {len(lists)} lists of {n_layers} modules where one list of decoder blocks was "
-            "expected. Only decoder-only causal language models can be explained."
+            f"{type(model).__name__} has {len(lists)} lists of {n_layers} modules; expected exactly one, the decoder "
+            "blocks. Choose a decoder-only causal language model."
         )
     return lists[0]
 
 
 def context_length(config: "PreTrainedConfig") -> int:
-    """Tokens that the model can read; of one without position embeddings (BLOOM) what it was trained on, or 2048."""
+    """The maximum number of tokens that the model can read.
+
+    For a model without position embeddings (BLOOM), the length that it was trained on, or 2048 if that is unknown.
+    """
     text = config.get_text_config()
     return getattr(text, "max_position_embeddings", None) or getattr(text, "seq_length", None) or 2048
 
 
 @torch.no_grad()
 def embedding_site(model: "PreTrainedModel") -> tuple[float, nn.Module | None]:
-    """What the backbone does to `inputs_embeds` on the way to block 0, measured by running it that far.
+    """How the backbone transforms `inputs_embeds` before block 0, measured by running it up to block 0.
 
-    Some scale them (Granite), some normalise them (BLOOM), some only add position embeddings, which do not count here.
+    Some architectures scale embeddings (Granite), some normalise them (BLOOM), and some only add position embeddings,
+    which are ignored here.
 
     Returns:
-        The factor, and the module that normalises, or None. Behind that module, or times the factor, an input embedding
-        is what block 0 reads.
+        The scaling factor, and the normalising module or None. Block 0 reads the input embedding times the factor, or
+        the output of the module.
 
     Raises:
-        SelfExplainError: the way is another one.
+        SelfExplainError: embeddings are transformed in an unsupported way.
     """
     embeddings = model.get_input_embeddings()
     weight = embeddings.weight
@@ -69,7 +73,8 @@ def embedding_site(model: "PreTrainedModel") -> tuple[float, nn.Module | None]:
         normed = len(norms) == 1 and torch.allclose(read, norms[0](embedded).float(), rtol=1e-2, atol=1e-3)
     except (TypeError, ValueError, RuntimeError) as error:
         raise SelfExplainError(
-            f"{type(model).__name__} does not run on input embeddings ({error}); an explainer's base has to."
+            f"{type(model).__name__} does not run on input embeddings ({error}). Choose a base model that accepts "
+            "`inputs_embeds`."
         ) from error
     finally:
         model.train(training)
@@ -79,26 +84,27 @@ def embedding_site(model: "PreTrainedModel") -> tuple[float, nn.Module | None]:
     if same and normed:
         return 1.0, norms[0]
     raise SelfExplainError(
-        f"{type(model).__name__} changes input embeddings on their way to block 0 by more than a factor, a norm and "
-        "position embeddings, so vectors cannot be written there. Choose another base."
+        f"{type(model).__name__} transforms input embeddings before block 0 by more than a factor, a norm and position "
+        "embeddings, so vectors cannot be written there. Choose a different base model."
     )
 
 
-class _Arrived(Exception):
-    """Ends a forward pass before block 0."""
+class _ReachedBlock0(Exception):
+    """Raised to end a forward pass before block 0."""
 
 
 def _entering_block_0(model: "PreTrainedModel", **inputs: Tensor) -> Tensor:
+    """The input of block 0, `(B, T, d)` float32."""
     seen: list[Tensor] = []
 
     def stop(module, args, kwargs):
         seen.append(args[0] if args else kwargs["hidden_states"])
-        raise _Arrived
+        raise _ReachedBlock0
 
     handle = decoder_blocks(model)[0].register_forward_pre_hook(stop, with_kwargs=True)
     try:
         backbone(model)(use_cache=False, **inputs)
-    except _Arrived:
+    except _ReachedBlock0:
         pass
     finally:
         handle.remove()
@@ -106,29 +112,33 @@ def _entering_block_0(model: "PreTrainedModel", **inputs: Tensor) -> Tensor:
 
 
 def _before_blocks(model: "PreTrainedModel") -> list[nn.Module]:
+    """The modules of the backbone that come before the decoder blocks."""
     modules = list(backbone(model).children())
     return modules[: modules.index(decoder_blocks(model))]
 
 
 def attention_and_mlp(block: nn.Module) -> tuple[nn.Module, nn.Module] | None:
-    """The two parts of a block that have weight matrices, the first of which keeps a cache; None where it is not so."""
+    """The attention and the MLP of a block: its two children with weight matrices, of which the attention has a cache.
+
+    None if the block is not built of exactly one attention and one MLP.
+    """
     parts = [child for child in block.children() if any(p.ndim > 1 for p in child.parameters())]
     parts.sort(key=_keeps_cache, reverse=True)
     return (parts[0], parts[1]) if [_keeps_cache(part) for part in parts] == [True, False] else None
 
 
 def attention_modules(model: nn.Module) -> list[str]:
-    """Names, within its block, of every module with a weight matrix that belongs to the attention.
+    """The names, relative to their block, of all attention modules that have a weight matrix.
 
     Raises:
-        SelfExplainError: blocks that are not built of one attention and one MLP.
+        SelfExplainError: a block is not built of one attention and one MLP.
     """
     names: dict[str, None] = {}
     for block in decoder_blocks(model):
         parts = attention_and_mlp(block)
         if parts is None:
             raise SelfExplainError(
-                f"{type(block).__name__} is not built of one attention and one MLP: name the modules that get LoRA."
+                f"{type(block).__name__} is not built of one attention and one MLP. Name the modules that get LoRA."
             )
         inside = set(parts[0].modules())
         names |= {
@@ -142,18 +152,18 @@ def attention_modules(model: nn.Module) -> list[str]:
 def site_module(block: nn.Module, site: Site) -> nn.Module:
     """The module whose output is a block's `site`: the block itself, its attention, or its MLP (or experts).
 
-    The output of a part is what it computes, before the norm or multiplier that some architectures put behind it.
-    Where a part is handed the residual stream and adds it itself (BLOOM), it is the output of its last linear layer.
+    The output of a part is taken before the norm or multiplier that some architectures apply to it. If a part receives
+    the residual stream and adds it itself (BLOOM), the module is its last linear layer.
 
     Raises:
-        SelfExplainError: a block that is not built of one attention and one MLP.
+        SelfExplainError: the block is not built of one attention and one MLP.
     """
     if site == "residual":
         return block
     parts = attention_and_mlp(block)
     if parts is None:
         raise SelfExplainError(
-            f"{type(block).__name__} is not built of one attention and one MLP: patch site='residual' instead."
+            f"{type(block).__name__} is not built of one attention and one MLP. Use site='residual' instead."
         )
     part = parts[("attention", "mlp").index(site)]
     if "residual" in _arguments(part):

@@ -1,4 +1,4 @@
-"""Read the residual stream."""
+"""Read the residual stream of the target."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -11,20 +11,21 @@ from selfexplain.target.blocks import backbone, decoder_blocks
 
 
 def check_layers(layers: Sequence[int], n_layers: int) -> list[int]:
-    """Layers counted from 0, negative ones from the end, as plain non-negative integers.
+    """Convert layer numbers to non-negative integers; negative numbers count from the last layer.
 
     Raises:
-        SelfExplainError: a layer that does not exist, or none at all.
+        SelfExplainError: a layer does not exist, or no layer is given.
     """
-    wrong = [layer for layer in layers if not -n_layers <= layer < n_layers]
-    if wrong or not layers:
-        raise SelfExplainError(f"layers {list(layers)} given; the model has layers 0 to {n_layers - 1}.")
+    if not layers or any(not -n_layers <= layer < n_layers for layer in layers):
+        raise SelfExplainError(
+            f"Layers {list(layers)} were given; the model has layers 0 to {n_layers - 1}. Give at least one of them."
+        )
     return [layer % n_layers for layer in layers]
 
 
 @contextmanager
 def recording(model: nn.Module, layers: Sequence[int]) -> Iterator[dict[int, Tensor]]:
-    """While open, each forward pass fills the dictionary with layer -> block output `(B, T, d)`."""
+    """A dictionary that each forward pass inside the block fills with layer -> block output `(B, T, d)`."""
     blocks = decoder_blocks(model)
     outputs: dict[int, Tensor] = {}
 
@@ -44,17 +45,18 @@ def recording(model: nn.Module, layers: Sequence[int]) -> Iterator[dict[int, Ten
 
 @torch.no_grad()
 def capture(model: nn.Module, input_ids: Tensor, layers: Sequence[int], attention_mask: Tensor | None = None) -> Tensor:
-    """Outputs of the decoder blocks `layers`, `(n_layers, B, T, d)`, in the order given.
+    """Outputs of the decoder blocks `layers`, `(n_layers, B, T, d)`, in the given order.
 
-    Layer i is the output of decoder block i, `hidden_states[i + 1]` of transformers; unlike there, the last layer is
-    taken before the final norm.
+    Layer i is the output of decoder block i. It equals `hidden_states[i + 1]` of transformers, except that the last
+    layer is taken before the final norm.
 
     Args:
-        input_ids: `(B, T)`.
-        attention_mask: `(B, T)`, 1 for tokens and 0 for padding; None where nothing is padded.
+        input_ids: token ids, `(B, T)`.
+        layers: layer numbers; negative numbers count from the last layer.
+        attention_mask: 1 for tokens and 0 for padding, `(B, T)`; None if nothing is padded.
 
     Raises:
-        SelfExplainError: a layer that does not exist.
+        SelfExplainError: a layer does not exist, or no layer is given.
     """
     with recording(model, layers) as outputs:
         backbone(model)(input_ids=input_ids, attention_mask=attention_mask, use_cache=False)

@@ -16,7 +16,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TargetShape:
-    """What is known of a target without its weights."""
+    """The properties of a target that are known without its weights.
+
+    Attributes:
+        name: Hub id, directory or reserved name.
+        revision: commit on the Hub; None for a directory.
+        n_layers: number of decoder blocks.
+        d_model: width of the residual stream.
+    """
 
     name: str
     revision: str | None
@@ -26,7 +33,12 @@ class TargetShape:
 
 @dataclass(frozen=True)
 class Target:
-    """A causal language model, its tokenizer, and where they come from."""
+    """A causal language model with its tokenizer.
+
+    Attributes:
+        name: Hub id, directory or reserved name that it was loaded from.
+        revision: commit on the Hub; None for a directory.
+    """
 
     model: "PreTrainedModel"
     tokenizer: "PreTrainedTokenizerBase"
@@ -47,32 +59,37 @@ class Target:
 
     @property
     def pad_token_id(self) -> int:
-        """The tokenizer's padding id, or 0: padded positions are masked, so any id serves."""
+        """The tokenizer's padding id, or 0 if it has none. Padded positions are masked, so any id works."""
         return self.tokenizer.pad_token_id or 0
 
     def encode(self, text: str) -> list[int]:
-        """Token ids of a text, special tokens included.
+        """The token ids of a text, including special tokens.
 
         Raises:
             SelfExplainError: the text is empty or longer than the context.
         """
         if not text.strip():
-            raise SelfExplainError("the text is empty: give at least one word.")
+            raise SelfExplainError("The text is empty. Give at least one word.")
         ids = self.tokenizer(text)["input_ids"]
         if not ids:
-            raise SelfExplainError(f"the tokenizer of {self.name} finds no token in {text!r}.")
+            raise SelfExplainError(f"The tokenizer of {self.name} finds no token in {text!r}. Give a different text.")
         if len(ids) > self.context_length:
             raise SelfExplainError(
-                f"the text has {len(ids)} tokens, the context of {self.name} holds {self.context_length}: shorten it."
+                f"The text has {len(ids)} tokens; the context of {self.name} holds {self.context_length}. Shorten it."
             )
         return ids
 
 
 def commit_of(name: str, revision: str | None = None, **hub_options) -> str | None:
-    """The commit that `revision` of a Hub repository means now; None for a directory.
+    """The commit that `revision` of a Hub repository currently points to; None for a directory.
+
+    Args:
+        name: Hub id or directory.
+        revision: branch, tag or commit; None for the default branch.
+        hub_options: keyword arguments of `transformers.utils.cached_file`.
 
     Raises:
-        OSError: no such repository, revision or connection.
+        OSError: the repository or revision does not exist, or there is no connection.
     """
     from transformers.utils import cached_file, extract_commit_hash
 
@@ -86,15 +103,17 @@ def load_target(name: str, revision: str | None = None, dtype: str = "float32", 
 
     Args:
         name: Hub id, directory or reserved name (`selfexplain/tiny`, `selfexplain/tiny-sibling`).
-        options: of `AutoModelForCausalLM.from_pretrained`, such as `quantization_config`.
+        revision: branch, tag or commit on the Hub; None for the default branch.
+        dtype: name of the torch dtype of the weights.
+        options: keyword arguments of `AutoModelForCausalLM.from_pretrained`, such as `quantization_config`.
 
     Raises:
-        SelfExplainError: nothing there, not a causal language model, or one whose files are missing or broken.
+        SelfExplainError: the model does not exist, is not a causal language model, or has missing or damaged files.
     """
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     path, revision, _ = _read_config(name, revision)
-    with _loading(name):
+    with _report_load_errors(name):
         model = AutoModelForCausalLM.from_pretrained(path, revision=revision, dtype=dtype, **options).eval()
         tokenizer = AutoTokenizer.from_pretrained(path, revision=revision)
     leave_packed(model)
@@ -102,45 +121,57 @@ def load_target(name: str, revision: str | None = None, dtype: str = "float32", 
 
 
 def leave_packed(model: "PreTrainedModel") -> None:
-    """Keep bitsandbytes from repacking 4-bit weights at the first answer, as it does on some CPUs: they could not be
-    trained on afterwards, and widths that are no multiple of 64 fail."""
+    """Prevent bitsandbytes from repacking 4-bit weights during the first forward pass, as it does on some CPUs.
+
+    Repacked weights cannot be trained on, and repacking fails for widths that are not a multiple of 64.
+    """
     for module in model.modules():
         if "support_avx512bf16_for_cpu" in vars(module):
-            setattr(module, "support_avx512bf16_for_cpu", False)  # noqa: B010 - what is no Tensor or Module
+            setattr(module, "support_avx512bf16_for_cpu", False)  # noqa: B010 - mypy expects Tensor or Module
 
 
 def target_shape(name: str, revision: str | None = None) -> TargetShape:
-    """A target by its configuration alone; arguments and errors as of `load_target`."""
+    """Read the shape of a target from its configuration, without loading weights.
+
+    Args:
+        name: Hub id, directory or reserved name.
+        revision: branch, tag or commit on the Hub; None for the default branch.
+
+    Raises:
+        SelfExplainError: the model does not exist or is not a causal language model.
+    """
     _, revision, config = _read_config(name, revision)
     text = config.get_text_config()
     return TargetShape(name, revision, text.num_hidden_layers, text.hidden_size)
 
 
 def _read_config(name: str, revision: str | None) -> tuple[str, str | None, "PreTrainedConfig"]:
-    """Where a causal language model lies, its commit and its configuration."""
+    """The directory or Hub id of a causal language model, its commit and its configuration."""
     from transformers import AutoConfig
 
     path = bundled.resolve(name)
     if path.startswith("~"):
         path = str(Path(path).expanduser())
     if path.startswith((".", "/")) and not Path(path).is_dir():
-        raise SelfExplainError(f"target {name!r}: no such directory. Give a model directory or a Hub id (org/name).")
-    with _loading(name):
+        raise SelfExplainError(
+            f"Target {name!r} is not a directory. Give an existing model directory or a Hub id (org/name)."
+        )
+    with _report_load_errors(name):
         revision = commit_of(path, revision) or revision
         config = AutoConfig.from_pretrained(path, revision=revision)
     heads = [name for name in config.architectures or () if name.endswith(("ForCausalLM", "LMHeadModel"))]
     if not heads or config.is_encoder_decoder:
-        made_for = ", ".join(config.architectures or ()) or "none"
+        architectures = ", ".join(config.architectures or ()) or "none"
         raise SelfExplainError(
-            f"target {name!r} is a {config.model_type} model (architectures: {made_for}), "
-            "not a decoder-only causal language model."
+            f"Target {name!r} is a {config.model_type} model (architectures: {architectures}), not a decoder-only "
+            "causal language model. Choose a model with such a head."
         )
     return path, revision, config
 
 
 @contextmanager
-def _loading(name: str) -> Iterator[None]:
-    """Turns what libraries raise on files that are missing or broken into one clear error."""
+def _report_load_errors(name: str) -> Iterator[None]:
+    """Turn the errors that libraries raise for missing or damaged files into one `SelfExplainError`."""
     from huggingface_hub.errors import StrictDataclassError
     from safetensors import SafetensorError
 
@@ -149,6 +180,6 @@ def _loading(name: str) -> Iterator[None]:
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError, StrictDataclassError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise SelfExplainError(
-            f"target {name!r} could not be loaded: {reason} "
+            f"Target {name!r} could not be loaded: {reason} "
             "Give a model directory or the Hub id of a causal language model, with its weights and tokenizer."
         ) from error

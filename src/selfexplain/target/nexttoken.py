@@ -1,4 +1,4 @@
-"""What a target would say next."""
+"""Read the target's next-token predictions."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -11,9 +11,13 @@ from selfexplain.target.load import Target
 
 @torch.no_grad()
 def next_token_logits(target: Target, prompts: Sequence[Sequence[int]], batch_size: int = 128) -> Tensor:
-    """Logits of the next token, `(len(prompts), vocabulary)` float32, of prompts given as token ids.
+    """Next-token logits of each prompt, `(len(prompts), vocabulary)` float32 on the CPU.
 
-    Prompts of one length run together, so nothing is padded.
+    Prompts of the same length run together, so nothing is padded.
+
+    Args:
+        prompts: token ids of each prompt.
+        batch_size: maximum number of prompts per forward pass.
     """
     by_length: dict[int, list[int]] = defaultdict(list)
     for index, ids in enumerate(prompts):
@@ -29,7 +33,7 @@ def next_token_logits(target: Target, prompts: Sequence[Sequence[int]], batch_si
 
 
 def next_tokens(target: Target, texts: Sequence[str]) -> list[int]:
-    """The id of the most likely next token of each text."""
+    """The id of the most likely next token after each text."""
     if not texts:
         return []
     return next_token_logits(target, [target.encode(text) for text in texts]).argmax(-1).tolist()

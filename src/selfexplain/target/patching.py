@@ -1,7 +1,7 @@
-"""Activation patching: replace or add vectors inside the target, read the next-token distribution.
+"""Activation patching: replace or add vectors inside the target and read the next-token distribution.
 
-Nothing before the first patched token changes, and nothing below the first patched block. So each prompt is run once,
-and a patch resumes at its first block, on the tokens from its first position on (`resume.py`).
+A patch changes nothing before the first patched token and nothing below the first patched block. Therefore each prompt
+is run once, and a patch resumes at its first block, on the tokens from its first position on (see `resume.py`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,13 +24,13 @@ Operation = Literal["replace", "add"]
 
 @dataclass(frozen=True)
 class Patch:
-    """Vectors that go in at some tokens of one prompt, the same at each of `layers`.
+    """Vectors to write at some token positions of one prompt, the same vectors at each layer.
 
     Attributes:
         prompt: index of the prompt.
-        layers: the blocks where they go in; -1 is the last.
-        positions: token indices; -1 is the last.
-        vectors: `(len(positions), d)`.
+        layers: blocks at which the vectors are written; -1 is the last block.
+        positions: token indices; -1 is the last token.
+        vectors: one vector per position, `(len(positions), d)`.
     """
 
     prompt: int
@@ -47,19 +47,21 @@ def run_patches(
     operation: Operation = "replace",
     progress: str | None = None,
 ) -> SweepResults:
-    """Run every patch by itself and read the target's next token, with and without it.
+    """Run each patch separately and read the target's next token, with and without the patch.
 
-    A patch that changes nothing (it writes, to the bit, what the clean run has there, or adds zeros) has its prompt's
-    clean result, exactly.
+    A patch that changes nothing (it writes exactly the values of the clean run, or adds zeros) gets exactly the clean
+    result of its prompt.
 
     Args:
-        prompts: token ids.
-        site: what the vectors replace or are added to: the output of a block, of its attention or of its MLP.
-        progress: what the progress bar says; None for no bar.
+        prompts: token ids of each prompt.
+        patches: patches to run.
+        site: output that the vectors replace or are added to: that of the block, of its attention or of its MLP.
+        operation: whether vectors replace the output or are added to it.
+        progress: label of the progress bar; None for no bar.
 
     Raises:
-        SelfExplainError: a prompt, layer or position that does not exist, a prompt over the context, vectors of another
-            shape, or ones that are not finite in the target's dtype.
+        SelfExplainError: a prompt, layer or position does not exist, a prompt exceeds the context, or vectors have a
+            different shape or are not finite in the target's dtype.
     """
     n_layers, d_model = target.n_layers, target.d_model
     resolve = cache(lambda layers: tuple(sorted(set(check_layers(layers, n_layers)))))
@@ -77,24 +79,24 @@ def run_patches(
 
 def _check(patch: Patch, index: int, prompts: Sequence[Sequence[int]], d_model: int) -> None:
     if not 0 <= patch.prompt < len(prompts):
-        raise SelfExplainError(f"patch {index} is on prompt {patch.prompt}; {len(prompts)} prompts were given.")
+        raise SelfExplainError(f"Patch {index} is on prompt {patch.prompt}, but {len(prompts)} prompts were given.")
     n = len(prompts[patch.prompt])
-    places = {position % n for position in patch.positions if -n <= position < n}
-    if not places or len(places) != len(patch.positions):
+    positions = {position % n for position in patch.positions if -n <= position < n}
+    if not positions or len(positions) != len(patch.positions):
         raise SelfExplainError(
-            f"patch {index} is at positions {list(patch.positions)}; prompt {patch.prompt} has tokens 0 to {n - 1}, "
-            "each of which is patched once."
+            f"Patch {index} has positions {list(patch.positions)}. Prompt {patch.prompt} has tokens 0 to {n - 1}; give "
+            "at least one of them, each at most once."
         )
-    if patch.vectors.shape != (len(places), d_model):
+    if patch.vectors.shape != (len(positions), d_model):
         raise SelfExplainError(
-            f"patch {index} has vectors of shape {tuple(patch.vectors.shape)}; {len(places)} positions of a target "
-            f"of width {d_model} take {(len(places), d_model)}."
+            f"Patch {index} has vectors of shape {tuple(patch.vectors.shape)}; expected {(len(positions), d_model)}: "
+            f"one vector of width {d_model} per position."
         )
 
 
 @dataclass(frozen=True)
 class _Patches:
-    """The interventions of a sweep."""
+    """The patches as the interventions of a sweep."""
 
     target: Target
     prompts: Sequence[Sequence[int]]
@@ -125,31 +127,32 @@ class _Patches:
 
     def idle(self, clean: CleanRun, rows: Tensor, indices: Sequence[int]) -> Tensor:
         n, positions, vectors = self._writes(indices)
-        moves = torch.zeros(len(n), dtype=torch.bool)
+        changes = torch.zeros(len(n), dtype=torch.bool)
         for layer in self.patches[indices[0]].layers:
-            there = clean.outputs[layer]
+            neutral = clean.outputs[layer]
             if self.operation == "add":
-                there = torch.zeros_like(there)
-            found = there[rows.cpu()[n].to(there.device), positions.to(there.device)]
-            moves |= (found != vectors.to(found)).any(-1).cpu()
-        return torch.zeros(len(indices)).index_add(0, n, moves.float()) == 0
+                neutral = torch.zeros_like(neutral)
+            unchanged = neutral[rows.cpu()[n].to(neutral.device), positions.to(neutral.device)]
+            changes |= (unchanged != vectors.to(unchanged)).any(-1).cpu()
+        return torch.zeros(len(indices)).index_add(0, n, changes.float()) == 0
 
     def _writes(self, indices: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
-        """Which of `indices`, at which token, which vector: `(W,)`, `(W,)`, `(W, d)`."""
+        """All vectors to write: number of the patch within `indices` `(W,)`, position `(W,)`, vector `(W, d)`."""
         patches = [self.patches[i] for i in indices]
         n = torch.tensor([row for row, patch in enumerate(patches) for _ in patch.positions])
         positions = torch.tensor([position for patch in patches for position in patch.positions])
         vectors = torch.cat([patch.vectors for patch in patches])
-        wrong = (~vectors.to(self.target.model.dtype).isfinite().all(-1)).nonzero()
-        if len(wrong):
+        not_finite = (~vectors.to(self.target.model.dtype).isfinite().all(-1)).nonzero()
+        if len(not_finite):
             raise SelfExplainError(
-                f"patch {indices[int(n[wrong[0, 0]])]} has a vector that is not finite in {self.target.model.dtype}."
+                f"Patch {indices[int(n[not_finite[0, 0]])]} has a vector that is not finite in "
+                f"{self.target.model.dtype}. Give finite values within the range of this dtype."
             )
         return n, positions, vectors
 
 
 def _writing(n: Tensor, positions: Tensor, vectors: Tensor, operation: Operation):
-    """A forward hook that writes `vectors (W, d)` at rows `n` and `positions` of a module's output."""
+    """A forward hook that writes `vectors (W, d)` at rows `n (W,)` and `positions (W,)` of a module's output."""
 
     def hook(module, args, output):
         hidden = output[0] if isinstance(output, tuple) else output

@@ -1,4 +1,4 @@
-"""Decide in float32 what a model of less precision leaves open."""
+"""Compute in float32 with a model of lower precision."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -9,29 +9,29 @@ from torch import Tensor, nn
 
 @contextmanager
 def in_float32(model: nn.Module) -> Iterator[None]:
-    """While open, `model` computes in float32.
+    """Make `model` compute in float32 inside the block.
 
-    Each module's own weights are widened while it runs and given back afterwards, so that no second copy of the model
-    is held. Quantised weights stay as they are; what they are multiplied in is float32 too.
+    The weights of each module are converted while it runs and restored afterwards, so there is never a second copy of
+    the whole model. Quantised weights stay as they are, but their matrix products are computed in float32 as well.
     """
-    kept: dict[nn.Module, dict[str, Tensor]] = {}
+    original: dict[nn.Module, dict[str, Tensor]] = {}
     quantized = [module for module in model.modules() if getattr(module, "compute_dtype", None) is not None]
-    computed_in = [module.compute_dtype for module in quantized]
+    compute_dtypes = [module.compute_dtype for module in quantized]
 
     def widen(module, args):
         low = {name: p for name, p in module.named_parameters(recurse=False) if p.is_floating_point()}
-        kept[module] = {name: p.data for name, p in low.items()}
+        original[module] = {name: p.data for name, p in low.items()}
         for p in low.values():
             p.data = p.data.float()
 
     def restore(module, args, output):
-        for name, data in kept.pop(module).items():
+        for name, data in original.pop(module).items():
             getattr(module, name).data = data
 
     with ExitStack() as stack:
         if model.dtype != torch.float32:
-            for module, dtype in zip(quantized, computed_in, strict=True):
-                setattr(module, "compute_dtype", torch.float32)  # noqa: B010 - what is no Tensor or Module
+            for module, dtype in zip(quantized, compute_dtypes, strict=True):
+                setattr(module, "compute_dtype", torch.float32)  # noqa: B010 - mypy expects Tensor or Module
                 stack.callback(setattr, module, "compute_dtype", dtype)
             for module in model.modules():
                 if any(True for _ in module.parameters(recurse=False)):

@@ -1,12 +1,13 @@
-"""Run many variants of a few prompts, and compute nothing twice that a variant shares with its prompt.
+"""Run many variants of a few prompts without recomputing what a variant shares with its prompt.
 
-A clean run keeps keys, values and block outputs. A variant that differs from token `start` on runs on these tokens
-alone, with the clean keys and values before them; one that differs after block `after` starts there. The blocks up to
-that one are replaced by what they are known to return and the model itself runs the rest: no architecture's layers are
-called by hand, so masks, rotary embeddings, sliding windows and experts stay the model's own business.
+A clean run keeps keys, values and block outputs. A variant that differs from token `start` on runs only on the tokens
+from there on, with the clean keys and values of the tokens before. A variant that differs after block `after` starts at
+the next block: the blocks up to `after` are replaced by their known outputs, and the model itself runs the rest. No
+architecture's layers are called directly, so masks, rotary embeddings, sliding windows and experts work as the model
+defines them.
 
-Batches are padded on the right and carry no mask, since no token of a causal model sees what comes after it. The head,
-and the MLP of the last block, are applied only at the positions that are read.
+Batches are padded on the right and need no mask, because in a causal model no token attends to later tokens. The head
+and the MLP of the last block are applied only at the positions that are read.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -19,25 +20,26 @@ from transformers import DynamicCache, PreTrainedModel
 
 from selfexplain.target.blocks import Site, attention_and_mlp, decoder_blocks, site_module
 
-MAX_ROWS = 256
-MAX_TOKENS = 4096  # of a batch: a CPU's cache should hold them, and a small GPU their keys and values
-PADDING = 1.06  # at most this many times the tokens that are needed
-SMALL = 512  # tokens that a CPU runs in little more time than one: batches below that are filled up at any padding
-SMALL_ELSEWHERE = 2048
+MAX_ROWS = 256  # sequences per batch
+MAX_TOKENS = 4096  # tokens per batch: they fit into a CPU's cache, and their keys and values into a small GPU
+PADDING = 1.06  # maximum ratio of computed tokens to needed tokens
+SMALL = 512  # on a CPU, batches of fewer tokens cost little, so they are filled up whatever the padding
+SMALL_ELSEWHERE = 2048  # the same on other devices
 
 
 @dataclass(frozen=True)
 class CleanRun:
-    """What a run of prompts, padded on the right, leaves for their variants.
+    """The results of a run of right-padded prompts that their variants reuse.
 
     Attributes:
-        input_ids: `(B, T)`.
-        lengths: `(B,)`, tokens of each prompt.
-        hidden: layer -> block output `(B, T, d)`, of the layers asked for.
-        outputs: layer -> output of the site asked for, `(B, T, d)`; of the residual stream, these are `hidden`.
-        keys, values: of each block, `(B, n_heads, T, d_head)`.
-        in_tuples: whether blocks return tuples, whose first entry is their output.
-        logits: of the next token, `(B, vocabulary)` float32.
+        input_ids: token ids, `(B, T)`.
+        lengths: number of tokens of each prompt, `(B,)`.
+        hidden: layer -> block output `(B, T, d)`, for the layers at which variants resume.
+        outputs: layer -> output of the patched site `(B, T, d)`. For the residual stream, the same as `hidden`.
+        keys: keys of each block, `(B, n_heads, T, d_head)`.
+        values: values of each block, `(B, n_heads, T, d_head)`.
+        in_tuples: whether blocks return tuples whose first entry is the block output.
+        logits: next-token logits, `(B, vocabulary)` float32.
     """
 
     input_ids: Tensor
@@ -51,10 +53,16 @@ class CleanRun:
 
 
 def batches(spans: Sequence[tuple[int, int]], device: torch.device, fill: bool = True) -> Iterator[list[int]]:
-    """Indices of `(start, end)` spans of tokens, grouped so that they can run together from the least start on.
+    """Group token spans into batches that run together from their smallest start on.
 
-    Spans of like start and end go together: padding is at most `PADDING`, except that batches which cost little are
-    filled up, unless `fill` is False.
+    Spans of similar start and end share a batch.
+
+    Args:
+        spans: `(start, end)` token spans.
+        fill: whether to fill up batches that are cheap to run even if padding exceeds `PADDING`.
+
+    Yields:
+        Indices of the spans of one batch.
     """
     on_cpu = device.type == "cpu"
     small = (SMALL if on_cpu else SMALL_ELSEWHERE) if fill else 0
@@ -77,7 +85,7 @@ def batches(spans: Sequence[tuple[int, int]], device: torch.device, fill: bool =
 
 
 def padded(prompts: Sequence[Sequence[int]], device: torch.device) -> Tensor:
-    """Token ids `(B, T)`, padded on the right with each prompt's own last token: models warn of padding tokens."""
+    """Token ids `(B, T)`, padded on the right with each prompt's last token, because models warn about padding ids."""
     longest = max(map(len, prompts))
     return torch.tensor([[*ids, *[ids[-1]] * (longest - len(ids))] for ids in prompts], device=device)
 
@@ -90,10 +98,14 @@ def clean_run(
     site: Site = "residual",
     cached: bool = True,
 ) -> CleanRun:
-    """Run prompts together, keeping the outputs of `site` at `layers`.
+    """Run prompts together and keep the outputs of `site` at `layers`.
 
-    Of another site than the residual stream, the outputs of the blocks before `layers` are kept too: a patch of that
-    site resumes there. Without `cached` there are no keys and values, and nothing can resume.
+    Args:
+        prompts: token ids of each prompt.
+        layers: layers whose outputs are kept.
+        site: module whose outputs are kept. If it is not the residual stream, the outputs of the preceding blocks are
+            kept as well, because patches of such a site resume there.
+        cached: whether to keep keys and values. Without them no variant can resume.
     """
     blocks = decoder_blocks(model)
     lengths = torch.tensor([len(ids) for ids in prompts], device=model.device)
@@ -128,12 +140,13 @@ def resume(
     """Logits `(N, k, vocabulary)`, float32, of variants that share their first tokens and blocks with clean prompts.
 
     Args:
-        rows: `(N,)`, the prompt of `clean` that each variant starts from.
-        start: how many tokens it shares, the same for all.
-        after: the last block that it shares, -1 for none.
-        input_ids: `(N, S)`, the tokens from `start` on.
-        read: `(N, k)`, which of these positions are read.
-        hooks: forward hooks, open while the model runs; those of block `after` see its clean output.
+        clean: results of the clean run.
+        rows: row of `clean` that each variant starts from, `(N,)`.
+        start: number of tokens that every variant shares with its prompt.
+        after: last block that every variant shares with its prompt; -1 for none.
+        input_ids: tokens from `start` on, `(N, S)`.
+        read: positions within `input_ids` whose logits are returned, `(N, k)`.
+        hooks: forward hooks that are active while the model runs. Hooks of block `after` receive its clean output.
     """
     blocks = decoder_blocks(model)
     with ExitStack() as stack:
@@ -142,7 +155,7 @@ def resume(
             shared = hidden[rows.to(hidden.device), start : start + input_ids.shape[1]]
             for layer in range(after + 1):
                 stack.enter_context(
-                    _computing(blocks[layer], lambda *_, **__: (shared, None) if clean.in_tuples else shared)
+                    _replaced_forward(blocks[layer], lambda *_, **__: (shared, None) if clean.in_tuples else shared)
                 )
         for module, hook in hooks:
             stack.enter_context(hooked(module, hook))
@@ -159,10 +172,12 @@ def full_forward(
     hooks: Sequence[tuple[nn.Module, Callable]] = (),
     read: Tensor | None = None,
 ) -> Tensor:
-    """Logits `(B, k, vocabulary)`, float32, with nothing shared: slower, and right for any architecture.
+    """Logits `(B, k, vocabulary)`, float32, without reusing anything: slower, but correct for every architecture.
 
     Args:
-        read: `(B, k)`, the positions that are read; None for the last of each prompt.
+        prompts: token ids of each prompt.
+        hooks: forward hooks that are active while the model runs.
+        read: positions whose logits are returned, `(B, k)`; None for the last position of each prompt.
     """
     if read is None:
         read = torch.tensor([[len(ids) - 1] for ids in prompts], device=model.device)
@@ -175,7 +190,7 @@ def full_forward(
 
 @contextmanager
 def hooked(module: nn.Module, hook: Callable) -> Iterator[None]:
-    """While open, `hook` is a forward hook of `module`."""
+    """Register a forward hook of `module` inside the block."""
     handle = module.register_forward_hook(hook)
     try:
         yield
@@ -184,6 +199,8 @@ def hooked(module: nn.Module, hook: Callable) -> Iterator[None]:
 
 
 def _keep(outputs: dict[int, Tensor], layer: int) -> Callable:
+    """A forward hook that stores a module's output in `outputs[layer]`."""
+
     def hook(module, args, output):
         outputs[layer] = output[0] if isinstance(output, tuple) else output
 
@@ -191,25 +208,26 @@ def _keep(outputs: dict[int, Tensor], layer: int) -> Callable:
 
 
 @contextmanager
-def _computing(module: nn.Module, forward: Callable) -> Iterator[None]:
-    """While open, `module` computes `forward` instead of its own; its hooks still run."""
-    own = module.__dict__.get("forward")  # set where accelerate has placed a model on several devices
+def _replaced_forward(module: nn.Module, forward: Callable) -> Iterator[None]:
+    """Replace the `forward` of `module` inside the block; its hooks still run."""
+    original = module.__dict__.get("forward")  # set if accelerate has placed the model on several devices
     module.forward = forward
     try:
         yield
     finally:
-        if own is None:
+        if original is None:
             del module.forward
         else:
-            module.forward = own
+            module.forward = original
 
 
 def _prefix(clean: CleanRun, rows: Tensor, start: int, after: int) -> DynamicCache:
-    """Clean keys and values of the first `start` tokens, `(N, n_heads, start, d_head)` in each block that is run."""
+    """Clean keys and values of the first `start` tokens, `(N, n_heads, start, d_head)` for each block that runs."""
     cache = DynamicCache()
     if start:
         for layer, (keys, values) in enumerate(zip(clean.keys, clean.values, strict=True)):
-            needed = rows if layer > after else rows[:1] if layer == 0 else rows[:0]  # block 0 tells the cache's length
+            # The model reads the length of the cache from block 0, so block 0 always gets an entry.
+            needed = rows if layer > after else rows[:1] if layer == 0 else rows[:0]
             needed = needed.to(keys.device)
             cache.update(keys[needed, :, :start], values[needed, :, :start], layer)
     return cache
@@ -217,7 +235,7 @@ def _prefix(clean: CleanRun, rows: Tensor, start: int, after: int) -> DynamicCac
 
 @contextmanager
 def _head_at(model: PreTrainedModel, positions: Tensor) -> Iterator[None]:
-    """While open, the head is applied at `positions (B, k)` alone: logits are `(B, k, vocabulary)`."""
+    """Apply the head only at `positions (B, k)` inside the block, so logits are `(B, k, vocabulary)`."""
     handle = model.get_output_embeddings().register_forward_pre_hook(lambda module, args: (_at(args[0], positions),))
     try:
         yield
@@ -227,9 +245,9 @@ def _head_at(model: PreTrainedModel, positions: Tensor) -> Iterator[None]:
 
 @contextmanager
 def _last_mlp_at(block: nn.Module, positions: Tensor, hooked_modules: Sequence[nn.Module]) -> Iterator[None]:
-    """While open, the MLP of `block`, the last, runs at `positions (B, k)` alone, and gives zeros elsewhere.
+    """Run the MLP of the last block only at `positions (B, k)` and return zeros elsewhere.
 
-    Not so where a hook is inside of it and would miss the other positions.
+    This is skipped if a hook is on a module inside the MLP, because the hook would miss the other positions.
     """
     parts = attention_and_mlp(block)
     if parts is None or any(module in hooked_modules for module in list(parts[1].modules())[1:]):
@@ -242,11 +260,11 @@ def _last_mlp_at(block: nn.Module, positions: Tensor, hooked_modules: Sequence[n
         index = positions.to(output.device)[:, :, None].expand_as(output)
         return torch.zeros_like(hidden).scatter(1, index, output)
 
-    with _computing(parts[1], at_positions):
+    with _replaced_forward(parts[1], at_positions):
         yield
 
 
 def _at(hidden: Tensor, positions: Tensor) -> Tensor:
-    """`(B, S, d)` at positions `(B, k)`: `(B, k, d)`."""
+    """Select positions `(B, k)` of `hidden (B, S, d)`: `(B, k, d)`."""
     index = positions.to(hidden.device)[:, :, None].expand(-1, -1, hidden.shape[-1])
     return hidden.gather(1, index)

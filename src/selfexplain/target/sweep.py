@@ -1,4 +1,4 @@
-"""Run many interventions on prompts, check a sample, and read what the target would say next."""
+"""Run many interventions on prompts, check a sample of them, and read the next tokens."""
 
 import logging
 import random
@@ -21,37 +21,37 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-SAMPLE = 16  # interventions of each run that are checked
-TOLERANCE = 1e-3  # of their log-probabilities, in float32
-NEAR_TIE = 4  # in units in the last place of the greatest logit; batches of another shape move logits by about one
+SAMPLE = 16  # interventions per run that are checked
+TOLERANCE = 1e-3  # maximum difference of their log-probabilities in float32, in nats
+NEAR_TIE = 4  # in units in the last place of the largest logit; a different batch shape changes logits by about one
 
 
 class Interventions(Protocol):
-    """Interventions on prompts: what a sweep has to know of them."""
+    """Interventions on prompts, as a sweep runs them."""
 
     def place(self, index: int) -> tuple[int, Hashable, int, int]:
-        """Of one: its prompt, what all of its batch must share, and the tokens it runs on, `(start, end)`."""
+        """The prompt of an intervention, a key that all interventions of a batch share, and its token span."""
 
     def clean(self, prompts: Sequence[int], cached: bool) -> CleanRun:
-        """The clean run of some prompts."""
+        """The clean run of the prompts with the given indices."""
 
     def logits(self, clean: CleanRun, rows: Tensor, indices: Sequence[int], resumed: bool) -> Tensor:
-        """Next-token logits `(N, vocabulary)` of some, row n being on prompt `rows[n]` of `clean`."""
+        """Next-token logits `(N, vocabulary)` of interventions whose prompts are at `rows (N,)` of the clean run."""
 
     def idle(self, clean: CleanRun, rows: Tensor, indices: Sequence[int]) -> Tensor:
-        """`(N,)`, which of them leave everything as it is, to the bit."""
+        """Whether each intervention changes nothing, bit by bit, `(N,)`."""
 
 
 @dataclass(frozen=True)
 class Check:
-    """How a sample of a run compares with plain full forward passes in float32, without padding.
+    """The comparison of a sample of a run with full forward passes in float32 without padding.
 
     Attributes:
-        sampled: how many were compared.
-        max_difference: of the log-probabilities of their outputs, both in float32.
-        flip_rate: share whose output differs in the model's own precision, before near-ties are decided.
-        near_ties: interventions of the run whose output was decided in float32, because the two best tokens were as
-            close as the model's own precision can tell.
+        sampled: number of interventions that were compared.
+        max_difference: largest difference of the log-probabilities of their outputs, both in float32.
+        flip_rate: fraction whose output differs in the model's precision, before near-ties are recomputed.
+        near_ties: number of interventions of the run that were recomputed in float32, because the model's precision
+            cannot separate their two most likely tokens.
     """
 
     sampled: int
@@ -62,15 +62,17 @@ class Check:
 
 @dataclass(frozen=True)
 class SweepResults:
-    """What each prompt and each intervention leads to: the most likely next token and its log-probability.
+    """The most likely next token of each prompt and each intervention.
 
     Attributes:
-        clean_ids, clean_log_probs: `(n_prompts,)`.
-        ids, log_probs: `(n_interventions,)`.
-        kept_log_probs: `(n_interventions,)`, log-probability that the clean output has left.
-        kl: `(n_interventions,)`, KL(clean || changed) of the next-token distributions, in nats.
-        method: "resumed", or "hooks" where that was not exact.
-        check: what was measured to decide it.
+        clean_ids: next token of each prompt, `(n_prompts,)`.
+        clean_log_probs: log-probabilities of `clean_ids`, `(n_prompts,)`.
+        ids: next token of each intervention, `(n_interventions,)`.
+        log_probs: log-probabilities of `ids`, `(n_interventions,)`.
+        kept_log_probs: log-probability of the clean output under each intervention, `(n_interventions,)`.
+        kl: KL(clean || changed) of the next-token distributions, in nats, `(n_interventions,)`.
+        method: "resumed", or "hooks" if resuming was not exact.
+        check: comparison that decided the method.
     """
 
     clean_ids: Tensor
@@ -86,28 +88,32 @@ class SweepResults:
 def run_sweep(
     target: Target, prompts: Sequence[Sequence[int]], interventions: Interventions, n: int, progress: str | None = None
 ) -> SweepResults:
-    """Run `n` interventions on prompts given as token ids, each resumed where its prompt's clean run can be reused.
+    """Run interventions on prompts, reusing the clean run of each prompt.
 
-    A sample is compared with plain full forward passes. Where outputs differ the whole run is done by these, in
-    batches, after one warning. Under a model of less precision than float32, near-ties are decided in float32.
+    A sample is compared with full forward passes. If outputs differ, the whole run uses full forward passes in batches,
+    after one warning. If the model's precision is lower than float32, near-ties are recomputed in float32.
 
     Args:
-        progress: what the progress bar says; None for no bar.
+        prompts: token ids of each prompt.
+        interventions: interventions to run.
+        n: number of interventions.
+        progress: label of the progress bar; None for no bar.
 
     Raises:
-        SelfExplainError: an empty prompt, one over the context, or a target that gives NaN.
+        SelfExplainError: a prompt is empty or longer than the context, or the target's logits are not finite.
     """
     for index, ids in enumerate(prompts):
         if not 0 < len(ids) <= target.context_length:
             raise SelfExplainError(
-                f"prompt {index} has {len(ids)} tokens; the context of {target.name} holds {target.context_length}."
+                f"Prompt {index} has {len(ids)} tokens; the context of {target.name} holds "
+                f"{target.context_length}. Give 1 to {target.context_length} tokens."
             )
     work = _Work(target, prompts, interventions)
     resumed, check = _checked(work, n)
     with tqdm(total=n, desc=progress, unit="patch", unit_scale=True, mininterval=2, disable=progress is None) as bar:
         clean, changed = work.run(range(len(prompts)), range(n), resumed, bar)
     owners = torch.tensor([interventions.place(i)[0] for i in range(n)], dtype=torch.long)
-    idle = changed[:, IDLE].bool()  # in the model's own precision
+    idle = changed[:, IDLE].bool()  # in the model's precision
     if is_coarse(target.model):
         ties = changed[:, NEAR].nonzero()[:, 0]
         clean_ties = clean[:, NEAR].nonzero()[:, 0]
@@ -126,7 +132,7 @@ def run_sweep(
 
 
 def _checked(work: "_Work", n: int) -> tuple[bool, Check]:
-    """Whether resuming is exact on a sample of the `n` interventions."""
+    """Whether resuming is exact on a sample of the `n` interventions, and the comparison."""
     if not n:
         return True, Check(0, 0.0, 0.0)
     sample = random.Random(0).sample(range(n), min(n, SAMPLE))
@@ -134,36 +140,38 @@ def _checked(work: "_Work", n: int) -> tuple[bool, Check]:
     prompts = sorted(set(owners))
     alone = torch.zeros(len(sample), 6, dtype=torch.float64)
     with in_float32(work.target.model):
-        for prompt in prompts:  # one by one, so that nothing is padded
-            its = [n for n, owner in enumerate(owners) if owner == prompt]
-            alone[its] = work.run([prompt], [sample[n] for n in its], resumed=False)[1]
+        for prompt in prompts:  # separately, so that nothing is padded
+            members = [n for n, owner in enumerate(owners) if owner == prompt]
+            alone[members] = work.run([prompt], [sample[n] for n in members], resumed=False)[1]
     try:
         with in_float32(work.target.model):
-            together = work.run(prompts, sample, resumed=True, fill=False)[1]  # none starts before its own token
-        own = work.run(prompts, sample, resumed=True)[1] if is_coarse(work.target.model) else together
+            together = work.run(prompts, sample, resumed=True, fill=False)[1]  # none starts before its first token
+        in_model_dtype = work.run(prompts, sample, resumed=True)[1] if is_coarse(work.target.model) else together
     except (TypeError, RuntimeError, ValueError, IndexError, AttributeError) as error:
         if isinstance(error, SelfExplainError):
             raise
         difference, flips, reason = float("inf"), 1.0, str(error).split("\n")[0]
     else:
         difference = (alone[:, LOG_PROB] - together[:, LOG_PROB]).abs().max().item()
-        flips = (alone[:, ID] != own[:, ID]).double().mean().item()
+        flips = (alone[:, ID] != in_model_dtype[:, ID]).double().mean().item()
         reason = f"log-probabilities differ by {difference:.2g}"
     exact = difference < TOLERANCE and torch.equal(alone[:, ID], together[:, ID])
     if not exact:
         logger.warning(
-            "%s: interventions are run by full forward passes; resuming where they begin is not exact here (%s).",
+            "%s: interventions use full forward passes, because resuming from the clean run is not exact here (%s).",
             work.target.name,
             reason,
         )
     return exact, Check(len(sample), difference, flips)
 
 
-ID, LOG_PROB, KEPT, KL, NEAR, IDLE = range(6)  # columns of what is read, see `_read`
+ID, LOG_PROB, KEPT, KL, NEAR, IDLE = range(6)  # columns of `_read`
 
 
 @dataclass(frozen=True)
 class _Work:
+    """A sweep: runs prompts and interventions in batches."""
+
     target: Target
     prompts: Sequence[Sequence[int]]
     interventions: Interventions
@@ -176,7 +184,7 @@ class _Work:
         bar: "tqdm | None" = None,
         fill: bool = True,
     ) -> tuple[Tensor, Tensor]:
-        """Columns of the clean runs of some prompts, and of interventions `indices` on them, float64."""
+        """Columns (see `_read`) of the clean runs of `prompts` and of the interventions `indices` on them, float64."""
         device = self.target.model.device
         clean_read = torch.zeros(len(prompts), 6, dtype=torch.float64)
         read = torch.zeros(len(indices), 6, dtype=torch.float64)
@@ -187,11 +195,13 @@ class _Work:
         for chunk in batches([(0, len(self.prompts[i])) for i in prompts], device):
             chosen = [prompts[i] for i in chunk]
             clean = self.interventions.clean(chosen, cached=resumed)
-            said = _Clean.of(clean.logits)
-            clean_read[chunk] = _read(clean.logits, said, torch.arange(len(chunk)), self.target.model.dtype).cpu()
+            clean_outputs = _Clean.of(clean.logits)
+            clean_read[chunk] = _read(
+                clean.logits, clean_outputs, torch.arange(len(chunk)), self.target.model.dtype
+            ).cpu()
             if not clean_read[chunk, LOG_PROB].isfinite().all():
                 raise SelfExplainError(
-                    f"{self.target.name} gives logits that are not finite: load it in float32 or bfloat16."
+                    f"The logits of {self.target.name} are not finite. Load it in float32 or bfloat16."
                 )
             groups: dict[Hashable, list[tuple[int, int]]] = defaultdict(list)
             for row, prompt in enumerate(chosen):
@@ -204,7 +214,7 @@ class _Work:
                     batch = [group[i][1] for i in part]
                     ids = [indices[n] for n in batch]
                     logits = self.interventions.logits(clean, rows, ids, resumed)
-                    columns = _read(logits, said, rows, self.target.model.dtype)
+                    columns = _read(logits, clean_outputs, rows, self.target.model.dtype)
                     columns[:, IDLE] = self.interventions.idle(clean, rows, ids)
                     read[batch] = columns.cpu()
                     if bar is not None:
@@ -213,12 +223,17 @@ class _Work:
 
 
 def is_coarse(model: "PreTrainedModel") -> bool:
-    """Whether a model computes in less than float32, so that its batches can flip near-ties."""
+    """Whether a model's precision is lower than float32, so that the batch shape can flip near-ties."""
     return torch.finfo(model.dtype).bits < 32
 
 
 def near_ties(logits: Tensor, dtype: torch.dtype) -> Tensor:
-    """`(N,)`, whether the two greatest logits `(N, vocabulary)` are as close as `dtype` can tell; never in float32."""
+    """Whether `dtype` cannot separate the two largest logits of each row, `(N,)`; never in float32.
+
+    Args:
+        logits: `(N, vocabulary)`.
+        dtype: precision in which the logits were computed.
+    """
     if torch.finfo(dtype).bits >= 32:
         return torch.zeros(len(logits), dtype=torch.bool, device=logits.device)
     best = logits.topk(2, -1).values
@@ -226,9 +241,10 @@ def near_ties(logits: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def _read(logits: Tensor, clean: "_Clean", rows: Tensor, dtype: torch.dtype) -> Tensor:
-    """Columns of next-token logits `(N, vocabulary)` of variants of clean prompts `rows`: `(N, 6)`.
+    """Summarise next-token logits `(N, vocabulary)` of variants of the clean prompts `rows (N,)` as columns `(N, 6)`.
 
-    The next token, its log-probability, that of the clean run's, the KL divergence, whether it is a near-tie, and 0.
+    The columns are the next token, its log-probability, the log-probability of the clean next token, the KL divergence,
+    whether the row is a near-tie, and 0.
     """
     rows = rows.to(logits.device)
     log_probs = logits.log_softmax(-1)
@@ -241,7 +257,13 @@ def _read(logits: Tensor, clean: "_Clean", rows: Tensor, dtype: torch.dtype) -> 
 
 @dataclass(frozen=True)
 class _Clean:
-    """Next-token distributions of clean prompts: `(B, vocabulary)`, and twice `(B,)`."""
+    """Next-token distributions of clean prompts.
+
+    Attributes:
+        probs: probabilities, `(B, vocabulary)`.
+        negative_entropy: negative entropies in nats, `(B,)`.
+        ids: most likely tokens, `(B,)`.
+    """
 
     probs: Tensor
     negative_entropy: Tensor

@@ -1,1 +1,1 @@
-"""Write descriptions of features: offline, with a chat model, or from Neuronpedia."""
+"""Describe features: offline in a small grammar, with a chat model, or with labels from Neuronpedia."""

@@ -1,7 +1,7 @@
-"""Descriptions from Neuronpedia's bulk exports.
+"""Read descriptions of features from Neuronpedia's bulk exports.
 
-An export has `<model>/<source>/explanations/batch-<n>.jsonl.gz`, a JSON record a line; a source is one SAE. Which
-batch a feature is in says nothing (they follow a lexicographic order): records are joined on their `index`, a string.
+An export consists of files `<model>/<source>/explanations/batch-<n>.jsonl.gz` with one JSON record per line. A source
+is one SAE. Records are in lexicographic order and are joined with features on their `index`, a string.
 """
 
 import gzip
@@ -30,27 +30,30 @@ TIMEOUT = 60  # seconds
 def read_descriptions(
     dictionary: Dictionary, location: str | None, cache_dir: Path
 ) -> tuple[dict[int, list[str]], dict[str, Any]]:
-    """What an export says of a dictionary's features, by row of the dictionary: often several descriptions of one.
+    """Read the descriptions of a dictionary's features from an export.
 
     Args:
-        location: folder or URL of the source, with `{layer}` for the layer: what holds `explanations/`. None for
-            Neuronpedia's own bucket, where the SAE says which source it is.
-        cache_dir: where downloads are kept.
+        dictionary: dictionary whose features are described.
+        location: directory or URL that contains `explanations/`, with `{layer}` for the layer. None for Neuronpedia's
+            public bucket, if the metadata of the SAE names its source there.
+        cache_dir: directory for downloads.
 
     Returns:
-        The descriptions, and how complete they are: batches, records, features described and missing; and the SHA-256
-        of the batches, since an export has no version.
+        The descriptions, as index of the feature in the dictionary -> its descriptions (often several), and a report
+        with the numbers of batches, records, described and missing features, and the SHA-256 of the batches, because
+        exports have no version.
 
     Raises:
-        SelfExplainError: no export there, a batch that is missing or cut off, or an export of another layer.
+        SelfExplainError: there is no export, a batch is missing or truncated, or the export belongs to another layer.
     """
     if location is None and dictionary.neuronpedia_id is None:
         raise SelfExplainError(
-            f"{dictionary.sae_id} of {dictionary.release} does not say where Neuronpedia has it. Set neuronpedia to "
-            f"the folder or URL of its export, such as {BUCKET}/gemma-2-2b/{{layer}}-gemmascope-res-16k."
+            f"The metadata of {dictionary.sae_id} of {dictionary.release} do not name a source on Neuronpedia. Set "
+            f"neuronpedia to the directory or URL of its export, such as "
+            f"{BUCKET}/gemma-2-2b/{{layer}}-gemmascope-res-16k."
         )
-    place = (location or f"{BUCKET}/{dictionary.neuronpedia_id}").format(layer=dictionary.layer)
-    paths = _download(place, cache_dir) if place.startswith(("http://", "https://")) else _local(place)
+    address = (location or f"{BUCKET}/{dictionary.neuronpedia_id}").format(layer=dictionary.layer)
+    paths = _download(address, cache_dir) if address.startswith(("http://", "https://")) else _local(address)
     texts: defaultdict[int, list[str]] = defaultdict(list)
     n_records = 0
     for path in paths:
@@ -58,28 +61,32 @@ def read_descriptions(
             n_records += 1
             source = str(record.get("layer", ""))
             if (layer := re.match(r"\d+", source)) and int(layer[0]) != dictionary.layer:
-                raise SelfExplainError(f"{path} describes {source!r}; expected an export of layer {dictionary.layer}.")
+                raise SelfExplainError(
+                    f"{path} describes {source!r}; expected layer {dictionary.layer}. Set neuronpedia to its export."
+                )
             if text := " ".join(str(record.get("description") or "").split()):
                 texts[int(record["index"])].append(text)
-    found = {row: texts[index] for row, index in enumerate(dictionary.indices.tolist()) if index in texts}
+    descriptions = {row: texts[index] for row, index in enumerate(dictionary.indices.tolist()) if index in texts}
     report = {
         "batches": len(paths),
         "records": n_records,
-        "described": len(found),
-        "missing": dictionary.n_features - len(found),
+        "described": len(descriptions),
+        "missing": dictionary.n_features - len(descriptions),
         "sha256": hashlib.sha256(b"".join(hashlib.sha256(path.read_bytes()).digest() for path in paths)).hexdigest(),
     }
-    if not found:
+    if not descriptions:
         raise SelfExplainError(
-            f"{place} has {n_records} descriptions, none of a feature of {dictionary.sae_id} ({dictionary.release})."
+            f"None of the {n_records} descriptions in {address} belongs to a feature of {dictionary.sae_id} "
+            f"({dictionary.release}). Set neuronpedia to the export of this SAE."
         )
     if report["missing"]:
-        logger.warning("%s: %d of %d features have no description", place, report["missing"], dictionary.n_features)
-    return found, report
+        logger.warning("%s: %d of %d features have no description", address, report["missing"], dictionary.n_features)
+    return descriptions, report
 
 
-def _local(place: str) -> list[Path]:
-    folder = Path(place).expanduser()
+def _local(location: str) -> list[Path]:
+    """The batches of an export in a directory, in order."""
+    folder = Path(location).expanduser()
     folder = folder / "explanations" if (folder / "explanations").is_dir() else folder
     numbered = {
         int(match[1]): path
@@ -87,14 +94,18 @@ def _local(place: str) -> list[Path]:
         if (match := re.fullmatch(r"batch-(\d+)\.jsonl\.gz", path.name))
     }
     if not numbered:
-        raise SelfExplainError(f"no export of Neuronpedia at {place}: expected explanations/batch-<n>.jsonl.gz.")
+        raise SelfExplainError(
+            f"{location} contains no export of Neuronpedia. Expected explanations/batch-<n>.jsonl.gz."
+        )
     if missing := sorted(set(range(max(numbered))) - set(numbered)):
-        raise SelfExplainError(f"the export at {place} lacks batch {', '.join(map(str, missing))}: download it again.")
+        raise SelfExplainError(
+            f"The export in {location} lacks batch {', '.join(map(str, missing))}. Download it again."
+        )
     return [numbered[number] for number in sorted(numbered)]
 
 
 def _download(url: str, cache_dir: Path) -> list[Path]:
-    """Batches from 0 on, until there is no more; what is there already is not fetched again."""
+    """Download the batches from 0 on until there are no more. Batches in the cache are not downloaded again."""
     folder = cache_dir / f"neuronpedia-{zlib.crc32(url.encode()):08x}"
     folder.mkdir(parents=True, exist_ok=True)
     end = folder / "complete"
@@ -107,18 +118,24 @@ def _download(url: str, cache_dir: Path) -> list[Path]:
                 with urllib.request.urlopen(f"{url}/explanations/{path.name}", timeout=TIMEOUT) as response:
                     partial.write_bytes(response.read())
             except urllib.error.HTTPError as error:
-                if error.code in (403, 404) and paths:  # a bucket that cannot be listed says 403 of what is not there
+                # A bucket that cannot be listed returns 403 for files that do not exist.
+                if error.code in (403, 404) and paths:
                     end.touch()
                     break
-                raise SelfExplainError(f"{error.url}: HTTP {error.code} {error.reason}. Check the address.") from error
-            except (OSError, HTTPException) as error:  # no connection, a timeout, or a reply that is cut off
-                raise SelfExplainError(f"{url}: {error}. Run again: what has arrived is kept.") from error
+                raise SelfExplainError(
+                    f"{error.url} returned HTTP {error.code} {error.reason}. Check the address."
+                ) from error
+            except (OSError, HTTPException) as error:  # no connection, a timeout, or a truncated response
+                raise SelfExplainError(
+                    f"{url} cannot be read: {error}. Run again. Downloaded files are kept."
+                ) from error
             os.replace(partial, path)
         paths.append(path)
     return _local(str(folder))
 
 
 def _records(path: Path) -> list[dict[str, Any]]:
+    """The records of one batch."""
     try:
         with gzip.open(path, "rt", encoding="utf-8") as lines:
             records = [json.loads(line) for line in lines if line.strip()]
@@ -127,6 +144,6 @@ def _records(path: Path) -> list[dict[str, Any]]:
         return records
     except (OSError, EOFError, ValueError, KeyError, TypeError, zlib.error) as error:
         raise SelfExplainError(
-            f"{path} is cut off or no export of explanations ({type(error).__name__}: {error}). Delete it, and "
+            f"{path} is truncated or not an export of explanations ({type(error).__name__}: {error}). Delete it and "
             "download it again."
         ) from error

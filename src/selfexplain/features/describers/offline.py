@@ -1,4 +1,4 @@
-"""Describe features offline: pick the description in the small grammar that correlates best with the activations."""
+"""Describe features offline with the description in the small grammar that correlates best with the activations."""
 
 from collections.abc import Iterator, Sequence
 
@@ -9,7 +9,7 @@ from selfexplain.features.description import BUILT_IN, MAX_TOKENS, Classes, Desc
 from selfexplain.features.windows import Exemplar
 
 PENALTY = 0.05
-"""Correlation that one more token, or "words after", has to add."""
+"""Correlation that one more token, or "words after", must add to be worth it."""
 
 
 def describe(
@@ -17,12 +17,17 @@ def describe(
 ) -> list[tuple[Description, float]]:
     """The `n` descriptions that correlate best with the activations over the concatenated exemplars, best first.
 
-    Of near-ties the simpler one is better. Token lists are grown greedily by the token that adds most. Every form is
-    judged from sums per token: a prediction of 0 and 1 only enters the correlation through how many tokens it selects
-    and what they add up to.
+    Each extra token or modifier costs `PENALTY`, so the simpler of two similar descriptions wins. Token lists grow
+    greedily by the token that increases the correlation most. Predictions are 0 or 1, so their correlation depends only
+    on how many tokens a description selects and on the sum of their activations.
+
+    Args:
+        exemplars: windows with activations.
+        classes: classes that descriptions may name in addition to the built-in ones: name -> its tokens.
+        n: number of descriptions.
 
     Returns:
-        Descriptions with their Pearson correlations on these exemplars (0 where the activations are constant).
+        Descriptions with their Pearson correlations on these exemplars (0 if the activations are constant).
     """
     classes = classes or {}
     activations = np.concatenate([exemplar["activations"] for exemplar in exemplars]).astype(np.float64)
@@ -39,21 +44,22 @@ def describe(
 def _candidates(
     texts: Sequence[str | None], activations: NDArray, classes: Classes, after: bool
 ) -> Iterator[tuple[Description, float, float]]:
-    """Descriptions worth a look, with how many tokens each selects and the sum of their activations.
+    """Candidate descriptions, each with the number of tokens that it selects and the sum of their activations.
 
-    `texts` holds, per token, what a description would have to name; None where nothing can be.
+    Args:
+        texts: text that a description has to name to select each token; None if no description can select it.
     """
     number = {text: n for n, text in enumerate(dict.fromkeys([None, *texts]))}
     groups = np.array([number[text] for text in texts])
     counts = np.bincount(groups, minlength=len(number))
     sums = np.bincount(groups, activations, minlength=len(number))
     names = [text or "" for text in number]
-    left = np.arange(len(number)) > 0
+    available = np.arange(len(number)) > 0
     chosen: list[int] = []
-    while len(chosen) < MAX_TOKENS and left.any():
+    while len(chosen) < MAX_TOKENS and available.any():
         grown = _correlation(counts[chosen].sum() + counts, sums[chosen].sum() + sums, activations)
-        chosen.append(int(np.where(left, grown, -np.inf).argmax()))
-        left[chosen[-1]] = False
+        chosen.append(int(np.where(available, grown, -np.inf).argmax()))
+        available[chosen[-1]] = False
         yield Description(tuple(names[n] for n in chosen), after=after), counts[chosen].sum(), sums[chosen].sum()
     for name in [*BUILT_IN, *classes]:
         description = Description.of_class(name, classes, after)
@@ -62,7 +68,11 @@ def _candidates(
 
 
 def _correlation(n_selected: NDArray | float, total: NDArray | float, activations: NDArray) -> NDArray:
-    """Pearson correlation of activations `(n,)` with predictions that are 1 on `n_selected` tokens of sum `total`."""
+    """Pearson correlation of activations `(n,)` with predictions that are 1 on `n_selected` tokens and 0 elsewhere.
+
+    Args:
+        total: sum of the activations of the selected tokens.
+    """
     share = n_selected / len(activations)
     spread = np.sqrt(np.clip(share * (1 - share), 0, None)) * activations.std()
     covariance = total / len(activations) - share * activations.mean()
