@@ -3,7 +3,7 @@
 Every metric is a function of sums over rows: `count` turns each row into a few numbers, `value` turns their sums into
 the score. Resampling groups therefore only means summing again (`statistics.py`).
 
-To add a metric, write a `count` function, register a `Metric`, and name it in the `metrics` of a `Task`.
+To add a metric, write a `count` function, `register` a `Metric`, and name it in the `metrics` of a `Task`.
 """
 
 from collections.abc import Callable, Sequence
@@ -104,7 +104,8 @@ def confusion(predicted: Sequence[bool | None], actual: Sequence[bool]) -> np.nd
     return np.stack([predicted_classes * actual_classes, predicted_classes, actual_classes], axis=-1).reshape(-1, 6)
 
 
-def _means(values: Sequence[float]) -> np.ndarray:
+def row_statistics(values: Sequence[float]) -> np.ndarray:
+    """Row statistics `(n, 2)` of a metric whose value is `ratio`: the score of each row, and 1."""
     return np.stack([np.asarray(values, dtype=float), np.ones(len(values))], axis=1)
 
 
@@ -121,13 +122,13 @@ def _truths(completions: Sequence[str]) -> list[Outcome]:
 
 
 def _exact_match(answers: Sequence[str], completions: Sequence[str], simulator: Simulator) -> np.ndarray:
-    return _means([parse(answer) == truth for answer, truth in zip(answers, _truths(completions), strict=True)])
+    return row_statistics([parse(answer) == truth for answer, truth in zip(answers, _truths(completions), strict=True)])
 
 
 def _content_match(answers: Sequence[str], completions: Sequence[str], simulator: Simulator) -> np.ndarray:
     parsed = [parse(answer) for answer in answers]
     truths = _truths(completions)
-    return _means([p is not None and p.output == truth.output for p, truth in zip(parsed, truths, strict=True)])
+    return row_statistics([p is not None and p.output == truth.output for p, truth in zip(parsed, truths, strict=True)])
 
 
 def _has_changed(answers: Sequence[str], completions: Sequence[str], simulator: Simulator) -> np.ndarray:
@@ -141,7 +142,7 @@ def _simulator_correlation(
     if simulator.endpoint:
         return _by_endpoint(simulator.endpoint, answers, exemplars, _simulate_each, chance=0.0)
     pairs = zip(answers, exemplars, strict=True)
-    return _means([score(Description.parse(answer, simulator.classes), windows) for answer, windows in pairs])
+    return row_statistics([score(Description.parse(answer, simulator.classes), windows) for answer, windows in pairs])
 
 
 def _detection(answers: Sequence[str], exemplars: Sequence[Sequence[Exemplar]], simulator: Simulator) -> np.ndarray:
@@ -149,7 +150,7 @@ def _detection(answers: Sequence[str], exemplars: Sequence[Sequence[Exemplar]], 
         detect_each = partial(chat_simulator.detect_each, seed=0)
         return _by_endpoint(simulator.endpoint, answers, exemplars, detect_each, chance=0.5)
     pairs = zip(answers, exemplars, strict=True)
-    return _means([detect(Description.parse(answer, simulator.classes), windows) for answer, windows in pairs])
+    return row_statistics([detect(Description.parse(answer, simulator.classes), windows) for answer, windows in pairs])
 
 
 def _simulate_each(
@@ -187,11 +188,12 @@ def _by_endpoint(
     return counted
 
 
-def _register(metric: Metric) -> None:
-    METRICS.register(metric.name, metric)
+def register(metric: Metric) -> Metric:
+    """Make a metric known under its name, and return it."""
+    return METRICS.register(metric.name, metric)
 
 
-_register(
+register(
     Metric(
         "exact_match",
         "Share of answers that state the true outcome: whether the output changes, and what it is.",
@@ -200,7 +202,7 @@ _register(
         ratio,
     )
 )
-_register(
+register(
     Metric(
         "has_changed_macro_f1",
         "F1 of whether the output changes, averaged over both classes; an unparsable answer belongs to neither class.",
@@ -209,7 +211,7 @@ _register(
         macro_f1,
     )
 )
-_register(
+register(
     Metric(
         "content_match",
         "Share of answers that name the true output, whether or not they state correctly that it changes.",
@@ -218,7 +220,7 @@ _register(
         ratio,
     )
 )
-_register(
+register(
     Metric(
         "simulator_correlation",
         "Mean Pearson correlation between the activations simulated from a description and the true ones; 0 for a "
@@ -228,7 +230,7 @@ _register(
         ratio,
     )
 )
-_register(
+register(
     Metric(
         "detection_balanced_accuracy",
         "Mean balanced accuracy of detecting active windows with a description; 0.5 for a description that does not "

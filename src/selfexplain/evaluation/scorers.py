@@ -1,7 +1,7 @@
 """Scorers: everything about scoring that depends on the task.
 
-A task whose answers are sentences of `tasks.outcome` registers `OutcomeScorer(TASK)`. Any other task subclasses
-`Scorer`.
+A task whose answers are sentences of `tasks.outcome` calls `register(OutcomeScorer(TASK))`. Any other task registers an
+instance of its own subclass of `Scorer`.
 """
 
 from abc import ABC, abstractmethod
@@ -29,14 +29,16 @@ Row = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Scorer(ABC):
-    """How answers to one task are scored. The defaults suit a task whose answers are scored offline.
+    """How answers to one task are scored. The defaults suit a task with free-form answers and `ratio` metrics.
 
     Attributes:
+        correct_metric: the metric that decides whether an answer is correct; None for the task's headline metric.
         uses_selfie: whether SelfIE is a baseline of the task.
         changed_metric: the metric by which `changed_baselines` are scored; None if the task has no such baselines.
     """
 
     task: Task
+    correct_metric: ClassVar[str | None] = None
     uses_selfie: ClassVar[bool] = False
     changed_metric: ClassVar[str | None] = None
 
@@ -44,11 +46,16 @@ class Scorer(ABC):
     def is_parsable(self, answer: str, simulator: Simulator) -> bool:
         """Whether the metrics can read an answer; one that they cannot read counts as incorrect."""
 
-    @abstractmethod
     def correct(
         self, answers: Sequence[str], rows: Sequence[Row], simulator: Simulator
     ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-        """Which answers are correct (`Task.correct_when`), and for which rows that is known, `(n,)` each."""
+        """Which answers are correct (`Task.correct_when`), and for which rows that is known, `(n,)` each.
+
+        By default, answers with a positive score are correct.
+        """
+        metric = METRICS[self.correct_metric or self.task.headline]
+        counted = metric.count(answers, [row[metric.reference] for row in rows], simulator)
+        return counted[:, 0] > 0, counted[:, 1] > 0
 
     def has_confidence(self, answer: str) -> bool:
         """Whether an explainer's confidence in an answer counts; otherwise it is reported as 0."""
@@ -100,21 +107,20 @@ SCORERS: Registry[Scorer] = Registry("scorer")
 """One scorer per task, by the task's name."""
 
 
+def register(scorer: Scorer) -> Scorer:
+    """Make a scorer known under the name of its task, and return it."""
+    return SCORERS.register(scorer.task.name, scorer)
+
+
 @dataclass(frozen=True)
 class OutcomeScorer(Scorer):
     """Scorer of tasks whose answers state an outcome (`tasks.outcome`). Rows need a `changed` label."""
 
+    correct_metric: ClassVar[str | None] = "exact_match"
     changed_metric: ClassVar[str | None] = "has_changed_macro_f1"
 
     def is_parsable(self, answer: str, simulator: Simulator) -> bool:
         return parse(answer) is not None
-
-    def correct(
-        self, answers: Sequence[str], rows: Sequence[Row], simulator: Simulator
-    ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-        metric = METRICS["exact_match"]
-        counted = metric.count(answers, [row[metric.reference] for row in rows], simulator)
-        return counted[:, 0] > 0, np.ones(len(rows), bool)
 
     def has_confidence(self, answer: str) -> bool:
         """False for an answer that does not state an outcome: it does not claim anything."""
@@ -186,12 +192,9 @@ class DescriptionScorer(Scorer):
         return simulator.endpoint.model if simulator.endpoint else "offline"
 
 
-for _scorer in (
-    DescriptionScorer(feature_description.TASK),
-    OutcomeScorer(activation_patching.TASK),
-    OutcomeScorer(input_ablation.TASK),
-):
-    SCORERS.register(_scorer.task.name, _scorer)
+register(DescriptionScorer(feature_description.TASK))
+register(OutcomeScorer(activation_patching.TASK))
+register(OutcomeScorer(input_ablation.TASK))
 
 
 def read_classes(datasets: Mapping[str, DatasetDirectory]) -> dict[str, list[str]]:
