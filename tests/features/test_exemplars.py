@@ -28,11 +28,6 @@ def state(target, token_ids, dictionaries):
 
 
 @pytest.fixture(scope="module")
-def collected(target, token_ids, dictionaries):
-    return collect_exemplars(target, token_ids, dictionaries, n_top=4, n_sampled=4, n_random=4, window=8, min_active=3)
-
-
-@pytest.fixture(scope="module")
 def dense(target, token_ids, dictionaries):
     """All activations of each dictionary, one array per sequence, without the special token at the beginning."""
     with torch.no_grad():
@@ -159,54 +154,6 @@ def test_counts_are_a_histogram_of_activations(state, dense):
             assert np.abs(state.counts[number * 48 + feature].numpy() - expected).max() <= 1
 
 
-def test_windows_have_the_activations_of_their_feature(target, token_ids, dictionaries, dense, collected):
-    features, _ = collected
-    texts = [target.tokenizer.convert_ids_to_tokens(ids)[1:] for ids in token_ids]
-    for feature in features[:3]:
-        for exemplar in feature.sets[0]:
-            n = len(exemplar["tokens"])
-            assert 0 < n <= 8 and "<s>" not in exemplar["tokens"]
-            assert any(
-                exemplar["tokens"] == text[start : start + n]
-                and np.allclose(exemplar["activations"], values[start : start + n, feature.feature], atol=1e-4)
-                for text, values in zip(texts, dense[feature.dictionary], strict=True)
-                for start in range(len(text))
-            )
-
-
-@pytest.mark.parametrize("n_splits", [2, 3])
-def test_no_text_is_in_two_splits_and_each_split_has_enough_active_windows(target, token_ids, dictionaries, n_splits):
-    features, statistics = collect_exemplars(
-        target, token_ids, dictionaries, n_top=4, n_sampled=4, n_random=4, window=8, min_active=3, n_splits=n_splits
-    )
-    texts = [
-        {" ".join(e["tokens"]) for feature in features for e in feature.sets[split] if len(e["tokens"]) == 8}
-        for split in range(n_splits)
-    ]
-    assert min(map(len, texts)) > 50 and sum(map(len, texts)) == len(set.union(*texts))
-    for feature in features:
-        for windows in feature.sets:
-            peaks = [exemplar["activations"].max() for exemplar in windows]
-            assert sum(peak > 0 for peak in peaks) >= 3 and len(peaks) <= 12
-    assert statistics["trained"] == 96 == len(features) + statistics["dead"] + statistics["skipped"]
-
-
-def test_a_merged_state_gives_the_same_exemplars_as_one_pass(target, token_ids, dictionaries, collected):
-    state = collect(target, dictionaries, token_ids, n_top=4, n_sampled=8)
-    again, statistics = collect_exemplars(
-        target, token_ids, dictionaries, n_top=4, n_sampled=4, n_random=4, window=8, min_active=3, state=state
-    )
-    assert statistics == collected[1]
-    for one, other in zip(again, collected[0], strict=True):
-        assert [e["tokens"] for e in one.sets[1]] == [e["tokens"] for e in other.sets[1]]
-
-
-def test_features_that_fire_too_rarely_are_skipped_and_counted(target, token_ids, dictionaries):
-    features, statistics = collect_exemplars(target, token_ids[:12], dictionaries, window=8, min_active=5)
-    assert statistics["skipped"] > 0
-    assert len(features) == 96 - statistics["dead"] - statistics["skipped"]
-
-
 def test_attention_sinks_are_excluded_and_counted(target, token_ids, dictionaries, monkeypatch):
     def with_sinks(model, input_ids, layers, mask=None):
         hidden = capture(model, input_ids, layers, mask)
@@ -223,17 +170,6 @@ def test_attention_sinks_are_excluded_and_counted(target, token_ids, dictionarie
     texts = {tuple(target.tokenizer.convert_ids_to_tokens(ids)) for ids in texts}
     for exemplar in features[0].sets[0]:
         assert any((*text[1:2], *text[3:]) == tuple(exemplar["tokens"]) for text in texts)
-
-
-def test_activations_that_are_not_finite_raise_an_error(target, token_ids, dictionaries, monkeypatch):
-    def broken(model, input_ids, layers, mask=None):
-        hidden = capture(model, input_ids, layers, mask)
-        hidden[1, 0, 1, 5] = torch.nan
-        return hidden
-
-    monkeypatch.setattr("selfexplain.features.residuals.capture", broken)
-    with pytest.raises(SelfExplainError, match=r"after block 2 at token 1 of text .* not finite"):
-        collect(target, dictionaries, token_ids[:5], **SIZES)
 
 
 def test_a_damaged_or_incompatible_state_raises_an_error(state, target, token_ids, dictionaries, tmp_path):

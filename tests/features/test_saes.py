@@ -5,9 +5,7 @@ import torch
 from sae_lens import SAE
 
 from selfexplain.errors import SelfExplainError
-from selfexplain.features.residuals import residual_batches
 from selfexplain.features.saes import sample_activations, train_saes
-from selfexplain.target.capture import capture
 
 
 def test_saes_reconstruct_the_residual_stream_with_at_most_k_features(target, token_ids, trained):
@@ -45,21 +43,6 @@ def test_further_saes_of_a_layer_have_different_seeds(target, token_ids, tmp_pat
     weights = {name: SAE.load_from_disk(tmp_path / "two" / name).W_dec for name in names}
     assert not torch.allclose(weights["layer_1"], weights["layer_1_seed_1"])
     assert torch.equal(weights["layer_1"], SAE.load_from_disk(tmp_path / "one/layer_1").W_dec)
-
-
-def test_residual_batches_are_block_outputs_that_mark_special_tokens_and_padding(target, token_ids):
-    seen = 0
-    for batch in residual_batches(target, token_ids, [0, 2], "test"):
-        assert not batch.sinks.any()
-        for row, index in enumerate(batch.sequences.tolist()):
-            ids = token_ids[index]
-            expected = [0 < position < len(ids) for position in range(batch.words.shape[1])]
-            assert batch.keep[:, row].tolist() == [expected] * 2
-            if seen % 50 == 0:
-                alone = capture(target.model, torch.tensor([ids]), [0, 2])[:, 0]
-                assert torch.allclose(batch.hidden[:, row, : len(ids)], alone, atol=1e-5)
-            seen += 1
-    assert seen == len(token_ids)
 
 
 def test_a_corpus_of_special_tokens_raises_an_error(target):

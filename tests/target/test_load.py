@@ -4,7 +4,6 @@ import pytest
 from transformers import BertConfig, BertForMaskedLM, T5Config, T5ForConditionalGeneration
 
 from selfexplain.errors import SelfExplainError
-from selfexplain.target.capture import check_layers
 from selfexplain.target.load import load_target
 
 
@@ -58,11 +57,3 @@ def test_empty_and_long_texts_raise_an_error(target):
         target.encode(" \n")
     with pytest.raises(SelfExplainError, match="the context of tiny-random holds 256"):
         target.encode("word " * 300)
-
-
-def test_layers_count_from_either_end_and_invalid_layers_raise_an_error():
-    assert check_layers([0, -1, 2], 4) == [0, 3, 2]
-    with pytest.raises(SelfExplainError, match="has layers 0 to 3"):
-        check_layers([4], 4)
-    with pytest.raises(SelfExplainError, match="has layers 0 to 3"):
-        check_layers([], 4)

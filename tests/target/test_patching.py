@@ -83,14 +83,6 @@ def test_resumed_patches_equal_full_forward_passes(architecture, tokenizer):
         assert n_changed > 2
 
 
-def test_capture_returns_the_hidden_states_of_transformers(tokenizer):
-    model = sensitive_target("gemma3_text", tokenizer).model
-    ids = torch.tensor(prompts_of(20, 20))
-    with torch.no_grad():
-        hidden = model(ids, output_hidden_states=True).hidden_states
-    torch.testing.assert_close(capture(model, ids, [0, 2]), torch.stack([hidden[1], hidden[3]]))
-
-
 def test_results_are_next_tokens_log_probabilities_and_kl_divergences(tokenizer):
     target, (ids,) = sensitive_target("llama", tokenizer), prompts_of(12)
     patch = Patch(0, (1,), (4,), torch.randn(1, 32))
@@ -169,17 +161,6 @@ def test_near_ties_in_bfloat16_are_recomputed_in_float32(tokenizer, monkeypatch)
     truth = run_patches(exact, prompts, patches)
     assert (results.ids == truth.ids).sum() >= (without_recomputing.ids == truth.ids).sum()
     assert (results.ids == truth.ids).float().mean() > 0.95
-
-
-def test_batches_cover_every_span_once_with_little_padding():
-    torch.manual_seed(0)
-    spans = [(int(a), int(a) + int(n)) for a, n in torch.randint(1, 40, (3000, 2))]
-    batches = list(resume.batches(spans, torch.device("cpu")))
-    assert sorted(i for batch in batches for i in batch) == list(range(len(spans)))
-    area = sum(len(b) * (max(spans[i][1] for i in b) - min(spans[i][0] for i in b)) for b in batches)
-    small = len(batches) * resume.SMALL  # batches that are filled up
-    assert area <= resume.PADDING * sum(b - a for a, b in spans) + small
-    assert all(len(batch) <= resume.MAX_ROWS for batch in batches)
 
 
 @pytest.mark.parametrize(

@@ -89,7 +89,7 @@ def commit_of(name: str, revision: str | None = None, **hub_options) -> str | No
         hub_options: keyword arguments of `transformers.utils.cached_file`.
 
     Raises:
-        OSError: the repository or revision does not exist, or there is no connection.
+        OSError: the repository or revision does not exist, or the Hub cannot be reached.
     """
     from transformers.utils import cached_file, extract_commit_hash
 

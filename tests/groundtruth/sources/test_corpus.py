@@ -1,0 +1,41 @@
+"""Read corpora from files and registered generators."""
+
+import json
+
+import pytest
+
+from selfexplain.errors import SelfExplainError
+from selfexplain.groundtruth.config import CorpusConfig
+from selfexplain.groundtruth.sources import CORPORA, Corpus, read_corpus
+
+
+def test_a_corpus_is_read_up_to_its_limit_without_duplicate_texts(tmp_path):
+    path = tmp_path / "texts.jsonl"
+    path.write_text("".join(json.dumps({"body": f"text {n // 2}"}) + "\n" for n in range(10)))
+    assert read_corpus(str(path), 0, CorpusConfig(text="body", n_texts=6)).texts == ["text 0", "text 1", "text 2"]
+
+
+def test_a_text_file_has_one_text_per_line(tmp_path):
+    (tmp_path / "texts.txt").write_text("one text\n\nanother text \n")
+    assert read_corpus(str(tmp_path / "texts.txt"), 0).texts == ["one text", "another text "]
+
+
+def test_a_registered_corpus_is_generated_from_the_seed(monkeypatch):
+    monkeypatch.setitem(CORPORA._values, "generated", lambda seed: Corpus("generated", [f"text {seed}"]))
+    assert read_corpus("generated", 7).texts == ["text 7"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("missing.txt", None, "cannot be read: No such file"),
+        ("empty.txt", b"\n \n", "contains no text"),
+        ("latin.txt", b"caf\xe9\n", "Give UTF-8 text"),
+        ("numbers.jsonl", b'{"text": 3}', "row 1: column 'text' contains a value of type int, expected text"),
+    ],
+)
+def test_an_unreadable_corpus_raises_an_error(tmp_path, name, content, message):
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(SelfExplainError, match=message):
+        read_corpus(str(tmp_path / name), 0)
