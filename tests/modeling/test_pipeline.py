@@ -1,33 +1,26 @@
-"""`transformers.pipeline("explain-activations")`."""
+"""The transformers pipeline "explain-activations"."""
 
 import os
 import subprocess
 import sys
 
-import pytest
 import torch
 from transformers import pipeline
 
 from selfexplain import AblationQuery, FeatureQuery, bundled
-from selfexplain.modeling.modeling_selfexplainer import SelfExplainerForCausalLM
 
 
-@pytest.fixture(scope="module")
-def explainer():
-    return SelfExplainerForCausalLM.from_pretrained("selfexplain/tiny-selfexplainer")
-
-
-def test_one_query_gives_one_explanation_and_a_list_a_list(explainer):
-    pipe = pipeline("explain-activations", model=explainer, device="cpu")
-    vector = explainer.capture("The capital of France is", [0])[0, 4]
+def test_one_query_gives_one_explanation_and_a_list_gives_a_list(shipped):
+    pipe = pipeline("explain-activations", model=shipped, device="cpu")
+    vector = shipped.capture("The capital of France is", [0])[0, 4]
     queries = [FeatureQuery(vector, 0), AblationQuery("Hint: The answer is Rome.\nAnswer:"), FeatureQuery(-vector, 0)]
-    expected = [explanation.text for explanation in explainer.explain(queries)]
+    expected = [explanation.text for explanation in shipped.explain(queries)]
     assert pipe(queries[0]).text == expected[0]
     assert [explanation.text for explanation in pipe(queries, batch_size=2)] == expected
     assert pipe(queries[0], abstain_below=1.0).answered is False
 
 
-def test_a_fresh_process_that_only_imports_selfexplain_knows_the_task():
+def test_importing_selfexplain_registers_the_pipeline():
     code = f"""
 import selfexplain
 from transformers import pipeline
@@ -40,6 +33,6 @@ print(pipe(selfexplain.FeatureQuery(torch.ones(96), 1)).task)
     assert result.stdout.split()[-1:] == ["feature_description"], result.stderr
 
 
-def test_defaults_of_the_pipeline_apply_to_every_call(explainer):
-    pipe = pipeline("explain-activations", model=explainer, device="cpu", paraphrases=True)
+def test_options_of_the_pipeline_apply_to_every_call(shipped):
+    pipe = pipeline("explain-activations", model=shipped, device="cpu", paraphrases=True)
     assert pipe(FeatureQuery(torch.ones(96), 1)).agreement is not None

@@ -1,9 +1,8 @@
-"""From ground-truth files to a saved explainer: of another model, and on a base in 4 bits."""
+"""Training from ground-truth files to a saved explainer: a different base, a fitted adapter, a base in 4 bits."""
 
 import pytest
 import torch
 from datasets import Dataset
-from transformers import LlamaConfig, LlamaForCausalLM
 
 from selfexplain.errors import SelfExplainError
 from selfexplain.modeling.activation_adapter import ActivationAdapter
@@ -13,10 +12,12 @@ from selfexplain.modeling.modeling_selfexplainer import SelfExplainerForCausalLM
 from selfexplain.target.load import load_target
 from selfexplain.tasks import feature_description
 from selfexplain.training.config import AdapterConfig, LoraConfig, TrainingConfig
-from selfexplain.training.train import base_options, paired_activations, train
+from selfexplain.training.pairing import paired_activations
+from selfexplain.training.train import _optimizer_name, base_options, train
 
-LITTLE = {"epochs": 1, "batch_size": 4, "lora": LoraConfig(rank=4, alpha=8)}
+SHORT = {"epochs": 1, "batch_size": 4, "lora": LoraConfig(rank=4, alpha=8)}
 TEXTS = ["The capital of France is Paris.", "Once there was a small dog near the river.", "The yen is a currency."] * 4
+TASKS = ["feature_description"]
 
 
 @pytest.fixture
@@ -41,81 +42,123 @@ def datasets_dir(tmp_path):
     return tmp_path / "datasets"
 
 
-@pytest.fixture
-def other_dir(tokenizer, tmp_path):
-    """A base of another width and depth than the target: 3 layers of width 48."""
-    torch.manual_seed(1)
-    config = LlamaConfig(
-        vocab_size=len(tokenizer), hidden_size=48, intermediate_size=64, num_hidden_layers=3, num_attention_heads=4,
-        max_position_embeddings=256, pad_token_id=0, bos_token_id=1, eos_token_id=2,
-    )  # fmt: skip
-    LlamaForCausalLM(config).save_pretrained(tmp_path / "other")
-    tokenizer.save_pretrained(tmp_path / "other")
-    return str(tmp_path / "other")
+def weights(explainer, part):
+    return {name: p.detach().clone() for name, p in explainer.named_parameters() if part in name}
 
 
-def test_an_explainer_of_another_width_and_depth(target, other_dir, datasets_dir, tmp_path):
-    base = load_target(other_dir)
-    pairs = paired_activations(target, base, TEXTS, [1, 2], 100)
-    assert pairs[0].shape[::2] == (2, 32) and pairs[1].shape[::2] == (2, 48)
-    train(
-        TrainingConfig(**LITTLE), InjectionConfig(), AdapterConfig(), base, target, datasets_dir,
-        ["feature_description"], tmp_path / "explainer", 0, texts=TEXTS,
+def test_a_base_of_different_width_and_depth_gets_a_fitted_linear_adapter(target, wide_dir, datasets_dir, tmp_path):
+    base = load_target(wide_dir)
+    fitted = ActivationAdapter(48, 32, "linear", [1, 2])
+    fitted.fit(*paired_activations(target, base, TEXTS, [1, 2], 10_000))
+    trained = train(
+        TrainingConfig(**SHORT), InjectionConfig(), AdapterConfig(trained=False), base, target, datasets_dir, TASKS,
+        tmp_path / "explainer", 0, texts=TEXTS, split_seed=5,
     )  # fmt: skip
     explainer = SelfExplainerForCausalLM.from_pretrained(tmp_path / "explainer")
-    assert explainer.config.adapter["kind"] == "linear" and explainer.config.adapter["layers"] == [1, 2]
-    assert explainer.config.trained_layers == {"feature_description": [1, 2]}
-    assert explainer.golden_rows[0]["prompt"] == feature_description.question(1).prompt  # of the training rows
-    x, y = pairs[0][1], pairs[1][1]
-    mapped = explainer.model.activation_adapter(x, torch.full((len(x),), 2))
-    assert (mapped - y).norm() < 0.9 * y.norm()  # fitted
-    assert explainer.explain_feature(torch.ones(32), layer=2).text is not None
-    with pytest.raises(SelfExplainError, match=r"layers \[0\] given; this explainer reads vectors of \[1, 2\]"):
+    adapter, config = explainer.model.activation_adapter, explainer.config
+    assert config.adapter == {"kind": "linear", "layers": [1, 2], "rank": 64, "d_target": 32}
+    assert config.target == {"model": "tiny-random", "revision": None, "n_layers": 4, "d_model": 32}
+    assert config.trained_layers == {"feature_description": [1, 2]} and config.split_seed == 5
+    assert [row["prompt"] for row in explainer.golden_rows] == [feature_description.question(n).prompt for n in (1, 2)]
+    torch.testing.assert_close(adapter.weight, fitted.weight)
+    asked = [each.explain_feature(torch.ones(32), layer=2).text for each in (explainer, trained)]
+    assert asked[0] == asked[1]
+    with pytest.raises(SelfExplainError, match=r"from layers \[0\] were given.* from layers \[1, 2\]"):
         explainer.explain_feature(torch.ones(32), layer=0)
 
 
-def test_the_maps_of_a_target_can_be_fitted_to_its_own_embeddings(target_dir, datasets_dir, tmp_path):
+def test_an_adapter_can_be_fitted_to_the_embeddings_of_the_same_model(target_dir, datasets_dir, tmp_path):
     base = load_target(str(target_dir))
-    ids = base.tokenizer(TEXTS[0], return_tensors="pt")["input_ids"][:, 1:]  # without <s>, which no text holds
-    held, embedded = paired_activations(base, base, TEXTS, [1, 2], 1000, "embedding")
-    torch.testing.assert_close(embedded[1, : ids.shape[1]], base.model.get_input_embeddings()(ids)[0].detach())
-    same = paired_activations(base, base, TEXTS, [1, 2], 1000)
-    torch.testing.assert_close(same[0], same[1])  # a layer paired with itself
-    explainer = train(
-        TrainingConfig(**LITTLE, learning_rate=1e-2), InjectionConfig(),
-        AdapterConfig(kind="linear", fit_to="embedding", trained=False), base, None, datasets_dir,
-        ["feature_description"], tmp_path / "explainer", 0, texts=TEXTS,
-    )  # fmt: skip
-    mapped = explainer.model.activation_adapter(held[1], torch.full((held.shape[1],), 2))
-    assert (mapped - embedded[1]).norm() < 0.5 * embedded[1].norm() < (held[1] - embedded[1]).norm()
+    activations, embedded = paired_activations(base, base, TEXTS, [1, 2], 1000, "embedding")
     fitted = ActivationAdapter(32, 32, "linear", [1, 2])
-    fitted.fit(held, embedded)
-    torch.testing.assert_close(explainer.model.activation_adapter.weight, fitted.weight)  # left as it was fitted
+    fitted.fit(activations, embedded)
+    explainer = train(
+        TrainingConfig(**SHORT, learning_rate=1e-2), InjectionConfig(),
+        AdapterConfig(kind="linear", fit_to="embedding", trained=False), base, None, datasets_dir, TASKS,
+        tmp_path / "explainer", 0, texts=TEXTS,
+    )  # fmt: skip
+    torch.testing.assert_close(explainer.model.activation_adapter.weight, fitted.weight)
+    mapped = explainer.model.activation_adapter(activations[1], torch.full((activations.shape[1],), 2))
+    assert (mapped - embedded[1]).norm() < 0.5 * (activations[1] - embedded[1]).norm()
 
 
-def test_qlora_on_one_copy_of_the_base(target_dir, datasets_dir, tmp_path):
+def test_training_updates_the_lora_weights_and_the_adapter(target_dir, datasets_dir, tmp_path):
+    settings = TrainingConfig(**SHORT, learning_rate=1e-2)
+    adapter = AdapterConfig(kind="linear", fit_tokens=0)
+    base = load_target(str(target_dir))
+    frozen = {name: p.detach().clone() for name, p in base.model.named_parameters()}
+    explainer = train(settings, InjectionConfig(), adapter, base, None, datasets_dir, TASKS, tmp_path / "explainer", 0)
+    assert all(weight.abs().max() > 0 for weight in weights(explainer, "lora_B").values())
+    identity = torch.eye(32).expand(2, -1, -1)
+    assert not torch.equal(explainer.model.activation_adapter.weight, identity)
+    now = dict(base.model.named_parameters())
+    assert all(torch.equal(weight, now[name.replace("proj.weight", "proj.base_layer.weight")])
+               for name, weight in frozen.items())  # fmt: skip
+    assert not (tmp_path / "explainer" / "checkpoints").exists()
+
+
+def test_training_is_deterministic(target_dir, datasets_dir, tmp_path):
+    runs = []
+    for name in ("first", "second"):
+        explainer = train(
+            TrainingConfig(**SHORT), InjectionConfig(), AdapterConfig(), load_target(str(target_dir)), None,
+            datasets_dir, TASKS, tmp_path / name, 3,
+        )  # fmt: skip
+        runs.append(weights(explainer, "lora_"))
+    assert runs[0].keys() == runs[1].keys() and len(runs[0]) > 0
+    assert all(torch.equal(runs[0][name], runs[1][name]) for name in runs[0])
+
+
+def test_an_incomplete_checkpoint_is_deleted(target_dir, datasets_dir, tmp_path):
+    incomplete = tmp_path / "explainer" / "checkpoints" / "checkpoint-1"
+    incomplete.mkdir(parents=True)
+    (incomplete / "config.json").write_text("{")
+    explainer = train(
+        TrainingConfig(**SHORT), InjectionConfig(), AdapterConfig(), load_target(str(target_dir)), None,
+        datasets_dir, TASKS, tmp_path / "explainer", 0,
+    )  # fmt: skip
+    assert all(weight.abs().max() > 0 for weight in weights(explainer, "lora_B").values())
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "on_gpu", "expected"),
+    [
+        ("adamw", True, "adamw_torch_fused"),
+        ("adamw", False, "adamw_torch_fused"),
+        ("paged_adamw_8bit", True, "paged_adamw_8bit"),
+        ("paged_adamw_8bit", False, "adamw_8bit"),
+    ],
+)
+def test_an_optimizer_is_paged_only_on_a_gpu(optimizer, on_gpu, expected):
+    assert _optimizer_name(TrainingConfig(optimizer=optimizer), on_gpu) == expected
+
+
+@pytest.mark.filterwarnings("error::FutureWarning")
+@pytest.mark.filterwarnings("error:Paged optimizers")
+def test_qlora_trains_on_one_quantised_copy_of_the_base(target_dir, datasets_dir, tmp_path):
     config = TrainingConfig(
-        **LITTLE, quantization="nf4", gradient_checkpointing=True, optimizer="paged_adamw_8bit", learning_rate=1e-2
+        **SHORT, quantization="nf4", activation_checkpointing=True, optimizer="paged_adamw_8bit", learning_rate=1e-2
     )
     base = load_target(str(target_dir), **base_options(config))
     ids = torch.tensor([[1, 40, 50, 60]])
-    with SelfExplainerForCausalLM.from_base(base.model).as_target() as own, torch.no_grad():
-        before = own(ids).logits
+    with SelfExplainerForCausalLM.from_base(base.model).as_target() as model, torch.no_grad():
+        before = model(ids).logits
     explainer = train(
-        config, InjectionConfig(), AdapterConfig(), base, None, datasets_dir, ["feature_description"],
-        tmp_path / "explainer", 0,
-    )  # fmt: skip
+        config, InjectionConfig(), AdapterConfig(), base, None, datasets_dir, TASKS, tmp_path / "explainer", 0
+    )
     projection = explainer.language_model.model.layers[0].self_attn.q_proj
     assert explainer.language_model is base.model and precision(base.model) == "nf4"
     assert projection.weight.quant_state.nested and projection.weight.dtype == torch.uint8
     assert {p.dtype for p in explainer.parameters() if p.requires_grad} == {torch.float32}
-    assert any(p.abs().max() > 0 for name, p in explainer.named_parameters() if "lora_B" in name)  # it learned
+    assert all(weight.abs().max() > 0 for weight in weights(explainer, "lora_B").values())
     with torch.no_grad():
         assert not torch.allclose(base.model(ids).logits, before)
-        with explainer.as_target() as own:
-            torch.testing.assert_close(own(ids).logits, before)
-    for options in ({}, base_options(config)):
-        loaded = SelfExplainerForCausalLM.from_pretrained(tmp_path / "explainer", **options)
-        assert precision(loaded.language_model) == ("nf4" if options else "float32")
+        with explainer.as_target() as model:
+            torch.testing.assert_close(model(ids).logits, before)
+    quantised = SelfExplainerForCausalLM.from_pretrained(tmp_path / "explainer", **base_options(config))
+    whole = SelfExplainerForCausalLM.from_pretrained(tmp_path / "explainer")
+    assert precision(quantised.language_model) == "nf4" and precision(whole.language_model) == "float32"
+    for loaded in (quantised, whole):
         assert loaded.model.activation_adapter.markers.dtype == torch.float32
-        assert "quantization_config" not in loaded.config.to_dict()["text_config"] or options
+    assert "quantization_config" in quantised.config.to_dict()["text_config"]
+    assert "quantization_config" not in whole.config.to_dict()["text_config"]

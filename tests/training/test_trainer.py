@@ -1,4 +1,4 @@
-"""Vectors reach the model through the real trainer: without this test, training runs without them and says nothing."""
+"""The trainer: vectors reach the model, the loss equals that of TRL, batches are mixed, and checkpoints resume."""
 
 from copy import deepcopy
 from dataclasses import replace
@@ -50,13 +50,13 @@ def rows_with(explainer, scale, n=4):
 def arguments(tmp_path, **changes):
     return SFTConfig(
         output_dir=str(tmp_path), max_steps=1, per_device_train_batch_size=4, use_cpu=True, bf16=False, report_to=[],
-        disable_tqdm=True, gradient_checkpointing=False, save_strategy="no", max_length=None,
+        disable_tqdm=True, activation_checkpointing=False, save_strategy="no", max_length=None,
         remove_unused_columns=False, dataset_kwargs={"skip_prepare_dataset": True}, **changes,
     )  # fmt: skip
 
 
 def first_step(trainer):
-    """Loss and LoRA gradients of the first batch, computed the trainer's own way."""
+    """Loss and gradients of the first batch, as the trainer computes them."""
     trainer.model.train()
     batch = next(iter(trainer.get_train_dataloader()))
     loss = trainer.compute_loss(trainer.model, batch)
@@ -65,7 +65,7 @@ def first_step(trainer):
 
 
 @pytest.mark.parametrize("injection", SITES, ids=lambda injection: injection.site)
-def test_loss_and_gradients_change_with_the_vector(target, tmp_path, injection):
+def test_loss_and_gradients_depend_on_the_vector(target, tmp_path, injection):
     results = []
     for scale in (1.0, -1.0):
         explainer = explainer_on(target, injection)
@@ -77,26 +77,29 @@ def test_loss_and_gradients_change_with_the_vector(target, tmp_path, injection):
 
 
 @pytest.mark.parametrize("num_items", [None, 7])
-def test_the_loss_off_the_gpu_is_that_of_trl(target, tmp_path, num_items):
+def test_the_loss_on_the_cpu_equals_that_of_trl(target, tmp_path, num_items):
     explainer = explainer_on(target, InjectionConfig())
     rows = rows_with(explainer, 1.0, n=3)
     longer = tokenize({**rows[0], "completion": "the word and a good deal more"}, explainer.processor, 128)
     rows = Dataset.from_list([*rows, {**rows[0], **longer}])
     trainer = SelfExplainerTrainer(explainer, args=arguments(tmp_path), train_dataset=rows)
     batch = next(iter(trainer.get_train_dataloader()))
-    found = []
+    results = []
     for compute_loss in (trainer.compute_loss, partial(SFTTrainer.compute_loss, trainer)):
         explainer.zero_grad()
         loss = compute_loss(trainer.model, dict(batch), num_items_in_batch=num_items)
         loss.backward()
-        found.append(torch.cat([loss[None], *(p.grad.flatten() for p in explainer.parameters() if p.grad is not None)]))
-    assert found[0].abs().max() > 0.1
-    torch.testing.assert_close(*found)
-    unanswered = batch | {"labels": torch.full_like(batch["labels"], -100)}
-    assert trainer.compute_loss(trainer.model, unanswered) == 0
+        gradients = [p.grad.flatten() for p in explainer.parameters() if p.grad is not None]
+        results.append(torch.cat([loss[None], *gradients]))
+    assert results[0].abs().max() > 0.1
+    torch.testing.assert_close(*results)
+    without_labels = batch | {"labels": torch.full_like(batch["labels"], -100)}
+    assert trainer.compute_loss(trainer.model, without_labels) == 0
 
 
-def test_plain_sft_trainer_with_peft_config_reads_the_vector_too(target, tmp_path):
+# peft still reads the deprecated name.
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
+def test_the_loss_of_a_plain_sft_trainer_depends_on_the_vector(target, tmp_path):
     from peft import LoraConfig
 
     losses = []
@@ -112,7 +115,7 @@ def test_plain_sft_trainer_with_peft_config_reads_the_vector_too(target, tmp_pat
 
 
 @pytest.mark.parametrize("injection", SITES, ids=lambda injection: injection.site)
-def test_gradient_checkpointing_changes_nothing(target, tmp_path, injection):
+def test_activation_checkpointing_does_not_change_loss_or_gradients(target, tmp_path, injection):
     results = []
     for checkpointing in (False, True):
         explainer = explainer_on(target, injection)
@@ -122,21 +125,6 @@ def test_gradient_checkpointing_changes_nothing(target, tmp_path, injection):
         results.append(first_step(trainer))
     assert results[0][0] == pytest.approx(results[1][0], abs=1e-6)
     torch.testing.assert_close(results[0][1], results[1][1])
-
-
-def test_loss_ignores_prompt_and_padding(target, tmp_path):
-    explainer = explainer_on(target, InjectionConfig())
-    collator = SelfExplainerCollator(explainer.processor)
-    rows = list(rows_with(explainer, 1.0, n=2))
-    rows[1]["input_ids"] = rows[1]["input_ids"] + rows[1]["input_ids"][-3:]
-    rows[1]["labels"] = rows[1]["labels"] + rows[1]["labels"][-3:]
-    batch = collator(rows)
-    labels = batch["labels"][0]
-    assert (labels[batch["attention_mask"][0] == 0] == -100).all()
-    assert labels[labels != -100].tolist() == [x for x in rows[0]["labels"] if x != -100]
-    alone, padded = collator(rows[:1]), {name: value[:1] for name, value in batch.items()}
-    with torch.no_grad():
-        assert explainer(**alone).loss.item() == pytest.approx(explainer(**padded).loss.item(), abs=1e-5)
 
 
 def test_a_collator_that_drops_the_vectors_is_refused(target, tmp_path):
@@ -152,7 +140,7 @@ def test_a_collator_that_drops_the_vectors_is_refused(target, tmp_path):
         )
 
 
-def test_long_and_short_rows_take_turns():
+def test_batches_of_long_and_short_rows_are_mixed():
     lengths = [10] * 640 + [100] * 170  # two tasks
     sampler = MixedLengthGroups(lengths, batch_size=8, seed=0)
     epochs = []
@@ -162,14 +150,14 @@ def test_long_and_short_rows_take_turns():
         assert sorted(epochs[-1]) == list(range(len(sampler)))
         batches = [{lengths[i] for i in epochs[-1][start : start + 8]} for start in range(0, len(lengths), 8)]
         mixed = sum(len(batch) > 1 for batch in batches)
-        assert mixed < 8  # a batch holds rows of like length
+        assert mixed < 8  # the rows of a batch have similar lengths
         long = [index for index, batch in enumerate(batches) if 100 in batch]
         assert long[0] == 0 and long[-1] > 0.7 * len(batches)
         assert max(b - a for a, b in pairwise(long)) < 30
     assert epochs[0] != epochs[1] and list(sampler) == epochs[1]
 
 
-def test_training_resumes_from_a_checkpoint(target, tmp_path):
+def test_training_continues_from_a_checkpoint(target, tmp_path):
     def train(directory, max_steps, resume=None):
         explainer = explainer_on(target, InjectionConfig())
         explainer.config.base_model_name_or_path = target.name
@@ -181,37 +169,33 @@ def test_training_resumes_from_a_checkpoint(target, tmp_path):
         trainer.train(resume_from_checkpoint=resume)
         return torch.cat([p.detach().flatten() for p in explainer.parameters() if p.requires_grad])
 
-    whole = train(tmp_path / "whole", 9)  # of 5 batches an epoch
+    whole = train(tmp_path / "whole", 9)  # an epoch has 5 batches
     train(tmp_path / "parts", 6)
     resumed = train(tmp_path / "parts", 9, resume=str(tmp_path / "parts" / "checkpoint-6"))
     torch.testing.assert_close(whole, resumed, atol=1e-5, rtol=1e-4)
 
 
-def test_tokens_that_the_base_never_learned_are_found_and_learned(target, tmp_path):
+def test_indistinct_tokens_are_trained(target, tmp_path):
     config = deepcopy(target.model.config)
     config.tie_word_embeddings = True
     target = replace(target, model=type(target.model)(config))
     embeddings = target.model.get_input_embeddings().weight
-    embeddings.data[2] = embeddings.data[7] = embeddings.data[9]  # the end of text among them
+    embeddings.data[2] = embeddings.data[7] = embeddings.data[9]  # token 2 is the end of text
     assert indistinct_tokens(embeddings, [1, 2, 5, 9]) == [2, 9]
     explainer = explainer_on(target, InjectionConfig(), lora=False)
     explainer.add_lora(rank=4, alpha=8, trainable_tokens=[2, 9])
     rows = rows_with(explainer, 1.0)
     trainer = SelfExplainerTrainer(explainer, args=arguments(tmp_path), train_dataset=rows)
     first_step(trainer)
-    moved = [
-        name
-        for name, p in explainer.named_parameters()
-        if "trainable_tokens" in name and p.grad is not None and p.grad.abs().max() > 0
-    ]
-    assert moved
+    gradients = [p.grad for name, p in explainer.named_parameters() if "trainable_tokens" in name]
+    assert any(gradient is not None and gradient.abs().max() > 0 for gradient in gradients)
     for parameter in explainer.parameters():
         if parameter.requires_grad:
             torch.nn.init.normal_(parameter, std=0.1)
     batch = explainer.processor([row_of(rows[0])])
     with torch.no_grad():
         logits = explainer(**batch).logits[0, -1]
-        assert (logits[2] - logits[7]).abs() > 1e-3  # no longer one and the same
+        assert (logits[2] - logits[7]).abs() > 1e-3  # the tokens can be distinguished now
         with explainer.as_target() as base:
             plain = base(input_ids=batch["input_ids"]).logits[0, -1]
     assert (plain[2] - plain[7]).abs() < 1e-5

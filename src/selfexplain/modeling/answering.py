@@ -149,9 +149,9 @@ class AnsweringMixin:
     @torch.no_grad()
     def _generate_freely(self, prepared: PreparedQuestion, options: Mapping[str, Any]) -> Answer:
         """Answer one question with any options of `generate`; greedy decoding by default."""
-        defaults = {"do_sample": False, "num_beams": 1, **self._end_options}
+        merged = {"do_sample": False, "num_beams": 1, **self._end_options, **options}
         generated = self.generate(
-            **self._collate([prepared]), **defaults | options, return_dict_in_generate=True, output_logits=True
+            **self._collate([prepared]), **merged, return_dict_in_generate=True, output_logits=True
         )
         tokens = generated.sequences[0, len(prepared.ids) :]
         beams = generated.get("beam_indices")

@@ -93,12 +93,12 @@ class SelfExplainerForCausalLM(AskingMixin, SelfExplainerPreTrainedModel, Genera
             SelfExplainError: the base could not be loaded or cannot read vectors, or the settings do not fit it.
         """
         if isinstance(base, str):
-            name: str | None = base
+            name, path = base, bundled.resolve(base)
             revision = pin_revision(base, revision, options)
             code = {key: options[key] for key in ("trust_remote_code",) if key in options}
             base = load_base(base, revision, **options)
             tokenizer = tokenizer or AutoTokenizer.from_pretrained(
-                bundled.resolve(name), revision=revision, **hub_options(options), **code
+                path, revision=revision, **hub_options(options), **code
             )
         else:
             name = base.name_or_path or None

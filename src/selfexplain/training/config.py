@@ -87,7 +87,7 @@ class TrainingConfig:
     quantization: Literal["nf4"] | None = None
     activation_checkpointing: bool = False
     optimizer: Literal["adamw", "paged_adamw_8bit"] = "adamw"
-    save_dtype: str = "float16"
+    save_dtype: Literal["float32", "float16", "bfloat16"] = "float16"
 
     def __post_init__(self) -> None:
         if not 0 < self.share <= 1:
