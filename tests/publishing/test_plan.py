@@ -35,7 +35,7 @@ def test_repositories_list_each_path_once(finished, tmp_path):
         assert len(paths) == len(set(paths)), repository.id
 
 
-def test_metrics_are_spaces_of_their_own_names(finished, tmp_path):
+def test_metrics_are_spaces_with_the_name_of_the_metric(finished, tmp_path):
     plan = make_plan(finished, "lab", tmp_path / "staging", PlanOptions(metrics=True))
     metrics = {repository.id: repository for repository in plan.repositories if repository.title == "metric"}
     assert metrics.keys() == {f"lab/{name}" for name in METRICS}

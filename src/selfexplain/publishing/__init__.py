@@ -1,1 +1,1 @@
-"""Turn a finished run directory into what can be published. Reads files only."""
+"""Publish a finished run on the Hub: cards, checks and uploading."""

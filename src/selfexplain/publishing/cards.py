@@ -192,7 +192,7 @@ def _usage(task: str, recipe: Recipe, config: SelfExplainerConfig, names: Names 
 
 
 def _example_question(run: RunDirectory, task: str) -> dict[str, Any]:
-    """A test row for the usage snippet: the first one, or, for tasks that state an outcome, a short one that changes."""
+    """A test row for the usage snippet: the first one, or a short one that changes if answers state an outcome."""
     import pyarrow.parquet as pq
 
     columns = TASKS[task].query_columns

@@ -56,7 +56,7 @@ def check_finished(run: RunDirectory) -> Recipe:
     """
     if not run.is_run:
         raise SelfExplainError(
-            f"{run.root} is not a run (there is no manifest.json). Give the directory of a finished run."
+            f"{run.root} is not a run, because manifest.json is missing. Give the directory of a finished run."
         )
     recipe, manifest = run.read_recipe(), run.read_manifest()
     _check_steps(run, recipe, manifest)
@@ -124,7 +124,7 @@ def check_replaced(recipe: Recipe, names: Names, earlier: Mapping[str, Path]) ->
         SelfExplainError: another run's rows about the same target, or another run's results for a recipe of the same
             name, are published already.
     """
-    run = {
+    run: dict[str, str | int] = {
         "recipe": recipe.name,
         "target": recipe.target,
         "explainer": recipe.explainer or recipe.target,

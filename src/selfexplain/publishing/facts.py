@@ -21,7 +21,7 @@ LONG_LIST = 8
 """Lists with more entries are not shown in a card's table; they are in `statistics.json`."""
 
 LARGE_TABLE = 6
-"""Counts by name with more entries than this get a table of their own."""
+"""Counts by name with more entries than this get a separate table."""
 
 
 class RecipeFacts(Value):
@@ -151,7 +151,7 @@ class DatasetFacts(Record):
 
     @property
     def _counts(self) -> dict[str, Any]:
-        """What the builder counted, then the declared statistics that have no section of their own."""
+        """What the builder counted, then the declared statistics that are not shown elsewhere."""
         declared = self.statistics.to_data()
         shown_elsewhere = {"schema_version", "splits", "out_of_distribution"}
         counts = self.statistics.counts

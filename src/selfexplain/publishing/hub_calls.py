@@ -12,7 +12,6 @@ from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_at
 from selfexplain.errors import SelfExplainError
 
 if TYPE_CHECKING:
-    from httpx import Response
     from huggingface_hub import HfApi
 
 logger = logging.getLogger(__name__)
@@ -109,7 +108,8 @@ def _cause(error: BaseException) -> BaseException:
     return error.__cause__ if isinstance(error, RuntimeError) and error.__cause__ else error
 
 
-def _response_of(error: BaseException) -> "Response | None":
+def _response_of(error: BaseException) -> Any:
+    """The HTTP response behind an error; None if there was none."""
     from huggingface_hub.errors import HfHubHTTPError
 
     return error.response if isinstance(error, HfHubHTTPError) else None
