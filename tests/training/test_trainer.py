@@ -15,7 +15,7 @@ from selfexplain.modeling.contract import InjectionConfig
 from selfexplain.modeling.modeling_selfexplainer import SelfExplainerForCausalLM
 from selfexplain.tasks import feature_description
 from selfexplain.training.collator import SelfExplainerCollator, tokenize
-from selfexplain.training.train import indistinct_tokens
+from selfexplain.training.embeddings import indistinct_tokens
 from selfexplain.training.trainer import MixedLengthGroups, SelfExplainerTrainer
 
 SITES = [

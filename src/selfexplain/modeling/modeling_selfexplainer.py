@@ -93,7 +93,8 @@ class SelfExplainerForCausalLM(AskingMixin, SelfExplainerPreTrainedModel, Genera
             SelfExplainError: the base could not be loaded or cannot read vectors, or the settings do not fit it.
         """
         if isinstance(base, str):
-            name, path = base, bundled.resolve(base)
+            name: str | None = base
+            path = bundled.resolve(base)
             revision = pin_revision(base, revision, options)
             code = {key: options[key] for key in ("trust_remote_code",) if key in options}
             base = load_base(base, revision, **options)

@@ -40,7 +40,7 @@ def warn_if_too_little_memory(recipe: Recipe) -> None:
     if memory.total > available:
         logger.warning(
             "this run needs about %s of GPU memory (an estimate), but the GPU has %s. Reduce training.batch_size or "
-            "evaluation.batch_size, or set training.gradient_checkpointing=true or training.quantization=nf4.",
+            "evaluation.batch_size, or set training.activation_checkpointing=true or training.quantization=nf4.",
             format_bytes(memory.total), format_bytes(available),
         )  # fmt: skip
 
