@@ -59,15 +59,15 @@ def test_an_unchanged_explainer_passes_with_one_forward_pass(saved, monkeypatch)
 
 def test_lost_lora_weights_are_detected(saved):
     edit(saved / "config.json", lambda c: c.update(lora=None))
-    refused(saved, "golden answers differ from the saved ones")
+    refused(saved, "log-probabilities of the saved answers changed")
     explainer = load(saved, check_injection=False)
-    with pytest.raises(SelfExplainError, match="golden answers differ from the saved ones"):
+    with pytest.raises(SelfExplainError, match="log-probabilities of the saved answers changed"):
         explainer.check_injection()
 
 
 def test_missing_injection_is_detected(saved, monkeypatch):
     monkeypatch.setattr(SelfExplainerModel, "_write", lambda self, hidden, factor=1.0: hidden)
-    refused(saved, "golden answers differ from the saved ones")
+    refused(saved, "log-probabilities of the saved answers changed")
 
 
 def test_vectors_without_effect_are_detected(target_dir, tmp_path, monkeypatch, caplog):
@@ -80,12 +80,12 @@ def test_vectors_without_effect_are_detected(target_dir, tmp_path, monkeypatch, 
 
 def test_a_different_numbering_of_layers_is_detected(saved):
     edit(saved / "config.json", lambda c: c["adapter"].update(layers=[1, 2, 0]))
-    refused(saved, "golden answers differ from the saved ones")
+    refused(saved, "log-probabilities of the saved answers changed")
 
 
 def test_a_different_block_is_detected(saved):
     edit(saved / "config.json", lambda c: c["injection"].update(block=2))
-    refused(saved, "golden answers differ from the saved ones")
+    refused(saved, "log-probabilities of the saved answers changed")
 
 
 def test_a_tokenizer_that_splits_the_placeholder_is_detected(target_dir, tmp_path):
@@ -100,7 +100,7 @@ def test_a_tokenizer_that_splits_the_placeholder_is_detected(target_dir, tmp_pat
 def test_a_changed_base_is_detected(saved):
     file = saved.parent / "base" / "model.safetensors"
     save_file({name: weight * 1.05 for name, weight in load_file(file).items()}, file, {"format": "pt"})
-    refused(saved, "golden answers differ from the saved ones")
+    refused(saved, "log-probabilities of the saved answers changed")
 
 
 def test_changed_adapter_weights_are_detected(saved):
@@ -108,7 +108,7 @@ def test_changed_adapter_weights_are_detected(saved):
     weights = load_file(file)
     weights["weight"][1] = weights["weight"][1].T.contiguous()
     save_file(weights, file)
-    refused(saved, "golden answers differ from the saved ones")
+    refused(saved, "log-probabilities of the saved answers changed")
 
 
 LOW = {
@@ -139,7 +139,7 @@ def test_an_explainer_whose_tasks_have_no_vectors_is_checked_without_them(target
     loaded = load(tmp_path / "saved")
     assert not any(row["activations"] for row in loaded.golden_rows)
     edit(tmp_path / "saved" / "config.json", lambda c: c.update(lora=None))
-    refused(tmp_path / "saved", "golden answers differ from the saved ones")
+    refused(tmp_path / "saved", "log-probabilities of the saved answers changed")
 
 
 def test_tokens_around_a_slot_that_differ_from_the_contract_are_detected(target_dir):
@@ -150,7 +150,5 @@ def test_tokens_around_a_slot_that_differ_from_the_contract_are_detected(target_
     explainer = SelfExplainerForCausalLM.from_base(base, tokenizer, contract)
     explainer.check_injection()  # the questions follow the template
     explainer.model.injection = replace(contract, neighbour_ids=(after, before))
-    with pytest.raises(
-        SelfExplainError, match=r"Row 0: the tokens around a vector .* contract expects"
-    ):
+    with pytest.raises(SelfExplainError, match=r"Row 0: the tokens around a vector .* contract expects"):
         explainer.check_injection()

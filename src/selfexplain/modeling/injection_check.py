@@ -33,8 +33,8 @@ TENSOR_FILE = "injection_check.safetensors"
 TOLERANCE = {"float32": 0.002, "float16": 0.05, "bfloat16": 0.2, "int8": 0.4, "nf4": 2.0}
 """Precision -> nats per token by which log-probabilities may differ between machines, kernels and precisions.
 
-The difference is averaged over the golden answers. Of the precisions at saving and at loading, the larger tolerance
-applies.
+The difference is averaged over the answers to all golden questions. Of the precisions at saving and at loading, the
+larger tolerance applies.
 """
 
 MIN_EFFECT = 1e-4
@@ -93,7 +93,7 @@ def make(explainer: "SelfExplainerForCausalLM") -> Golden:
 
 @torch.no_grad()
 def check(explainer: "SelfExplainerForCausalLM", golden: Golden) -> None:
-    """Score the golden answers again: with the golden vectors, with zero vectors and with shuffled vectors.
+    """Score the saved answers again: with the golden vectors, with zero vectors and with shuffled vectors.
 
     Raises:
         SelfExplainError: the token ids or the log-probabilities changed, or the vectors have no effect.
@@ -109,11 +109,10 @@ def check(explainer: "SelfExplainerForCausalLM", golden: Golden) -> None:
     gap = (real - golden.log_probs).abs().mean().item()
     if not gap <= tolerance:  # NaN fails too
         raise SelfExplainError(
-            f"Injection check: the log-probabilities of the golden answers differ from the saved ones by {gap:.3g} "
-            f"nats per token, but only {tolerance:g} are allowed (saved in {golden.precision}, loaded in {current}). "
-            "The LoRA weights, the adapter, the injection contract or the base are not those that the explainer was "
-            "saved with. Download the explainer and its base again at their recorded revisions. To load it anyway, "
-            "pass check_injection=False."
+            f"Injection check: the log-probabilities of the saved answers changed by {gap:.3g} nats per token, but "
+            f"only {tolerance:g} are allowed (saved in {golden.precision}, loaded in {current}). The LoRA weights, the "
+            "adapter, the injection contract or the base are not those that the explainer was saved with. Download the "
+            "explainer and its base again at their recorded revisions. To load it anyway, pass check_injection=False."
         )
     effect = max(((real - other).abs().mean().item() for other in others), default=1.0)
     if effect < MIN_EFFECT:

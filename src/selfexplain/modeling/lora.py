@@ -39,7 +39,7 @@ def add_lora_modules(base: "PreTrainedModel", config: "LoraConfig") -> None:
 def round_lora(explainer: "SelfExplainerForCausalLM", dtype: torch.dtype) -> None:
     """Round the LoRA weights in memory to the dtype in which they are saved.
 
-    The golden answers are computed after this, so the loaded explainer can reproduce them.
+    The answers to the golden questions are computed after this, so the loaded explainer can reproduce them.
     """
     for name, weight in explainer.language_model.named_parameters():
         if "lora_" in name or "trainable_tokens" in name:

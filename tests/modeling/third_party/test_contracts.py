@@ -43,7 +43,7 @@ def test_a_checkpoint_whose_files_show_no_family_is_refused():
 
 
 def test_an_unknown_family_is_refused(tokenizer):
-    with pytest.raises(SelfExplainError, match=r"There is no family 'oracle'\. Pass family= one of nla"):
+    with pytest.raises(SelfExplainError, match=r"The family 'oracle' is unknown\. Pass family= one of nla"):
         settle(checkpoint(), "oracle", tokenizer)
 
 

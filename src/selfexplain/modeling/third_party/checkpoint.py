@@ -37,7 +37,8 @@ def read_checkpoint(source: str, location: Mapping[str, Any]) -> Checkpoint:
         location: `revision`, `subfolder` and download options.
 
     Raises:
-        SelfExplainError: there is no checkpoint, a file is damaged, or it is an explainer of this package.
+        SelfExplainError: the source does not contain a checkpoint, contains a damaged file, or contains an explainer
+            of this package.
     """
     files = Checkpoint(source, bundled.resolve(source), location)
     files = replace(

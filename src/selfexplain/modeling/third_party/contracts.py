@@ -318,7 +318,7 @@ def recognise(files: Checkpoint) -> str:
         if family.recognises is not None and family.recognises(files):
             return name
     raise SelfExplainError(
-        f"{files.name}: no file shows which family this explainer belongs to (there is no ao_config.json and no "
+        f"{files.name}: no file shows which family this explainer belongs to (it has neither ao_config.json nor "
         f"nla_meta.yaml). Which family is it? Pass family= one of {', '.join(FAMILIES)}, or "
         "contract=InjectionConfig(...) with the contract that it was trained with."
     )
@@ -336,7 +336,7 @@ def settle(files: Checkpoint, family: str, tokenizer) -> InjectionConfig:
         SelfExplainError: the family is unknown, or the files leave the contract open; the message says what to pass.
     """
     if family not in FAMILIES:
-        raise SelfExplainError(f"There is no family {family!r}. Pass family= one of {', '.join(FAMILIES)}.")
+        raise SelfExplainError(f"The family {family!r} is unknown. Pass family= one of {', '.join(FAMILIES)}.")
     try:
         contract = FAMILIES[family].settle(files, tokenizer)
     except SelfExplainError:

@@ -29,7 +29,7 @@ def read_weights(files: Checkpoint) -> dict[str, Tensor]:
     """Read the weights that `AutoModelForCausalLM` does not load: a whole adapter, or the projections of a whole model.
 
     Raises:
-        SelfExplainError: there is no safetensors file. Pickles are never opened.
+        SelfExplainError: the checkpoint does not contain a safetensors file. Pickles are never opened.
     """
     if files.adapter is not None:
         if files.find(WEIGHTS_FILE) is None:
