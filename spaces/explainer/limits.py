@@ -1,4 +1,4 @@
-"""How much one visitor may ask, how many visitors are remembered, and how much free memory is kept."""
+"""Limits on input size, request rate, remembered sessions and free memory."""
 
 import ctypes
 import sys
@@ -10,18 +10,24 @@ MAX_TOKENS = 256
 MAX_MAP_TOKENS = 64
 MAX_VISITORS = 10_000
 MAX_SESSIONS = 512
-"""Gradio copies the whole page for each session, 100 kB, and every call of an endpoint is a session that it never ends:
-its own limit of 10,000 is a gigabyte. A visitor who was pushed out starts from the first example's picks again."""
+"""Number of sessions that Gradio keeps. It stores a copy of the demo (100 kB) per session, and each endpoint call opens
+a session that never ends. With Gradio's default of 10,000 that is a gigabyte. A visitor whose session was dropped
+starts again from the first example."""
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
+"""Parameters of `mallopt`, from malloc.h."""
 
 
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8  # of malloc.h
+def token_limit(context_length: int) -> int:
+    """Return how many tokens a visitor's text may have. The explainer reads it too, within its question."""
+    return min(MAX_TOKENS, context_length // 2)
 
 
 def return_free_memory() -> None:
-    """Have glibc give back what it frees; a no-op elsewhere.
+    """Make glibc return freed memory to the operating system. Does nothing on other platforms.
 
-    Its thresholds rise with the largest block that was freed, and each thread has a heap of its own: under load the
-    free memory that it keeps grows to hundreds of MB, none of it in use.
+    By default, glibc raises its thresholds with the largest freed block and keeps one heap per thread. Under load it
+    then holds hundreds of megabytes of unused memory.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt:
@@ -30,22 +36,35 @@ def return_free_memory() -> None:
 
 
 class RateLimit:
-    """At most `n` questions in `seconds` seconds, counted for each visitor; forgets the longest silent ones."""
+    """Limit on the number of questions per visitor in a sliding time window.
+
+    At most `MAX_VISITORS` visitors are remembered; the least recently active one is forgotten first.
+
+    Args:
+        n: Number of questions per window.
+        seconds: Length of the window.
+    """
 
     def __init__(self, n: int, seconds: float):
         self.n, self.seconds = n, seconds
-        self._asked: OrderedDict[str, deque[float]] = OrderedDict()
+        self._times: OrderedDict[str, deque[float]] = OrderedDict()
 
     def allows(self, visitor: str, cost: int = 1, now: float | None = None) -> bool:
-        """Whether this visitor may ask again; `cost` is how many questions this one counts for."""
+        """Return whether a visitor may ask another question, and count the question if so.
+
+        Args:
+            visitor: IP address of the visitor.
+            cost: Number of questions that this one counts for.
+            now: Current time in seconds; the monotonic clock by default.
+        """
         now = time.monotonic() if now is None else now
-        asked = self._asked.setdefault(visitor, deque())
-        self._asked.move_to_end(visitor)
-        if len(self._asked) > MAX_VISITORS:
-            self._asked.popitem(last=False)
-        while asked and asked[0] <= now - self.seconds:
-            asked.popleft()
-        if len(asked) + cost > self.n:
+        times = self._times.setdefault(visitor, deque())
+        self._times.move_to_end(visitor)
+        if len(self._times) > MAX_VISITORS:
+            self._times.popitem(last=False)
+        while times and times[0] <= now - self.seconds:
+            times.popleft()
+        if len(times) + cost > self.n:
             return False
-        asked.extend([now] * cost)
+        times.extend([now] * cost)
         return True

@@ -1,4 +1,4 @@
-// Buttons of which one is picked: a click tells the server which, arrow keys move between them.
+// Pickers: a click sends the index of the button to the server, and arrow keys move the focus.
 const buttons = () => [...element.querySelectorAll('[data-pick]')];
 
 element.addEventListener('click', async (event) => {
@@ -8,7 +8,7 @@ element.addEventListener('click', async (event) => {
     try {
       await navigator.clipboard.writeText(code.textContent);
       copy.textContent = 'Copied';
-    } catch {  // no clipboard without https: leave it selected, ready for the keyboard
+    } catch {  // the clipboard needs HTTPS; select the code instead, for the keyboard
       getSelection().selectAllChildren(code);
       copy.textContent = 'Selected: press Ctrl+C';
     }
@@ -25,14 +25,14 @@ element.addEventListener('click', async (event) => {
 
 element.addEventListener('keydown', (event) => {
   const all = buttons();
-  const here = all.indexOf(document.activeElement);
-  if (here < 0) return;
+  const current = all.indexOf(document.activeElement);
+  if (current < 0) return;
   const columns = element.querySelector('.map') ? element.querySelectorAll('tbody tr:first-child [data-pick]').length : 1;
   const steps = { ArrowRight: 1, ArrowLeft: -1, ArrowDown: columns, ArrowUp: -columns };
-  const to = event.key === 'Home' ? 0 : event.key === 'End' ? all.length - 1 : here + (steps[event.key] ?? 0);
-  if (to === here || !(to in all)) return;
+  const to = event.key === 'Home' ? 0 : event.key === 'End' ? all.length - 1 : current + (steps[event.key] ?? 0);
+  if (to === current || !(to in all)) return;
   event.preventDefault();
-  all[here].tabIndex = -1;
+  all[current].tabIndex = -1;
   all[to].tabIndex = 0;
   all[to].focus();
 });

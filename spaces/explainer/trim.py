@@ -1,4 +1,4 @@
-"""Keep of a run of recipes/tiny.yaml what this page shows of it: `python trim.py RUN` writes embedded/ anew."""
+"""Write `embedded/` from a run of recipes/tiny.yaml: its results and some held-out features. Usage: `trim.py RUN`."""
 
 import shutil
 import sys
@@ -7,25 +7,28 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from sae_features import first_row_per_feature
+from selfexplain.runs.run_directory import RunDirectory
+from selfexplain.tasks.feature_description import TASK
+
 COLUMNS = ["layer", "sae_id", "feature_index", "activations", "description", "simulator_score", "exemplars"]
 N_FEATURES, N_EXEMPLARS = 100, 3
-OUT = Path(__file__).parent / "embedded"
+EMBEDDED = RunDirectory(Path(__file__).parent / "embedded")
 
 
-def trim(run: Path) -> None:
-    """Copy the results, and one row with fewer exemplars of each of the first held-out features."""
-    shutil.copyfile(run / "results.json", OUT / "results.json")
-    rows = pq.read_table(run / "datasets" / "feature_description" / "test.parquet", columns=COLUMNS)
-    first: dict[tuple[int, str, int], dict] = {}
-    for row in rows.to_pylist():
-        first.setdefault(
-            (row["layer"], row["sae_id"], row["feature_index"]), row | {"exemplars": row["exemplars"][:N_EXEMPLARS]}
-        )
-    kept = pa.Table.from_pylist(list(first.values())[:N_FEATURES], schema=rows.schema.remove_metadata())
-    path = OUT / "datasets" / "feature_description" / "test.parquet"
+def trim(run: RunDirectory, out: RunDirectory = EMBEDDED) -> None:
+    """Copy the results and one row for each of the first `N_FEATURES` held-out features, with fewer exemplars."""
+    out.root.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(run.results_path, out.results_path)
+    rows = pq.read_table(run.dataset(TASK.name).rows("test"), columns=COLUMNS)
+    kept = [
+        {**row, "exemplars": row["exemplars"][:N_EXEMPLARS]}
+        for row in first_row_per_feature(rows.to_pylist())[:N_FEATURES]
+    ]
+    path = out.dataset(TASK.name).rows("test")
     path.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(kept, path, compression="zstd")
+    pq.write_table(pa.Table.from_pylist(kept, schema=rows.schema.remove_metadata()), path, compression="zstd")
 
 
 if __name__ == "__main__":
-    trim(Path(sys.argv[1]))
+    trim(RunDirectory(Path(sys.argv[1])))

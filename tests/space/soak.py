@@ -1,12 +1,12 @@
-"""Hold the page under load: no answer of 5xx, no failed question, memory flat.
+"""Load test of the demo: no server errors, no failed questions, constant memory.
 
-`python tests/space/soak.py --visitors 50 --seconds 300` is what `make soak` runs; the default is a short one. Each
-visitor opens the page, asks through the endpoints, thinks a while, and now and then asks what cannot be answered.
+`make soak` runs `python tests/space/soak.py --visitors 50 --seconds 300`; the defaults are shorter. Each visitor opens
+the demo, asks through the endpoints, pauses, and sometimes sends invalid input.
 
-Memory may grow until everything that has a limit is full: the page remembers `MAX_SESSIONS` sessions, so that many
-calls go first, and the first part of the run (`SETTLING`) starts the threads and loads what the questions look up.
-From then on a line is fitted to memory over questions. A machine that is twice as slow asks half as many, so what is
-judged is memory a question, not a second.
+Memory may grow until everything with a size limit is full. The demo keeps `MAX_SESSIONS` sessions, so the test first
+makes that many calls. During the first part of the run (`SETTLING`), threads start and reference texts are loaded.
+After that, a line is fitted to memory as a function of the number of questions. The result is memory per question
+rather than per second, because slower machines answer fewer questions.
 """
 
 import argparse
@@ -24,8 +24,8 @@ from pathlib import Path
 
 import numpy as np
 
-PAGE = Path(__file__).parents[2] / "spaces" / "explainer"
-sys.path.insert(0, str(PAGE))
+DEMO = Path(__file__).parents[2] / "spaces" / "explainer"
+sys.path.insert(0, str(DEMO))
 from limits import MAX_SESSIONS  # noqa: E402
 
 COUNTRIES = [
@@ -46,9 +46,12 @@ COUNTRIES = [
     "Egypt",
     "Nepal",
 ]
-SETTLING = 0.25  # of the time
-MAX_LEAK_KB = 30  # a question; a session that is never forgotten costs 100 and more
-NOISE_MB = 15  # growth that says nothing, however few the questions
+SETTLING = 0.25
+"""Fraction of the time before memory is measured."""
+MAX_LEAK_KB = 30
+"""Allowed growth per question. A session that is never dropped costs at least 100 kB."""
+NOISE_MB = 15
+"""Growth that is ignored, whatever the number of questions."""
 
 
 def main() -> int:
@@ -60,7 +63,7 @@ def main() -> int:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     settings = {"GRADIO_SERVER_PORT": str(port), "GRADIO_SERVER_NAME": "127.0.0.1", "HF_HUB_OFFLINE": "1"}
-    command = [sys.executable, "-u", PAGE / "app.py"]
+    command = [sys.executable, "-u", DEMO / "app.py"]
     process = subprocess.Popen(command, env=os.environ | settings, stdout=subprocess.PIPE, text=True)
     try:
         wait_until_launched(process)
@@ -72,23 +75,24 @@ def main() -> int:
 
 
 def wait_until_launched(process: subprocess.Popen) -> None:
-    """Read to its last line what gradio says: it listens earlier, but gives up if its own first request is slow."""
+    """Wait for the last line that Gradio prints. It accepts connections earlier, but stops if its first request to
+    itself is slow."""
     assert process.stdout is not None
     if not any("HTTP URL" in line for line in process.stdout):
-        raise SystemExit("the page did not start")
-    threading.Thread(target=process.stdout.read, daemon=True).start()  # so that it never waits for us
+        raise SystemExit("The demo did not start.")
+    threading.Thread(target=process.stdout.read, daemon=True).start()  # an unread pipe would block the server
 
 
 def fill_sessions(port: int) -> None:
-    """Make the page remember as many sessions as it ever will, with calls that ask nothing of the model."""
+    """Fill the session store with calls that do not run the model."""
     for n in range(MAX_SESSIONS + 50):
         outcome = ask(port, "explain_feature", ["", 0, 0], f"203.0.113.{n % 250}")
         if outcome != "error":
-            raise SystemExit(f"an empty text was not refused but answered with {outcome}")
+            raise SystemExit(f"An empty text gave {outcome!r}; expected 'error'.")
 
 
 def load(port: int, pid: int, n_visitors: int, seconds: float) -> tuple[Counter, list[float], list[tuple[int, float]]]:
-    """Outcomes counted, seconds each question took, and over time the questions so far with the page's memory in MB."""
+    """Return counts of outcomes, seconds per question, and (number of questions, memory in MB) over time."""
     outcomes: Counter = Counter()
     times: list[float] = []
     memory: list[tuple[int, float]] = []
@@ -104,7 +108,7 @@ def load(port: int, pid: int, n_visitors: int, seconds: float) -> tuple[Counter,
         time.sleep(1)
     for visitor in visitors:
         visitor.join(120)
-    outcomes["visitor still waiting"] += sum(visitor.is_alive() for visitor in visitors)
+    outcomes["UNEXPECTED visitor still waiting"] += sum(visitor.is_alive() for visitor in visitors)
     return +outcomes, times, memory
 
 
@@ -113,26 +117,23 @@ def visit(port: int, address: str, end: float, outcomes: Counter, times: list[fl
     while time.monotonic() < end:
         try:
             status, _ = get(port, "/", address)
-            outcomes[f"page {status}"] += 1
-            name, arguments, answerable = question(rng)
+            outcomes[f"demo {status}"] += 1
+            name, arguments, valid = question(rng)
             start = time.monotonic()
             outcome = ask(port, name, arguments, address)
             times.append(time.monotonic() - start)
-            expected = "complete" if answerable else "error"
-            outcomes[
-                "answered"
-                if outcome == expected == "complete"
-                else "refused"
-                if outcome == expected
-                else f"WRONG {outcome}"
-            ] += 1
+            expected = "complete" if valid else "error"
+            if outcome != expected:
+                outcomes[f"UNEXPECTED {outcome}"] += 1
+            else:
+                outcomes["answered" if valid else "refused"] += 1
         except OSError as error:
-            outcomes[f"WRONG {type(error).__name__}"] += 1
+            outcomes[f"UNEXPECTED {type(error).__name__}"] += 1
         time.sleep(rng.uniform(2, 6))
 
 
 def question(rng: random.Random) -> tuple[str, list, bool]:
-    """An endpoint, its arguments, and whether they can be answered."""
+    """Return an endpoint, its arguments, and whether they are valid."""
     one, other = rng.sample(COUNTRIES, 2)
     kind = rng.random()
     if kind < 0.1:
@@ -147,7 +148,7 @@ def question(rng: random.Random) -> tuple[str, list, bool]:
 
 
 def ask(port: int, name: str, arguments: list, address: str) -> str:
-    """The event that ends the answer's stream: complete, error, or the status of a refused call."""
+    """Return the last event of the answer: "complete", "error", or the HTTP status of a failed call."""
     headers = {"Content-Type": "application/json", "X-Forwarded-For": address}
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
     connection.request("POST", f"/gradio_api/call/{name}", json.dumps({"data": arguments}), headers)
@@ -171,26 +172,29 @@ def get(port: int, path: str, address: str) -> tuple[int, str]:
 
 
 def resident(pid: int) -> float:
-    """Memory of a process in MB."""
+    """Return the resident memory of a process in MB."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     return int(next(line for line in lines if line.startswith("VmRSS")).split()[1]) / 1024
 
 
 def report(outcomes: Counter, times: list[float], memory: list[tuple[int, float]]) -> int:
-    """Print what was seen; 0 if the page held."""
+    """Print a summary, and return 0 if the demo passed, else 1."""
     questions, megabytes = np.array(memory[int(len(memory) * SETTLING) :]).T
     slope = np.polyfit(questions, megabytes, 1)[0]
     n = questions[-1] - questions[0]
     flat = slope * n < NOISE_MB or slope * 1024 < MAX_LEAK_KB
     times = sorted(times)
     print(", ".join(f"{name}: {n}" for name, n in sorted(outcomes.items())))
-    print(f"seconds a question: median {times[len(times) // 2]:.2f}, 95 % within {times[int(len(times) * 0.95)]:.2f}")
-    print(f"memory in MB, over time: {', '.join(f'{each:.0f}' for _, each in memory[:: len(memory) // 10 or 1])}")
-    print(f"memory after settling: {slope * 1024:.1f} kB a question, {slope * n:.0f} MB in {n:.0f} questions")
-    wrong = [name for name in outcomes if "WRONG" in name or "still" in name or name.startswith("page 5")]
-    held = not wrong and flat and outcomes["answered"] > 0
-    print("held" if held else f"did not hold: {', '.join(wrong) or 'memory grew'}")
-    return 0 if held else 1
+    print(f"seconds per question: median {times[len(times) // 2]:.2f}, 95 % within {times[int(len(times) * 0.95)]:.2f}")
+    print(f"memory in MB over time: {', '.join(f'{each:.0f}' for _, each in memory[:: len(memory) // 10 or 1])}")
+    print(f"memory after settling: {slope * 1024:.1f} kB per question, {slope * n:.0f} MB in {n:.0f} questions")
+    failures = [name for name in outcomes if name.startswith(("UNEXPECTED", "demo 5"))]
+    if not flat:
+        failures.append("memory grew")
+    if not outcomes["answered"]:
+        failures.append("no question was answered")
+    print(f"failed: {', '.join(failures)}" if failures else "passed")
+    return 1 if failures else 0
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""How much one visitor may ask."""
+"""Limits on input size and request rate."""
 
 import pytest
 
-from limits import MAX_VISITORS, RateLimit
+from limits import MAX_TOKENS, MAX_VISITORS, RateLimit, token_limit
 
 
-def test_a_visitor_waits_and_others_do_not():
+def test_a_visitor_over_the_limit_waits_until_the_window_has_passed_while_others_continue():
     limit = RateLimit(n=3, seconds=10)
     assert [limit.allows("a", now=second) for second in (0, 1, 2, 3)] == [True, True, True, False]
     assert limit.allows("b", now=3)
@@ -13,12 +13,19 @@ def test_a_visitor_waits_and_others_do_not():
 
 
 @pytest.mark.parametrize(("cost", "allowed"), [(3, True), (4, False)])
-def test_a_dear_question_counts_for_several(cost, allowed):
+def test_an_expensive_question_counts_several_times(cost, allowed):
     assert RateLimit(n=3, seconds=10).allows("a", cost, now=0) is allowed
 
 
-def test_memory_is_bounded():
+def test_the_least_recently_active_visitor_is_forgotten_first():
     limit = RateLimit(n=1, seconds=10)
-    for visitor in range(MAX_VISITORS + 5):
+    for visitor in range(MAX_VISITORS):
         limit.allows(str(visitor), now=0)
-    assert len(limit._asked) == MAX_VISITORS
+    assert not limit.allows("0", now=1)  # makes visitor 1 the least recently active
+    assert limit.allows("new", now=1)
+    assert limit.allows("1", now=2) and not limit.allows("0", now=2)
+
+
+@pytest.mark.parametrize(("context_length", "limit"), [(100, 50), (10_000, MAX_TOKENS)])
+def test_a_text_may_fill_half_of_the_context(context_length, limit):
+    assert token_limit(context_length) == limit
