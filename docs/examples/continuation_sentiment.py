@@ -1,8 +1,9 @@
 """A fourth task: will the target continue a text with a positive or a negative word?
 
-The question contains one vector, the residual stream at the last token of a text. The answer is one word, `positive` or
-`negative`. The label comes from the target's greedy continuation: the first word in it that is in one of two word
-lists. Importing this module registers the task, its builder with the settings of its dataset, its metric and scorer.
+The question contains one vector, the residual stream at the last token of a text. The answer is the name of a
+sentiment, `positive` or `negative` by default. The label comes from the target's greedy continuation: the first word in
+it that is in one of two word lists. Importing this module registers the task, its builder with the settings of its
+dataset, its metric and its scorer.
 """
 
 import random
@@ -33,14 +34,20 @@ from selfexplain.tasks.question import Question, fill
 # ---------------------------------------------------------------- the question
 
 TEMPLATES = (
-    "At layer {layer}, a text ends in {activation}. Will it continue in a positive or a negative way?\n",
-    "A text ends in {activation} at layer {layer}. Is its continuation positive or negative?\n",
+    "At layer {layer}, a text ends in {activation}. Is its continuation {positive} or {negative}?\n",
+    "A text ends in {activation} at layer {layer}. Is what follows {positive} or {negative}?\n",
 )
 
 
-def question(layer: int, template: int = 0) -> Question:
-    """Ask about the vector at the last token of a text; `template` is an index into `TEMPLATES`."""
-    return fill(TEMPLATES[template], layer=str(layer))
+def question(layer: int, positive: str, negative: str, template: int = 0) -> Question:
+    """Ask about the vector at the last token of a text.
+
+    Args:
+        layer: layer of the vector.
+        positive, negative: names of the two sentiments, which are the possible answers.
+        template: index into `TEMPLATES`.
+    """
+    return fill(TEMPLATES[template], layer=str(layer), positive=positive, negative=negative)
 
 
 TASK = register_task(
@@ -71,6 +78,7 @@ class SentimentConfig:
     Attributes:
         positive: words that make a continuation positive.
         negative: words that make a continuation negative.
+        positive_name, negative_name: the answers. Small models learn names faster that are tokens of their vocabulary.
         layer: layer whose residual stream is read.
         n_texts: number of texts to continue.
         n_rows: number of rows to keep, half of them positive.
@@ -79,6 +87,8 @@ class SentimentConfig:
 
     positive: tuple[str, ...] = ("good", "great", "happy", "love", "nice", "smiled", "laughed", "thanked")
     negative: tuple[str, ...] = ("bad", "sad", "angry", "afraid", "scared", "cried", "hurt", "lost")
+    positive_name: str = "positive"
+    negative_name: str = "negative"
     layer: int = 0
     n_texts: int = 2000
     n_rows: int = 1000
@@ -117,10 +127,10 @@ def compute_rows(
         ids = torch.tensor([target.encode(text)], device=target.model.device)
         vector = capture(target.model, ids, [config.layer])[0, 0, -1].float().cpu().numpy()  # (d_model,)
         template = random.Random(f"{seed} {text}").randrange(len(TEMPLATES))
-        asked = question(config.layer, template)
+        asked = question(config.layer, config.positive_name, config.negative_name, template)
         rows.append({
             "prompt": asked.prompt,
-            "completion": sentiment,
+            "completion": config.positive_name if sentiment == "positive" else config.negative_name,
             "placeholder_offsets": list(asked.placeholder_offsets),
             "activations": [vector],
             "activation_layers": [config.layer],
@@ -190,10 +200,10 @@ register_metric(
 
 @dataclass(frozen=True)
 class SentimentScorer(Scorer):
-    """Answers are one word. Everything else is as for any task: baselines, and which answers are correct."""
+    """Answers are the name of a sentiment, one word. Baselines and calibration are the same as for any task."""
 
     def is_parsable(self, answer: str, simulator: Simulator) -> bool:
-        return answer.strip() in ("positive", "negative")
+        return len(answer.split()) == 1
 
 
 register_scorer(SentimentScorer(TASK))
