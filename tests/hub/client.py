@@ -39,7 +39,7 @@ def load_models(ids, record):
     except (ValueError, OSError, KeyError) as error:
         record["broken revision"] = str(error)
     record["same class"] = type(model) is selfexplain.SelfExplainerForCausalLM
-    record["patched"] = model.explain_patch(ids["text"], model.capture(ids["text"], layers=[1])[0, 4], [1], 4).text
+    record["patched"] = model.explain_patch(ids["text"], model.capture(ids["text"], layers=[0])[0, 4], [0], 4).text
 
     from transformers import BitsAndBytesConfig
 

@@ -191,7 +191,7 @@ def test_error_of_a_failed_upload_says_what_to_do(hub_with_run, finished, space,
         publish(finished, "lab", Options(), space)
     assert hub.waits == [1, 2, 4, 8, 16]
     hub.faults[:] = [Fault("PUT /_objects/", code=403, message="no room left", times=10_000)]
-    with pytest.raises(SelfExplainError, match=r"refused \(403\).*Ask for write access"):
+    with pytest.raises(SelfExplainError, match=r"refused the request \(403\).*Ask for write access"):
         publish(finished, "lab", Options(), space)
 
     def broken(**_):
@@ -228,7 +228,7 @@ def test_name_with_different_content_is_refused(hub, finished, space):
 
 def test_missing_and_invalid_logins_are_explained(hub, finished, space, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "hf_wrong" + "b" * 30)
-    with pytest.raises(SelfExplainError, match=r"refused \(401\).*hf auth login") as error:
+    with pytest.raises(SelfExplainError, match=r"refused the request \(401\).*hf auth login") as error:
         publish(finished, "lab", Options(), space)
     assert "hf_wrong" not in str(error.value)
     monkeypatch.setattr("huggingface_hub.utils._headers.get_token", lambda: None)
@@ -253,7 +253,9 @@ def test_file_that_the_hub_refuses_is_reported(hub_with_run, finished, space):
     hub.faults.append(
         Fault("POST .*-selfexplainer/commit/", code=422, message="config.json: this name is reserved", times=9)
     )
-    with pytest.raises(SelfExplainError, match=r"refused \(422\): .*config.json: this name is reserved.*continues"):
+    with pytest.raises(
+        SelfExplainError, match=r"refused the request \(422\): .*config.json: this name is reserved\..*continues"
+    ):
         publish(finished, "lab", Options(), space)
     hub.faults[:] = [Fault("POST .*-selfexplainer/commit/", code=403, message=f"no rights for {TOKEN}", times=9)]
     with pytest.raises(SelfExplainError, match="Ask for write access to lab") as error:

@@ -19,8 +19,8 @@ def test_model_loads_with_both_auto_class_methods_by_revision_and_in_four_bits(r
 
 def test_loaded_model_gives_the_same_answer_as_the_saved_one(reader, finished):
     explainer = SelfExplainerForCausalLM.from_pretrained(finished / "explainer")
-    vector = explainer.capture(TEXT, layers=[1])[0, 4]
-    assert reader["patched"] == explainer.explain_patch(TEXT, vector, [1], 4).text
+    vector = explainer.capture(TEXT, layers=[0])[0, 4]
+    assert reader["patched"] == explainer.explain_patch(TEXT, vector, [0], 4).text
 
 
 @pytest.mark.parametrize("name", DATASETS)

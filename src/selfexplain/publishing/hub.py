@@ -3,6 +3,7 @@
 import hashlib
 import logging
 import tempfile
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -203,19 +204,29 @@ def _commit(
     if not changed and not deleted:
         return False
     logger.info("%s: sending %d files, deleting %d", name, len(changed), len(deleted))
-    api.create_commit(
-        name,
-        [
-            *(CommitOperationAdd(file.path, str(file.source)) for file in changed),
-            *(CommitOperationDelete(path, is_folder=False) for path in deleted),
-        ],
-        commit_message=message,
-        repo_type=repository.kind,
-        revision=revision,
-        parent_commit=state.sha,
-        create_pr=create_pr,
-    )
+    with _quiet_uploads():
+        api.create_commit(
+            name,
+            [
+                *(CommitOperationAdd(file.path, str(file.source)) for file in changed),
+                *(CommitOperationDelete(path, is_folder=False) for path in deleted),
+            ],
+            commit_message=message,
+            repo_type=repository.kind,
+            revision=revision,
+            parent_commit=state.sha,
+            create_pr=create_pr,
+        )
     return True
+
+
+@contextmanager
+def _quiet_uploads() -> Iterator[None]:
+    """Hide two warnings of huggingface_hub: about the rows in the demo Space, and about its own use of httpx."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "It seems that you are about to commit a data file", UserWarning)
+        warnings.filterwarnings("ignore", "Use 'content=<...>' to upload raw bytes/text content", DeprecationWarning)
+        yield
 
 
 def _open_pull_request(name: str, api: "HfApi", kind: str, title: str) -> str | None:

@@ -23,7 +23,7 @@ from selfexplain.publishing.public_names import (
     copy_with_public_names,
     rewrite_json_files,
 )
-from selfexplain.publishing.repositories import PublishedFile, PublishedRepository, PublishingPlan, files_below
+from selfexplain.publishing.repositories import Kind, PublishedFile, PublishedRepository, PublishingPlan, files_below
 from selfexplain.runs.recipe import Recipe
 from selfexplain.runs.run_directory import RunDirectory
 from selfexplain.utils.names import is_hub_id
@@ -158,7 +158,7 @@ class _Planner:
         ]
         if facts.change_counts:
             figure = self.run.cards / f"{task}.png"
-            if not figure.is_file():  # versions before 0.1 did not draw it
+            if not figure.is_file():  # runs of earlier versions lack it
                 draw_change_counts(facts.change_counts, figure)
             files.append(PublishedFile(f"{facts.name}/{task}.png", figure))
         return _repository("dataset", repository, f"ground truth: {task}", files, owned=(f"{facts.name}/*",))
@@ -277,6 +277,6 @@ def _json_lines(rows: Iterable[Mapping[str, Any]]) -> str:
 
 
 def _repository(
-    kind: Any, name: str, title: str, files: Sequence[PublishedFile], owned: tuple[str, ...] = ()
+    kind: Kind, name: str, title: str, files: Sequence[PublishedFile], owned: tuple[str, ...] = ()
 ) -> PublishedRepository:
     return PublishedRepository(kind, name, title, tuple(sorted(files, key=lambda file: file.path)), owned)
