@@ -104,7 +104,7 @@ def test_it_is_published_under_the_name_in_the_task(run_dir, command):
 
 def test_the_demo_shows_its_held_out_rows(run_dir, plugin, tmp_path):
     settings = {"SELFEXPLAIN_EXPLAINER": str(run_dir.root), "PYTHONPATH": str(plugin)}
-    with serving(ROOT / "spaces" / "explainer", tmp_path / "log", settings) as url, urlopen(f"{url}config") as reply:
+    with serving(ROOT / "spaces" / "explainer", tmp_path / "log", settings) as url, urlopen(f"{url}/config") as reply:
         components = json.load(reply)["components"]
     labels = [component["props"].get("label") for component in components if component["type"] == "tabitem"]
     assert "Continuation sentiment" in labels
