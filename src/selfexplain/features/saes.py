@@ -52,7 +52,7 @@ def train_saes(
         seed: seed of the first SAE.
 
     Raises:
-        SelfExplainError: a layer does not exist, the texts contain only special tokens, or `k` or `n_saes` is out of range.
+        SelfExplainError: a layer does not exist, the texts have only special tokens, or `k` or `n_saes` is invalid.
     """
     if not 0 < k <= n_features or n_saes < 1:
         raise SelfExplainError(

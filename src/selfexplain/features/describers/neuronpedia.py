@@ -44,7 +44,7 @@ def read_descriptions(
         exports have no version.
 
     Raises:
-        SelfExplainError: the export does not exist, a batch is missing or truncated, or the export belongs to another layer.
+        SelfExplainError: the export does not exist, is incomplete or damaged, or belongs to another layer.
     """
     if location is None and dictionary.neuronpedia_id is None:
         raise SelfExplainError(
