@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from selfexplain.errors import SelfExplainError
-from selfexplain.features.describers.chat_model import predict_each
+from selfexplain.features.chat_simulator import predict_each
 from selfexplain.features.description import Description
 from selfexplain.features.endpoint import Endpoint
 from selfexplain.features.residuals import SINK_RATIO
