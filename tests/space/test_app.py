@@ -22,6 +22,13 @@ def test_tabs_are_in_the_order_of_tasks(show):
     assert labels(app.build()) == ["Read", "Patch", "Map", "Remove", "Features", "Results"]
 
 
+def test_the_container_of_tabs_contains_nothing_else(show):
+    config = app.build().get_config_file()  # gradio counts other children too, and then shows tabs twice
+    types = {part["id"]: part["type"] for part in config["components"]}
+    [tabs] = [part for part in config["layout"]["children"] if types[part["id"]] == "tabs"]
+    assert {types[part["id"]] for part in tabs["children"]} == {"tabitem"}
+
+
 def test_there_is_no_patch_tab_without_a_block_that_starts_at_a_trained_layer(show, monkeypatch):
     import service
 

@@ -218,6 +218,8 @@ def test_every_tab_fits_the_screen_with_enough_contrast(demo, theme, width):
         else:
             demo.tab(name)
         assert demo.script("return document.documentElement.scrollWidth") <= width
+        shown = [tab.text for tab in demo.all("button[role=tab]") if tab.is_displayed()]
+        assert len(shown) == len(set(shown)) and (width < 500 or shown == TABS)
         assert demo.script(CONTRAST, TEXT_ELEMENTS) == [], name
 
 

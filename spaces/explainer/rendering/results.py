@@ -84,7 +84,7 @@ Expected calibration error: {calibration.ece:.3f}{before}.</p>
 {
         chart(
             {"most confident answers first": most_confident, "random order": random},
-            {0.0: "none", 0.5: "half", 1.0: "all answers"},
+            {0.0: "none", 0.5: "half", 1.0: "all"},
             "Share of incorrect answers by share of answers given",
         )
     }"""

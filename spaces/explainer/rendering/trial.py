@@ -11,7 +11,7 @@ TRUTH_SCORE_MEANING = "simulator correlation on texts that were not used to writ
 
 def description_trial(trial: Trial, python: str) -> str:
     """Return three columns about one vector: description, control, and the target's next token."""
-    measured = _labelled("the target’s next token after this one", trial.after)
+    measured = _labelled("the target’s next token after this one", f"“{trial.after}”")
     return f"""{_columns(_description(trial.explanation), _description(trial.control), trial, measured)}
 <p class="verdict">{_description_verdict(trial)}</p>
 {exemplar_list("Tokens with the most similar vectors", trial.exemplars)}

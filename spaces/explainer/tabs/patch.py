@@ -76,6 +76,8 @@ def build(demo: gr.Blocks, tabs: gr.Tabs) -> None:
     with gr.Tab("Patch", id="patch"):
         html(introduction(LEAD, TASK.short_question))
         chosen = example_buttons(service.SHOW.examples[TASK.name])
+        block = gr.State(block_of(first.layers))
+        token, source_token = gr.State(first.token), gr.State(first.source_token)
         with gr.Row():
             with gr.Column():
                 text = gr.Textbox(first.text, label=TARGET_LABEL, **TEXT_BOX)
@@ -86,8 +88,6 @@ def build(demo: gr.Blocks, tabs: gr.Tabs) -> None:
         layers = pickable(elem_id="patch-layers")
         answer = pickable(waiting(), elem_id="patch-answer")
     texts = [text, source]
-    block = gr.State(block_of(first.layers))
-    token, source_token = gr.State(first.token), gr.State(first.source_token)
     outputs = [token, source_token, tokens, source_tokens, layers, answer]
     _connect_patch(demo, chosen, texts, block, outputs)
     _build_map(tabs, texts, block, outputs)
