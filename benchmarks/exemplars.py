@@ -1,16 +1,17 @@
-"""What finding exemplars costs beside the forward passes and the encoding, and beside keeping every firing.
+"""Cost of collecting exemplars, compared with the forward passes and encoding alone, and with keeping every activation.
 
     python benchmarks/exemplars.py [--texts 1500] [--features 1024] [--k 16]
 
-Three ways to go over the texts of the embedded world with the same SAEs of three layers, interleaved and repeated in
-one process; for a model of ordinary shape, and for the embedded target, beside which nothing is cheap:
+Three methods process the texts of the embedded world with the same SAEs of three layers. They are interleaved and
+repeated in one process, for a model of ordinary shape and for the embedded target, whose forward passes are so cheap
+that every overhead shows:
 
-- floor: the forward passes and the encoding, whose result is thrown away;
+- floor: the forward passes and the encoding, with the result discarded;
 - ours: `features.exemplars.collect`;
-- all firings: the rule of delphi (github.com/EleutherAI/delphi, `InMemoryCache`), written again here: every firing is
-  kept as three 64-bit numbers and its value until the end, then joined and sorted by feature.
+- all firings: the method of delphi (github.com/EleutherAI/delphi, `InMemoryCache`), reimplemented here. It keeps every
+  nonzero activation as three 64-bit numbers and a value until the end, then concatenates and sorts them by feature.
 
-Written to benchmarks/results/exemplars.json: the smallest times, their ratios, and the bytes each way keeps.
+Writes the smallest times, their ratios, and the bytes that each method keeps to benchmarks/results/exemplars.json.
 """
 
 import argparse
@@ -37,7 +38,7 @@ RESULTS = Path(__file__).parent / "results" / "exemplars.json"
 
 
 def encoded(target: Target, dictionaries: list[Dictionary], token_ids: list[list[int]]):
-    """Forward passes and encoding, and nothing else: batch by batch, dictionary by dictionary."""
+    """Forward passes and encoding only: one result per batch and dictionary."""
     layers = [dictionary.layer for dictionary in dictionaries]
     for sequences, input_ids, mask in token_batches(target, token_ids, "floor"):
         hidden = capture(target.model, input_ids, layers, mask).float()
@@ -53,20 +54,20 @@ def floor(target: Target, dictionaries: list[Dictionary], token_ids: list[list[i
 
 @torch.no_grad()
 def all_firings(target: Target, dictionaries: list[Dictionary], token_ids: list[list[int]]) -> int:
-    """delphi's rule: bytes kept when the pass is over, not counting the copy that joining makes."""
+    """Run delphi's method and return the bytes that it keeps at the end, without the copy made by concatenation."""
     locations: list[list[torch.Tensor]] = [[] for _ in dictionaries]
     values: list[list[torch.Tensor]] = [[] for _ in dictionaries]
     for number, sequences, mask, activations in encoded(target, dictionaries, token_ids):
         rows, positions = mask.nonzero(as_tuple=True)
         tokens, features = activations.nonzero(as_tuple=True)
-        places = sequences.to(mask.device)[rows[tokens]], positions[tokens], features
-        locations[number].append(torch.stack(places, dim=1).cpu())
+        indices = sequences.to(mask.device)[rows[tokens]], positions[tokens], features
+        locations[number].append(torch.stack(indices, dim=1).cpu())
         values[number].append(activations[tokens, features].cpu())
     kept = 0
-    for where, strength in zip(locations, values, strict=True):
-        joined, strengths = torch.cat(where), torch.cat(strength)
+    for location, value in zip(locations, values, strict=True):
+        joined, strengths = torch.cat(location), torch.cat(value)
         kept += joined.nbytes + strengths.nbytes
-        order = joined[:, 2].argsort(stable=True)  # by feature, for the windows to be cut
+        order = joined[:, 2].argsort(stable=True)  # by feature, as cutting windows requires
         joined[order], strengths[order]
     return kept
 
@@ -75,12 +76,12 @@ def ours(target: Target, dictionaries: list[Dictionary], token_ids: list[list[in
     return collect(target, dictionaries, token_ids, n_top=10, n_sampled=20)
 
 
-def timed(way, *arguments) -> tuple[float, object]:
-    """Seconds of this process on a CPU, where others may share the cores; of the clock on an accelerator."""
+def timed(method, *arguments) -> tuple[float, object]:
+    """Seconds and result of a method: process time on a CPU, whose cores others may use, and wall time on a GPU."""
     on_cpu = arguments[0].model.device.type == "cpu"
     clock = time.process_time if on_cpu else time.perf_counter
     begin = clock()
-    result = way(*arguments)
+    result = method(*arguments)
     if not on_cpu:
         torch.cuda.synchronize()
     return clock() - begin, result

@@ -1,10 +1,10 @@
-"""Peak memory and speed of QLoRA training at real sizes, on random weights: no checkpoint and no network.
+"""Peak memory and speed of QLoRA training at real model sizes, with random weights: no checkpoint, no network access.
 
     python benchmarks/gpu.py          # on a GPU; writes benchmarks/results/gpu.json
-    python benchmarks/gpu.py --tiny   # the same code on any machine in seconds; shows the figures, writes nothing
+    python benchmarks/gpu.py --tiny   # the same code on any machine in seconds; prints the figures, writes nothing
 
-The base is in NF4 with doubly quantised constants, LoRA of rank 16 is on every linear module, and the loss is on every
-token: the most that a training row can ask for.
+The base is in NF4 with double quantisation, every linear module has LoRA of rank 16, and every token has a loss, which
+is the most expensive case.
 """
 
 import argparse
@@ -35,7 +35,7 @@ logger = logging.getLogger("gpu")
 
 @dataclass(frozen=True)
 class Shape:
-    """A model's sizes, and the memory its training may take (GB of 1e9 bytes, the allocator's reserve)."""
+    """Sizes of a model, and `limit_gb`, the memory that its training may reserve (GB of 1e9 bytes)."""
 
     name: str
     vocab_size: int
@@ -61,7 +61,7 @@ RANK, LENGTH, MICRO_BATCH, STEPS = 16, 512, 4, 6
 
 
 def random_base(config: LlamaConfig, device: torch.device) -> PreTrainedModel:
-    """A base in NF4 that is never held in full: built without storage, then drawn and quantised a matrix at a time."""
+    """A random base in NF4, built on the meta device and quantised one matrix at a time to save memory."""
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
     with torch.device("meta"):
         base = AutoModelForCausalLM.from_config(config, dtype=dtype)
@@ -83,10 +83,10 @@ def random_base(config: LlamaConfig, device: torch.device) -> PreTrainedModel:
                 drawn = torch.empty(parameter.shape, dtype=dtype, device=device)
                 drawn = drawn.fill_(1.0) if parameter.ndim == 1 else drawn.normal_(std=0.02)
                 setattr(module, name, nn.Parameter(drawn, requires_grad=False))
-    base.model.rotary_emb = type(base.model.rotary_emb)(config).to(device)  # its frequencies are no parameters
+    base.model.rotary_emb = type(base.model.rotary_emb)(config).to(device)  # its frequencies are buffers
     base.tie_weights()
     for module in base.modules():
-        module._is_hf_initialized = True  # else wrapping it would draw its weights once more
+        module._is_hf_initialized = True  # otherwise wrapping the base would initialise its weights again
     base.is_loaded_in_4bit = base.is_quantized = True
     base.quantization_method = QuantizationMethod.BITS_AND_BYTES
     return base
@@ -108,7 +108,7 @@ def word_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def measure(shape: Shape, device: torch.device, output_dir: str) -> dict:
-    """Train `STEPS` steps, and take the time of all but the first."""
+    """Train `STEPS` steps and time all of them except the first."""
     cuda = device.type == "cuda"
     torch.manual_seed(0)
     if cuda:
@@ -158,11 +158,13 @@ def measure(shape: Shape, device: torch.device, output_dir: str) -> dict:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tiny", action="store_true", help="run the code on a tiny shape, and write nothing")
+    parser.add_argument("--tiny", action="store_true", help="run the same code on a tiny model and write nothing")
     tiny = parser.parse_args().tiny
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     if not tiny and not torch.cuda.is_available():
-        parser.exit(1, "no GPU here: its memory cannot be measured. --tiny runs the same code on the CPU.\n")
+        parser.exit(
+            1, "This benchmark needs a CUDA GPU, and none is available. Use --tiny to run the same code on the CPU.\n"
+        )
     device = torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
     runs = []
     with tempfile.TemporaryDirectory() as output_dir:
@@ -180,7 +182,7 @@ def main() -> None:
     }
     RESULTS.parent.mkdir(exist_ok=True)
     RESULTS.write_text(json.dumps(results, indent=2) + "\n")
-    logger.info("written to %s", RESULTS)
+    logger.info("Results are in %s.", RESULTS)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""How fast patches run beside plain hooks and nnsight, and how much of what they compute could be avoided.
+"""Speed of patching compared with plain hooks and nnsight, and how much of its computation could be avoided.
 
     python benchmarks/patching.py
 
-Random weights, float32, one CPU thread; times are CPU seconds of this process, so that other work on the machine counts
-little. Prints ratios and writes `benchmarks/results/patching.json`.
+Random weights, float32, one CPU thread. Times are CPU seconds of this process, so other work on the machine has little
+influence. Prints ratios and writes `benchmarks/results/patching.json`.
 """
 
 import importlib.metadata
@@ -27,12 +27,12 @@ from selfexplain.target.load import Target
 from selfexplain.target.patching import Patch, run_patches
 
 RESULTS = Path(__file__).parent / "results" / "patching.json"
-ROWS = 32  # patches of one forward pass of plain batched hooks
-SAMPLE = 192  # patches that the slow methods are timed on, drawn evenly from the grid
+ROWS = 32  # patches per forward pass with plain batched hooks
+SAMPLE = 192  # random patches of the grid on which the slow methods are timed
 
 
 class NoTokenizer:
-    """The engine reads token ids alone."""
+    """Placeholder: the engine reads only token ids."""
 
     pad_token_id = 0
 
@@ -47,7 +47,7 @@ def random_target(n_layers: int, width: int, n_heads: int) -> Target:
 
 
 def uniform_grid(target: Target, n_prompts: int, length: int) -> tuple[list[list[int]], list[Patch]]:
-    """Prompts, and a patch at every (prompt, layer, position)."""
+    """Prompts, and one patch at every (prompt, layer, position)."""
     prompts = torch.randint(0, 4096, (n_prompts, length)).tolist()
     cells = product(range(n_prompts), range(target.n_layers), range(length))
     return prompts, [Patch(i, (layer,), (p,), torch.randn(1, target.d_model)) for i, layer, p in cells]
@@ -61,8 +61,8 @@ def seconds(run: Callable) -> tuple[float, Tensor]:
 
 @torch.no_grad()
 def batched_hooks(target: Target, prompts: Sequence[Sequence[int]], patches: Sequence[Patch]) -> Tensor:
-    """Next tokens by full forward passes, `ROWS` patches each, every row with its own layer and position."""
-    found = []
+    """Next tokens from full forward passes with `ROWS` patches each; every row has its own layer and position."""
+    outputs = []
     for start in range(0, len(patches), ROWS):
         batch = patches[start : start + ROWS]
         with ExitStack() as stack:
@@ -77,17 +77,17 @@ def batched_hooks(target: Target, prompts: Sequence[Sequence[int]], patches: Seq
 
                 stack.callback(decoder_blocks(target.model)[layer].register_forward_hook(write).remove)
             ids = torch.tensor([prompts[patch.prompt] for patch in batch])
-            found.append(target.model(ids, use_cache=False, logits_to_keep=1).logits[:, -1].argmax(-1))
-    return torch.cat(found)
+            outputs.append(target.model(ids, use_cache=False, logits_to_keep=1).logits[:, -1].argmax(-1))
+    return torch.cat(outputs)
 
 
 @torch.no_grad()
 def nnsight_traces(target: Target, prompts: Sequence[Sequence[int]], patches: Sequence[Patch]) -> Tensor:
-    """Next tokens, one nnsight trace a patch."""
+    """Next tokens from one nnsight trace per patch."""
     from nnsight import NNsight
 
     model = NNsight(target.model)
-    found = []
+    outputs = []
     for patch in patches:
         ids, layer, position, vector = (
             torch.tensor([prompts[patch.prompt]]),
@@ -98,12 +98,12 @@ def nnsight_traces(target: Target, prompts: Sequence[Sequence[int]], patches: Se
         with model.trace(ids, use_cache=False, logits_to_keep=1):
             model.model.layers[layer].output[:, position] = vector
             logits = model.lm_head.output.save()
-        found.append(logits[:, -1].argmax(-1))
-    return torch.cat(found)
+        outputs.append(logits[:, -1].argmax(-1))
+    return torch.cat(outputs)
 
 
 def counted(target: Target, run: Callable[[], object]) -> int:
-    """Multiply-adds of a run: of every linear layer, and of attention over all keys that a query is multiplied with."""
+    """Multiply-adds of a run: those of linear layers, and those of attention over all keys of each query."""
     total = 0
     config = target.model.config
     per_pair = 2 * config.num_attention_heads * config.head_dim
@@ -131,10 +131,11 @@ def counted(target: Target, run: Callable[[], object]) -> int:
 
 
 def unavoidable(target: Target, length: int, n_prompts: int, patches: Sequence[Patch]) -> int:
-    """Multiply-adds without which these patches cannot be known.
+    """Multiply-adds that no method can avoid for these patches.
 
-    Of each prompt one run. Of each patch the blocks above it, on the tokens from its position on, each with the keys up
-    to itself; of the last block only the last token, and of the others their keys and values; the head once.
+    Each prompt needs one full run. Each patch needs the blocks above it for the tokens from its position on, each with
+    the keys up to itself. In the last block it needs only keys and values of these tokens and the output of the last
+    one. It needs the head once.
     """
     config = target.model.config
     block = decoder_blocks(target.model)[-1]
@@ -169,7 +170,7 @@ def measure(n_layers: int, width: int, n_heads: int, length: int, n_prompts: int
     ours, hooks = spent / len(patches), spent_hooks / SAMPLE
     needed = unavoidable(target, length, n_prompts, patches)
     done = counted(target, lambda: run_patches(target, prompts, patches))
-    found = {
+    figures = {
         "layers": n_layers, "width": width, "tokens": length, "prompts": n_prompts, "patches": len(patches),
         "method": results.method,
         "ms_per_patch": 1e3 * ours,
@@ -183,9 +184,9 @@ def measure(n_layers: int, width: int, n_heads: int, length: int, n_prompts: int
     try:
         nnsight_traces(target, prompts, some[:4])
     except ModuleNotFoundError:
-        return found | {"nnsight": "not installed: skipped"}
+        return figures | {"nnsight": "not installed, skipped"}
     spent_traces, by_traces = seconds(lambda: nnsight_traces(target, prompts, some))
-    return found | {
+    return figures | {
         "nnsight_ms_per_patch": 1e3 * spent_traces / SAMPLE,
         "speedup_over_nnsight": spent_traces / SAMPLE / ours,
         "outputs_equal_to_nnsight": (results.ids[chosen] == by_traces).float().mean().item(),

@@ -32,7 +32,7 @@ def test_tables_and_figures(patching_rows, tmp_path):
     console = Console(width=200, file=io.StringIO())
     console.print(tables(comparison))
     for shown in (markdown(comparison), console.file.getvalue()):
-        assert "hich model explains which: activation patching, 64 test rows of a, 64 test rows of b" in shown
+        assert "ho explains whom: activation patching, 64 test rows of a, 64 test rows of b" in shown
         assert "itself (0.25 of the rows) - another model (all rows)" in shown
         assert "+0.000 [+0.000, +0.000], p = 1" in shown
     assert "| 24 (0.25) | nearest neighbour | 0.500 [" in markdown(comparison)

@@ -110,12 +110,12 @@ def test_out_of_distribution_sets_are_scored_with_their_task(datasets_of, featur
     assert "**Feature description, activations**: 4 held-out rows in 4 groups" in markdown(results)
 
 
-def scored_at(right_scale, rows, scales):
+def scored_at(best_scale, rows, scales):
     """Function from a scale to a baseline that knows all answers at one scale; records the scales."""
 
     def at(scale):
         scales.append(scale)
-        return Oracle(rows if scale == right_scale else [])
+        return Oracle(rows if scale == best_scale else [])
 
     return at
 

@@ -52,7 +52,7 @@ def _explainers_table(result: TaskComparison, subject: str) -> Table:
     }
     pairs = dict.fromkeys((target, explainer) for target, explainer, _ in cells)
     return Table(
-        f"which model explains which: {subject}",
+        f"who explains whom: {subject}",
         ("target", "explained by", *map(format_name, metrics)),
         [(*pair, *(_value(cells[*pair, metric]) for metric in metrics)) for pair in pairs],
     )

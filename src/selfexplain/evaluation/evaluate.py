@@ -83,21 +83,9 @@ def evaluate(
     for test_set in test_sets:
         check_width(test_set, target)
         SCORERS[test_set.task].check(test_set.rows, simulators[test_set.task], test_set.section)
-    by_section: dict[str, dict[str, list[Answer]]] = {}
-    for test_set in test_sets:
-        logger.info("%s: %d test rows", test_set.section, len(test_set.rows))
-        by_section[test_set.section] = _ask_with_controls(explainer, test_set, config, seed, cache_dir)
-    for test_set in test_sets:
-        answers = _ask("untrained", untrained, test_set, test_set.rows, config, cache_dir)
-        by_section[test_set.section]["untrained"] = answers
+    answers = _ask_explainers(explainer, untrained, test_sets, config, seed, cache_dir)
     scales = _selfie_scales(selfie, datasets, simulators, config, seed, cache_dir)
-    for test_set in test_sets:
-        if selfie and test_set.task in scales:
-            baseline = selfie(scales[test_set.task])
-            by_section[test_set.section]["selfie"] = _ask(
-                "selfie", baseline, test_set, test_set.rows, config, cache_dir
-            )
-
+    selfie_answers = _ask_selfie(selfie, scales, test_sets, config, cache_dir)
     results: dict[str, list[tuple[str | None, TestSetResult]]] = {task: [] for task in datasets}
     training_rows = {task: _training_rows(dataset, share, seed) for task, dataset in datasets.items()}
     for test_set in test_sets:
@@ -105,7 +93,7 @@ def evaluate(
         result, predictions = _score(
             test_set,
             training_rows[task],
-            by_section[test_set.section],
+            answers[test_set.section] | selfie_answers.get(test_set.section, {}),
             simulators[task],
             (calibration or {}).get(task),
             config,
@@ -163,6 +151,42 @@ def calibrate(
             if fitted := fit(log_probs[known], correct[known], groups):
                 calibration[task] = fitted
     return calibration
+
+
+def _ask_explainers(
+    explainer: Explainer,
+    untrained: Explainer,
+    test_sets: Sequence[TestSet],
+    config: EvaluationConfig,
+    seed: int,
+    cache_dir: Path | None,
+) -> dict[str, dict[str, list[Answer]]]:
+    """Section -> system -> answers: first all answers of the explainer, then all answers of the untrained one."""
+    answers: dict[str, dict[str, list[Answer]]] = {}
+    for test_set in test_sets:
+        logger.info("%s: %d test rows", test_set.section, len(test_set.rows))
+        answers[test_set.section] = _ask_with_controls(explainer, test_set, config, seed, cache_dir)
+    for test_set in test_sets:
+        untrained_answers = _ask("untrained", untrained, test_set, test_set.rows, config, cache_dir)
+        answers[test_set.section]["untrained"] = untrained_answers
+    return answers
+
+
+def _ask_selfie(
+    selfie: Callable[[float], Explainer] | None,
+    scales: Mapping[str, float],
+    test_sets: Sequence[TestSet],
+    config: EvaluationConfig,
+    cache_dir: Path | None,
+) -> dict[str, dict[str, list[Answer]]]:
+    """Section -> "selfie" -> answers, for the test sets of tasks that have a scale."""
+    return {
+        test_set.section: {
+            "selfie": _ask("selfie", selfie(scales[test_set.task]), test_set, test_set.rows, config, cache_dir)
+        }
+        for test_set in test_sets
+        if selfie and test_set.task in scales
+    }
 
 
 def _ask(

@@ -6,6 +6,8 @@
 A module is a few generated lines that call `metric_class`, so `METRICS` is the only implementation of a score.
 """
 
+import atexit
+import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -133,7 +135,7 @@ def metric_path(name: str) -> str:
     Raises:
         SelfExplainError: there is no such metric.
     """
-    directory = Path(_temporary_directory().name) / name
+    directory = _temporary_directory() / name
     _write_module(name, directory)
     return str(directory)
 
@@ -213,5 +215,8 @@ def _write_module(name: str, directory: Path) -> None:
 
 
 @cache
-def _temporary_directory() -> "tempfile.TemporaryDirectory[str]":
-    return tempfile.TemporaryDirectory(prefix="selfexplain-metrics-")
+def _temporary_directory() -> Path:
+    """A directory that is deleted when the process ends."""
+    directory = tempfile.mkdtemp(prefix="selfexplain-metrics-")
+    atexit.register(shutil.rmtree, directory, ignore_errors=True)
+    return Path(directory)
