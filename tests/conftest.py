@@ -1,5 +1,6 @@
-"""What every test may use: a tiny random model with its tokenizer, built in code."""
+"""Fixtures of all tests: a tiny random model with its tokenizer, and one finished run."""
 
+import json
 import os
 
 os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", TOKENIZERS_PARALLELISM="false", WANDB_MODE="disabled")
@@ -16,7 +17,7 @@ SENTENCES = [
 
 @pytest.fixture(scope="session", autouse=True)
 def one_thread():
-    """Tiny tensors gain nothing from threads, and parallel runs would fight for the cores."""
+    """Use one thread: tiny tensors gain nothing from more, and parallel workers would compete for the cores."""
     import torch
 
     torch.set_num_threads(1)
@@ -24,7 +25,7 @@ def one_thread():
 
 @pytest.fixture(scope="session")
 def tokenizer():
-    """Byte-level BPE with 512 entries: encodes any text, and decodes it unchanged; texts start with `<s>`."""
+    """Byte-level BPE with 512 entries. It encodes any text without loss; texts start with `<s>`."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -46,7 +47,7 @@ def tokenizer():
 
 @pytest.fixture
 def target(tokenizer):
-    """A fresh `Target` around a random LlamaForCausalLM: 4 layers of width 32, context 256; a test may change it."""
+    """A new `Target` with a random LlamaForCausalLM: 4 layers of width 32, context 256. Tests may change it."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -70,7 +71,7 @@ def target(tokenizer):
 
 @pytest.fixture
 def target_dir(target, tmp_path):
-    """The same target saved as a model directory."""
+    """The same target as a model directory."""
     path = tmp_path / "tiny-random"
     target.model.save_pretrained(path)
     target.tokenizer.save_pretrained(path)
@@ -79,16 +80,28 @@ def target_dir(target, tmp_path):
 
 @pytest.fixture(scope="session")
 def finished(whole_run):
-    """A finished run: nothing of it is faked, only little of it is run. It is for all tests: copy it to change it."""
+    """The directory of a finished run, in which nothing is faked. All tests share it: copy it to change it."""
     return whole_run[0]
 
 
 @pytest.fixture(scope="session")
 def whole_run(tmp_path_factory):
-    """A run from ground truth to cards, and how many models were held whenever one had been loaded."""
+    """The finished run, and how many models were in memory each time that one had been loaded.
+
+    The first worker of pytest-xdist that needs the run computes it, and the others wait for it.
+    """
+    from filelock import FileLock
+
     from little import LITTLE, counting_models
     from selfexplain.pipeline.driver import run
     from selfexplain.runs.recipe import load_recipe
 
-    with counting_models() as held:
-        return run(load_recipe("quickstart", LITTLE), tmp_path_factory.mktemp("runs") / "little"), held
+    root = tmp_path_factory.getbasetemp()
+    shared = root.parent if "PYTEST_XDIST_WORKER" in os.environ else root
+    run_dir, counts = shared / "whole_run", shared / "whole_run_models.json"
+    with FileLock(shared / "whole_run.lock"):
+        if not counts.is_file():
+            with counting_models() as held:
+                run(load_recipe("quickstart", LITTLE), run_dir)
+            counts.write_text(json.dumps(held))
+    return run_dir, json.loads(counts.read_text())

@@ -1,4 +1,4 @@
-"""The quickstart, with little of everything: values for its recipe; and how many models it holds at a time."""
+"""Overrides that make the quickstart small, and a counter of the models in memory."""
 
 import weakref
 from contextlib import contextmanager
@@ -24,8 +24,10 @@ LITTLE = [
 
 @contextmanager
 def counting_models():
-    """Yields a list that gets, at every load of a model, how many of those loaded since are held, the new one among
-    them; garbage that nobody collected is held too."""
+    """Yield a list to which every load of a model appends the number of models in memory, including the new one.
+
+    Models that are unreachable but not yet collected count as well.
+    """
     from transformers import AutoModelForCausalLM
 
     load, loaded, held = AutoModelForCausalLM.from_pretrained, [], []

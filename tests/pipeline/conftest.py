@@ -1,15 +1,15 @@
-"""A road without rooms."""
+"""A pipeline whose training, evaluation and cards are replaced by functions that write a small file."""
 
 import pytest
 
-from selfexplain.pipeline import driver as road
+from selfexplain.pipeline.steps import RecipeSteps
 
 
 @pytest.fixture
 def write(monkeypatch):
-    """The rooms after the ground truth replaced by ones that write a small file; `write.calls` says which were entered.
+    """Replace all steps after the ground truth; `write.calls` lists the steps that ran.
 
-    A test replaces further rooms by `write(path, name)`.
+    A test replaces further steps with `write(path, name)`.
     """
 
     def write(path, name):
@@ -18,9 +18,7 @@ def write(monkeypatch):
         path.write_text("{}")
 
     write.calls = []
-    monkeypatch.setattr(road._Road, "_train", lambda self: write(self.run_dir / "explainer" / "config.json", "train"))
-    monkeypatch.setattr(road._Road, "_evaluate", lambda self: write(self.run_dir / "results.json", "evaluate"))
-    monkeypatch.setattr(
-        road._Road, "_write_cards", lambda self: write(self.run_dir / "cards" / "model_card.md", "card")
-    )
+    monkeypatch.setattr(RecipeSteps, "_train", lambda self: write(self.run.explainer / "config.json", "train"))
+    monkeypatch.setattr(RecipeSteps, "_evaluate", lambda self: write(self.run.results_path, "evaluate"))
+    monkeypatch.setattr(RecipeSteps, "_write_cards", lambda self: write(self.run.cards / "model_card.md", "card"))
     return write

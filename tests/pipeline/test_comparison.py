@@ -1,4 +1,4 @@
-"""A recipe that compares: which explainers are trained, on what, and what a change costs."""
+"""Test a recipe with a comparison: which explainers are trained, on which rows, and what runs again after a change."""
 
 import json
 import shutil
@@ -13,11 +13,13 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from selfexplain.errors import SelfExplainError
 from selfexplain.evaluation.config import ComparisonConfig, EvaluationConfig
+from selfexplain.evaluation.results import Environment, Results, ScoredModel
 from selfexplain.groundtruth.formats import read_rows
-from selfexplain.pipeline import driver as road
-from selfexplain.pipeline.comparison import Comparison
+from selfexplain.pipeline.comparison import Cell, ComparisonSteps
 from selfexplain.pipeline.driver import run
+from selfexplain.pipeline.steps import RecipeSteps
 from selfexplain.runs.recipe import Expected, Recipe, load_recipe
+from selfexplain.runs.run_directory import RunDirectory
 from selfexplain.tasks import activation_patching, outcome
 from selfexplain.training import train as training
 from selfexplain.training.config import AdapterConfig, LoraConfig, TrainingConfig
@@ -26,18 +28,18 @@ from selfexplain.training.config import AdapterConfig, LoraConfig, TrainingConfi
 @pytest.fixture
 def calls(monkeypatch, write):
     def build(self, task):
-        write(self.run_dir / "datasets" / task / "train.parquet", f"dataset {self.run_dir.name}")
+        write(self.run.dataset(task).rows("train"), f"dataset {self.run.root.name}")
 
-    monkeypatch.setattr(road._Road, "_build", build)
-    monkeypatch.setattr(
-        Comparison, "_train", lambda self, cell: write(self.explainer_dir(cell) / "config.json", cell.name)
-    )
+    def train(self, cell):
+        write(self.explainer_dir(cell) / "config.json", cell.name)
 
     def answer(self, cell):
-        write(self.run_dir / "comparison" / cell.name / "answers" / "x.jsonl", f"{cell.name} answers")
+        write(self.answers_path(cell, "x"), f"{cell.name} answers")
 
-    monkeypatch.setattr(Comparison, "_answer", answer)
-    monkeypatch.setattr(Comparison, "_score", lambda self: write(self.run_dir / "comparison.json", "score"))
+    monkeypatch.setattr(RecipeSteps, "_build", build)
+    monkeypatch.setattr(ComparisonSteps, "_train", train)
+    monkeypatch.setattr(ComparisonSteps, "_answer", answer)
+    monkeypatch.setattr(ComparisonSteps, "_score", lambda self: write(self.run.comparison_path, "score"))
     return write.calls
 
 
@@ -63,7 +65,7 @@ CELLS = [
 MAIN = "a/by-a/share-1-seed-0"
 
 
-def test_every_model_explains_every_model_and_the_recipes_own_explainer_is_not_trained_twice(recipe, calls, tmp_path):
+def test_every_model_explains_every_model_and_no_explainer_is_trained_twice(recipe, calls, tmp_path):
     run_dir = run(recipe, tmp_path / "run")
     assert calls[:4] == ["dataset run", "dataset b", "train", "evaluate"]
     trained = [call for call in calls if call in CELLS]
@@ -76,7 +78,7 @@ def test_every_model_explains_every_model_and_the_recipes_own_explainer_is_not_t
     assert not calls
 
 
-def test_only_what_a_change_touches_is_run_again(recipe, calls, tmp_path):
+def test_only_steps_that_depend_on_a_change_run_again(recipe, calls, tmp_path):
     run(recipe, tmp_path / "run")
     calls.clear()
     more = replace(recipe, comparison=replace(recipe.comparison, shares=(0.25, 0.5)))
@@ -88,12 +90,12 @@ def test_only_what_a_change_touches_is_run_again(recipe, calls, tmp_path):
     assert all(call.endswith(" answers") or call in ("evaluate", "score", "card") for call in calls)
 
 
-def test_a_cancelled_comparison_blocks_nothing_and_keeps_what_was_finished(recipe, calls, tmp_path, monkeypatch):
+def test_a_cancelled_comparison_can_be_removed_and_its_finished_steps_are_kept(recipe, calls, tmp_path, monkeypatch):
     def stop(self, cell):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr(Comparison, "_answer", stop)
+        patched.setattr(ComparisonSteps, "_answer", stop)
         run(recipe, tmp_path / "run")
     run(replace(recipe, comparison=ComparisonConfig()), tmp_path / "run", stage="evaluate")
     stages = json.loads((tmp_path / "run" / "manifest.json").read_text())["stages"]
@@ -105,49 +107,49 @@ def test_a_cancelled_comparison_blocks_nothing_and_keeps_what_was_finished(recip
     assert (alone / "comparison" / "b" / "datasets").is_dir()
 
 
-def test_a_comparison_that_is_taken_out_is_taken_out_of_the_results(recipe, calls, tmp_path):
+def test_removing_the_comparison_removes_it_from_the_results(recipe, calls, tmp_path):
     run(recipe, tmp_path / "run")
     calls.clear()
     alone = run(replace(recipe, comparison=ComparisonConfig()), tmp_path / "run")
     assert calls == ["evaluate", "card"] and not (alone / "comparison.json").exists()
 
 
-def test_a_cell_is_a_recipe_of_its_own(recipe, tmp_path):
+def test_every_cell_has_a_recipe(recipe, tmp_path):
     recipe = replace(recipe, seed=7, comparison=replace(recipe.comparison, n_seeds=2))
-    datasets = {"a": tmp_path / "of-a", "b": tmp_path / "of-b"}
-    comparison = Comparison(recipe, tmp_path, datasets, corpus=lambda: None, free=lambda: None)
-    found = {(c.target, c.explainer, c.share, c.seed): comparison.recipe_of(c) for c in comparison.cells()}
-    assert len(found) == 2 * 2 * 2 * 2
-    few = found["b", "a", 0.25, 1]
+    models = {"a": RunDirectory(tmp_path / "of-a"), "b": RunDirectory(tmp_path / "of-b")}
+    comparison = ComparisonSteps(recipe, RunDirectory(tmp_path), models, corpus=lambda: None, free=lambda: None)
+    recipes = {(c.target, c.explainer, c.share, c.seed): comparison.recipe_of(c) for c in comparison.cells()}
+    assert len(recipes) == 2 * 2 * 2 * 2
+    few = recipes["b", "a", 0.25, 1]
     assert few.target == recipe.comparison.models[0] and few.explainer == recipe.target and few.seed == 8
     assert few.training.share == 0.25 and few.training.epochs == 2 * recipe.training.epochs
-    assert found["b", "b", 1.0, 0].explainer is None and found["b", "b", 1.0, 0].training == recipe.training
+    assert recipes["b", "b", 1.0, 0].explainer is None and recipes["b", "b", 1.0, 0].training == recipe.training
 
 
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"comparison": ComparisonConfig(models=("elsewhere/a",))}, "told apart by the last part"),
-        ({"comparison": ComparisonConfig(models=("./none",))}, "model './none': no directory"),
+        ({"comparison": ComparisonConfig(models=("elsewhere/a",))}, "identifies models by the last part"),
+        ({"comparison": ComparisonConfig(models=("./none",))}, r"Model '\./none': there is no directory"),
     ],
 )
-def test_a_comparison_that_cannot_work_writes_nothing(recipe, calls, tmp_path, change, words):
+def test_a_comparison_that_cannot_finish_writes_nothing(recipe, calls, tmp_path, change, words):
     with pytest.raises(SelfExplainError, match=words):
         run(replace(recipe, **change), tmp_path / "run")
     assert not calls and not (tmp_path / "run").exists()
 
 
-def test_settings_that_make_no_sense_are_refused():
-    with pytest.raises(SelfExplainError, match="leave explainer out"):
+def test_contradictory_settings_are_refused():
+    with pytest.raises(SelfExplainError, match="Remove explainer"):
         load_recipe("tiny_claims", ["explainer=somebody/model"])
-    with pytest.raises(SelfExplainError, match=r"training\.share is 0\.1 in a recipe that compares"):
+    with pytest.raises(SelfExplainError, match=r"training\.share is 0\.1 in a recipe with a comparison"):
         load_recipe("tiny_claims", ["training.share=0.1"])
     for share in ("25", "-1", "0"):
-        with pytest.raises(SelfExplainError, match=f"training.share is {share}, expected"):
+        with pytest.raises(SelfExplainError, match=rf"training\.share is {share}\. Give a fraction"):
             load_recipe("tiny", [f"training.share={share}"])
     with pytest.raises(SelfExplainError, match="shares above 0"):
         ComparisonConfig(shares=(4.0,))
-    with pytest.raises(SelfExplainError, match="one each"):
+    with pytest.raises(SelfExplainError, match="one revision per model"):
         ComparisonConfig(models=("a", "b"), revisions=("main",))
 
 
@@ -160,9 +162,9 @@ def test_settings_that_make_no_sense_are_refused():
         "feature_description.neuronpedia=exports/{layer}",
     ],
 )
-def test_what_was_recorded_of_one_model_is_no_ground_truth_about_others(override):
+def test_data_recorded_from_one_model_is_refused_for_several_models(override):
     task, _, key = override.partition("=")[0].partition(".")
-    with pytest.raises(SelfExplainError, match=rf"{task}\.{key}.* about selfexplain/tiny alone"):
+    with pytest.raises(SelfExplainError, match=rf"{task}\.{key}.* describes selfexplain/tiny only"):
         load_recipe("tiny_claims", [override])
     alone = load_recipe("tiny_claims", [override, "comparison.models=[]", "comparison.shares=[0.5]"])
     assert alone.comparison.is_on
@@ -170,7 +172,7 @@ def test_what_was_recorded_of_one_model_is_no_ground_truth_about_others(override
     assert load_recipe("tiny_claims", [override, f"tasks=[{','.join(others)}]"]).tasks == tuple(others)
 
 
-def test_the_packaged_comparison_is_of_both_embedded_models():
+def test_the_packaged_comparison_has_both_embedded_models():
     recipe = load_recipe("tiny_claims")
     assert recipe.comparison.models == ("selfexplain/tiny-sibling",) and recipe.comparison.is_on
     assert not load_recipe("tiny").comparison.is_on
@@ -178,7 +180,7 @@ def test_the_packaged_comparison_is_of_both_embedded_models():
 
 @pytest.fixture
 def two_targets(tokenizer, target_dir, tmp_path):
-    """Targets `a` and `b` of other widths, and patching rows about each: 6 groups of two about `a`, 4 about `b`."""
+    """Targets `a` and `b` of different widths, with patching rows: 6 groups of two rows about `a`, 4 about `b`."""
     torch.manual_seed(1)
     config = LlamaConfig(
         vocab_size=len(tokenizer), hidden_size=48, intermediate_size=64, num_hidden_layers=3, num_attention_heads=4,
@@ -191,19 +193,19 @@ def two_targets(tokenizer, target_dir, tmp_path):
     for name, width, n_groups in (("a", 32, 6), ("b", 48, 4)):
         rows = []
         for index in range(2 * n_groups):
-            asked = activation_patching.question(f"The capital of {index} is", [1, 2], 3, "of")
+            question = activation_patching.question(f"The capital of {index} is", [1, 2], 3, "of")
             rows.append(
                 {
-                    "prompt": asked.prompt,
+                    "prompt": question.prompt,
                     "completion": outcome.render(outcome.Outcome(index % 3 == 0, "Rome")),
-                    "placeholder_offsets": list(asked.placeholder_offsets),
+                    "placeholder_offsets": list(question.placeholder_offsets),
                     "activations": [torch.randn(width, generator=generator).tolist()],
                     "activation_layers": [2],
                     "group": f"{name}{index // 2}",
                     "changed": index % 3 == 0,
                 }
             )
-        folder = tmp_path / f"of-{name}" / "activation_patching"
+        folder = RunDirectory(tmp_path / f"of-{name}").dataset("activation_patching").root
         folder.mkdir(parents=True)
         vectors = List(List(Value("float16"), length=width))
         table = Dataset.from_list(rows).cast_column("activations", vectors)
@@ -212,12 +214,12 @@ def two_targets(tokenizer, target_dir, tmp_path):
     return tmp_path
 
 
-def test_each_cell_is_trained_asked_and_scored_as_it_says(two_targets, monkeypatch):
-    learned = []
+def test_each_cell_is_trained_and_scored_with_its_own_models_and_share(two_targets, monkeypatch):
+    n_rows = []
 
     def remember(*arguments):
         rows = training_rows(*arguments)
-        learned.append(len(rows))
+        n_rows.append(len(rows))
         return rows
 
     training_rows = training.training_rows
@@ -235,9 +237,13 @@ def test_each_cell_is_trained_asked_and_scored_as_it_says(two_targets, monkeypat
         comparison=ComparisonConfig(models=(str(two_targets / "b"),), shares=(0.5,)),
     )
     texts = ["The capital of France is Paris.", "Once there was a small dog near the river."] * 3
-    datasets = {"a": two_targets / "of-a", "b": two_targets / "of-b"}
-    comparison = Comparison(recipe, two_targets, datasets, lambda: SimpleNamespace(texts=texts), free=lambda: None)
-    (two_targets / "results.json").write_text('{"recipe": "mine"}')
+    models = {name: RunDirectory(two_targets / f"of-{name}") for name in "ab"}
+    run = RunDirectory(two_targets)
+    comparison = ComparisonSteps(recipe, run, models, lambda: SimpleNamespace(texts=texts), free=lambda: None)
+    scored = ScoredModel(name="a")
+    environment = Environment(versions={}, device="cpu", seed=0)
+    results = Results(recipe="mine", target=scored, explainer=scored, tasks={}, environment=environment)
+    results.write(run.results_path)
     comparison._train(comparison.main)
     trained = [comparison.main]
     steps = comparison.steps({"a": (), "b": ()}, {"a": None, "b": None})
@@ -247,23 +253,25 @@ def test_each_cell_is_trained_asked_and_scored_as_it_says(two_targets, monkeypat
         trained += [cells[step.name]] if step.name in cells else []
 
     def entries():
-        results = json.loads((two_targets / "results.json").read_text())
-        assert results["recipe"] == "mine"
-        scores = results["comparison"]["tasks"]["activation_patching"]["scores"]["exact_match"]
-        return {(entry["target"], entry["explainer"], entry["share"]): entry for entry in scores}
+        results = run.read_results()
+        assert results.recipe == "mine" and run.read_comparison().tasks == results.comparison.tasks
+        scores = results.comparison.tasks["activation_patching"].scores["exact_match"]
+        return {(entry.target, entry.explainer, entry.share): entry for entry in scores}
 
     n_train = {("a", 0.5): 6, ("a", 1.0): 12, ("b", 0.5): 4, ("b", 1.0): 8}
-    assert learned == [n_train[cell.target, cell.share] for cell in trained] and len(learned) == 8
-    found = entries()
-    assert {key[:2] for key in found} == {*product("ab", "ab"), *product("ab", ["nearest_neighbour"])}
-    assert all(entry["n_train"] == n_train[target, share] for (target, _, share), entry in found.items())
-    # One cell's answers made right: its score and no other's.
-    rows = {target: read_rows(path / "activation_patching" / "test.parquet") for target, path in datasets.items()}
-    answers = two_targets / "comparison" / "b/by-a/share-0.5-seed-0" / "answers" / "activation_patching.jsonl"
+    assert n_rows == [n_train[cell.target, cell.share] for cell in trained] and len(n_rows) == 8
+    before = entries()
+    assert {key[:2] for key in before} == {*product("ab", "ab"), *product("ab", ["nearest_neighbour"])}
+    assert all(entry.n_train == n_train[target, share] for (target, _, share), entry in before.items())
+    # With the answers of one cell replaced by the true ones, its score changes, and no other.
+    rows = {target: read_rows(model.dataset("activation_patching").rows("test")) for target, model in models.items()}
+    cell = Cell("b", "a", 0.5, 0)
+    answers = comparison.answers_path(cell, "activation_patching")
     lines = [json.loads(line) for line in answers.read_text().splitlines()]
     assert len(lines) == len(rows["b"]) == 3
-    right = [line | {"text": row["completion"]} for line, row in zip(lines, rows["b"], strict=True)]
-    answers.write_text("".join(json.dumps(line) + "\n" for line in right))
+    correct = [line | {"text": row["completion"]} for line, row in zip(lines, rows["b"], strict=True)]
+    answers.write_text("".join(json.dumps(line) + "\n" for line in correct))
     comparison._score()
-    changed = {key for key, entry in entries().items() if entry["value"] != found[key]["value"]}
-    assert changed == {("b", "a", 0.5)} and entries()["b", "a", 0.5]["value"] == 1
+    after = entries()
+    assert {key for key, entry in after.items() if entry.value != before[key].value} == {("b", "a", 0.5)}
+    assert after["b", "a", 0.5].value == 1

@@ -1,4 +1,4 @@
-"""The road of a recipe: which steps, in which order, what is refused before anything is written."""
+"""Test which steps of a recipe run, in which order, and what is refused before anything is written."""
 
 import json
 import logging
@@ -8,17 +8,19 @@ from dataclasses import replace
 import pytest
 
 from selfexplain.errors import SelfExplainError
-from selfexplain.pipeline import driver as road
-from selfexplain.pipeline.driver import explainer_of, run, where_to_look
+from selfexplain.pipeline.driver import run
+from selfexplain.pipeline.steps import RecipeSteps
+from selfexplain.runs.find_explainer import find_explainer
 from selfexplain.runs.recipe import Expected, Recipe, load_recipe
+from selfexplain.runs.run_directory import RunDirectory
 
 
 @pytest.fixture
 def calls(monkeypatch, write):
     def build(self, task):
-        write(self.run_dir / "datasets" / task / "train.parquet", task)
+        write(self.run.dataset(task).rows("train"), task)
 
-    monkeypatch.setattr(road._Road, "_build", build)
+    monkeypatch.setattr(RecipeSteps, "_build", build)
     return write.calls
 
 
@@ -37,24 +39,29 @@ def recipe(target_dir, tmp_path):
 ALL = ["feature_description", "activation_patching", "input_ablation", "train", "evaluate", "card"]
 
 
-def test_the_whole_road_once(recipe, calls, tmp_path):
+def test_all_steps_run_once(recipe, calls, tmp_path):
     run_dir = run(recipe, tmp_path / "run")
     assert calls == ALL
     assert load_recipe(run_dir / "recipe.yaml") == recipe
-    assert {path.name for path in where_to_look(run_dir)} >= {"results.json", "cards", "datasets", "explainer"}
-    assert explainer_of(str(run_dir)) == str(run_dir / "explainer")
+    assert {path.name for path in RunDirectory(run_dir).contents()} >= {
+        "results.json",
+        "cards",
+        "datasets",
+        "explainer",
+    }
+    assert find_explainer(str(run_dir)) == str(run_dir / "explainer")
     run(recipe, run_dir)
     assert calls == ALL
 
 
-def test_stage_is_the_last_one_run(recipe, calls, tmp_path):
+def test_stage_names_the_last_stage_that_runs(recipe, calls, tmp_path):
     run(recipe, tmp_path / "run", stage="train")
     assert calls == ALL[:4]
-    with pytest.raises(SelfExplainError, match=r"stage 'trian'.*dataset, train, evaluate, compare, card"):
+    with pytest.raises(SelfExplainError, match=r"Stage 'trian' does not.*dataset, train, evaluate, compare, card"):
         run(recipe, tmp_path / "run", stage="trian")
 
 
-def test_only_what_a_change_touches_is_run_again(recipe, calls, tmp_path):
+def test_only_steps_that_depend_on_a_change_run_again(recipe, calls, tmp_path):
     run(recipe, tmp_path / "run")
     calls.clear()
     run(replace(recipe, evaluation=replace(recipe.evaluation, batch_size=1)), tmp_path / "run")
@@ -72,46 +79,41 @@ def test_a_trained_explainer_is_only_evaluated(recipe, calls, tmp_path):
     run_dir = run(replace(recipe, explainer=str(trained)), tmp_path / "run")
     assert calls == [name for name in ALL if name != "train"]
     with pytest.raises(SelfExplainError, match="no trained explainer"):
-        explainer_of(str(run_dir))
+        find_explainer(str(run_dir))
 
 
-def test_a_directory_that_is_neither_run_nor_model_is_refused(tmp_path):
-    with pytest.raises(SelfExplainError, match=r"neither a run .* nor a model"):
-        explainer_of(str(tmp_path))
-
-
-def test_another_model_is_another_run(recipe, calls, tmp_path):
+def test_a_run_with_a_different_model_needs_a_different_directory(recipe, calls, tmp_path):
     sibling = shutil.copytree(recipe.target, tmp_path / "sibling")
     run(recipe, tmp_path / "run", stage="dataset")
-    with pytest.raises(SelfExplainError, match="holds another run"):
+    with pytest.raises(SelfExplainError, match="contains a different run"):
         run(replace(recipe, explainer=str(sibling)), tmp_path / "run")
 
 
-def test_what_it_does_is_said_before_it_starts(recipe, calls, tmp_path, caplog):
+def test_the_plan_is_logged_before_the_first_step(recipe, calls, tmp_path, caplog):
     with caplog.at_level(logging.INFO, logger="selfexplain"):
         run(recipe, tmp_path / "run", stage="dataset")
-    assert "1 minutes and 1 GB of memory" in caplog.text
+    assert "1 minute and 1 GB of memory" in caplog.text
     assert caplog.text.index("expected") < caplog.text.index("[1/3]")
 
 
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"corpus": "none.txt"}, "corpus 'none.txt': no such file"),
-        ({"target": "./none"}, "model './none': no directory"),
-        ({"target": "nobody/none"}, "target 'nobody/none' could not be loaded"),
-        ({"explainer": "nobody/none"}, "explainer 'nobody/none' could not be loaded"),
-        ({"expected": Expected(minutes=1, memory_gb=1, disk_gb=1e9)}, "GB of disk"),
+        ({"corpus": "none.txt"}, "Corpus 'none.txt': there is no such file"),
+        ({"target": "./none"}, r"Model '\./none': there is no directory"),
+        ({"target": "nobody/none"}, "'nobody/none' could not be loaded"),
+        ({"explainer": "nobody/none"}, "Explainer 'nobody/none' could not be loaded"),
+        ({"expected": Expected(minutes=1, memory_gb=1, disk_gb=1e9)}, "GB of disk space, but only"),
     ],
 )
-def test_a_run_that_cannot_work_writes_nothing(recipe, calls, tmp_path, change, words):
+def test_a_run_that_cannot_finish_writes_nothing(recipe, calls, tmp_path, change, words):
     with pytest.raises(SelfExplainError, match=words):
         run(replace(recipe, **change), tmp_path / "run")
     assert not calls
     assert not (tmp_path / "run").exists() or not list((tmp_path / "run").iterdir())
 
 
-def test_the_embedded_models_are_rebuilt_by_a_recipe_of_their_own(tmp_path, monkeypatch):
+def test_a_recipe_of_kind_tiny_target_trains_the_embedded_models(tmp_path, monkeypatch):
     built = []
     monkeypatch.setattr("selfexplain.tiny.train.build", lambda *arguments: built.append(arguments), raising=False)
     recipe = load_recipe("tiny_target", ["seed=5"])
@@ -119,7 +121,3 @@ def test_the_embedded_models_are_rebuilt_by_a_recipe_of_their_own(tmp_path, monk
     assert built == [(recipe.tiny, tmp_path / "run" / "weights", 5)]
     with pytest.raises(SelfExplainError, match="has the stages build"):
         run(recipe, tmp_path / "run", stage="train")
-
-
-def test_a_model_name_is_no_run():
-    assert explainer_of("somebody/explainer") == "somebody/explainer"

@@ -1,4 +1,4 @@
-"""A recipe as a job: the command, its time and its cost; and the script that the job runs."""
+"""Test jobs: the command, its time limit and its cost; and the script that the job runs."""
 
 import shlex
 import subprocess
@@ -10,11 +10,35 @@ from typer.testing import CliRunner
 
 from selfexplain.cli import app
 from selfexplain.errors import SelfExplainError
+from selfexplain.pipeline import jobs
 from selfexplain.pipeline.jobs import FLAVORS, plan_job, submit
 from selfexplain.resources import resource
 
 
-def test_the_command_its_time_and_its_cost():
+@pytest.fixture(autouse=True)
+def no_prices():
+    """Prices are cached per process; start every test without them."""
+    jobs.hourly_prices.cache_clear()
+    yield
+    jobs.hourly_prices.cache_clear()
+
+
+@pytest.fixture
+def prices(monkeypatch):
+    """The Hub lists two machines, with prices per minute and per hour."""
+    from types import SimpleNamespace
+
+    from huggingface_hub import HfApi
+
+    hardware = [
+        SimpleNamespace(name="l4x1", unit_cost_usd=0.8 / 60, unit_label="minute"),
+        SimpleNamespace(name="h200", unit_cost_usd=5.0, unit_label="hour"),
+        SimpleNamespace(name="odd", unit_cost_usd=5.0, unit_label="fortnight"),
+    ]
+    monkeypatch.setattr(HfApi, "list_jobs_hardware", lambda self: hardware)
+
+
+def test_the_command_its_time_and_its_cost(prices):
     shown = CliRunner().invoke(app, ["jobs", "tiny", "seed=3", "--flavor", "l4x1", "--org", "lab"])
     assert shown.exit_code == 0, shown.output
     command, time, cost = shown.output.splitlines()
@@ -22,32 +46,49 @@ def test_the_command_its_time_and_its_cost():
     assert words[:4] == ["hf", "jobs", "uv", "run"] and words[words.index("--timeout") + 1] == "2h"
     assert words[-4:] == ["tiny", "seed=3", "--org", "lab"] and words[-5].endswith("run_recipe.py")
     assert time == "time: about 45 min 0 s on 2 CPU cores"
-    assert cost == "cost: about $0.60 ($0.80 an hour), at most $1.60"
+    assert cost == "cost: about $0.60 ($0.80 per hour), at most $1.60"
 
 
-def test_without_an_organisation_it_warns_that_nothing_is_kept():
-    assert "nothing is kept" in CliRunner().invoke(app, ["jobs", "tiny"]).output
+def test_prices_are_per_hour_whatever_the_unit(prices):
+    assert jobs.hourly_prices() == {"l4x1": pytest.approx(0.8), "h200": 5.0}
+
+
+def test_without_a_network_the_cost_names_the_command_that_shows_prices():
+    assert plan_job("tiny", [], "l4x1", "lab").cost == "run `hf jobs hardware` for the price of l4x1"
+
+
+def test_without_an_organisation_it_warns_that_the_results_are_lost():
+    assert "the results are lost" in CliRunner().invoke(app, ["jobs", "tiny"]).output
+
+
+def test_submitting_without_an_organisation_is_refused():
+    result = CliRunner().invoke(app, ["jobs", "tiny", "--submit"])
+    assert result.exit_code == 2 and "Add --org ORG" in result.stderr
 
 
 @pytest.mark.parametrize(
-    ("given", "words"),
+    ("arguments", "words"),
     [
-        ({"flavor": "b300"}, ["--flavor b300", "l4x1"]),
-        ({"recipe": "none"}, ["no such file"]),
-        ({"values": ["expected.gpu_gb=40"]}, ["needs 40 GB", "l4x1 has 24", "l40sx1, a100-large"]),
-        ({"values": ["expected.gpu_gb=900"]}, ["your own machines"]),
+        ({"flavor": "b300"}, ["Flavor 'b300' does not exist", "l4x1"]),
+        ({"recipe": "none"}, ["does not exist"]),
+        (
+            {"values": ["expected.gpu_gb=40"]},
+            ["needs 40 GB of GPU memory (as its recipe states)", "l4x1 has 24 GB", "l40sx1, a100-large"],
+        ),
+        ({"values": ["expected.gpu_gb=900"]}, ["No flavor has enough"]),
+        ({"values": ["evaluation.batch_size=40000000"]}, ["estimated from the sizes of its models", "No flavor"]),
     ],
 )
-def test_what_cannot_run_is_told(given, words):
-    with pytest.raises(SelfExplainError) as error:
-        plan_job(**{"recipe": "tiny", "values": [], "flavor": "l4x1", "org": None, **given})
+def test_a_job_that_cannot_run_is_refused(arguments, words):
+    with pytest.raises(SelfExplainError, match=r"(does not exist|GPU memory)") as error:
+        plan_job(**{"recipe": "tiny", "values": [], "flavor": "l4x1", "org": None, **arguments})
     assert all(word in str(error.value) for word in words)
 
 
-def test_a_recipe_of_this_machine_is_not_sent(tmp_path):
+def test_a_local_recipe_file_is_refused(tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_text(resource("recipes/tiny.yaml").read_text())
-    with pytest.raises(SelfExplainError, match="a file of this machine"):
+    with pytest.raises(SelfExplainError, match=r"(a file on|files of) this machine"):
         plan_job(str(path), [], "l4x1", None)
 
 
@@ -64,25 +105,25 @@ def test_a_recipe_of_this_machine_is_not_sent(tmp_path):
         "comparison.models=[./third]",
     ],
 )
-def test_what_lies_on_this_machine_is_not_read_by_a_job(value, tmp_path, monkeypatch):
+def test_local_models_and_data_are_refused(value, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "here" / "model").mkdir(parents=True)
     hub = ["target=lab/model", "corpus=lab/texts", "activation_patching.source.path=lab/facts"]
     assert plan_job("local_model", hub, "l4x1", None).secrets == ("HF_TOKEN",)
     assert plan_job("local_model", ["target=selfexplain/tiny", "corpus=selfexplain/tiny-world"], "l4x1", None)
-    with pytest.raises(SelfExplainError, match="a file of this machine") as error:
+    with pytest.raises(SelfExplainError, match=r"(a file on|files of) this machine") as error:
         plan_job("local_model", [*hub, value], "l4x1", None)
     assert value.partition("=")[2].strip("[]") in str(error.value)
 
 
-def test_the_key_of_an_endpoint_goes_along(monkeypatch):
-    asked = ["evaluation.endpoint=https://example.org/v1", "evaluation.endpoint_model=judge"]
+def test_the_key_of_an_endpoint_is_sent_along(monkeypatch):
+    endpoint = ["evaluation.endpoint=https://example.org/v1", "evaluation.endpoint_model=judge"]
     monkeypatch.setenv("OPENAI_API_KEY", "sk-x")
-    job = plan_job("gemma_2_2b", asked, "l4x1", "lab")
+    job = plan_job("gemma_2_2b", endpoint, "l4x1", "lab")
     assert "--secrets HF_TOKEN --secrets OPENAI_API_KEY" in job.command and "sk-x" not in job.command
-    assert plan_job("tiny", [], "l4x1", "lab").secrets == ("HF_TOKEN",)  # asks nobody
+    assert plan_job("tiny", [], "l4x1", "lab").secrets == ("HF_TOKEN",)  # uses no endpoint
     monkeypatch.delenv("OPENAI_API_KEY")
-    assert plan_job("gemma_2_2b", asked, "l4x1", "lab").secrets == ("HF_TOKEN",)  # an endpoint of one's own needs none
+    assert plan_job("gemma_2_2b", endpoint, "l4x1", "lab").secrets == ("HF_TOKEN",)  # a private endpoint needs no key
 
 
 def test_flavors_are_those_of_the_hub():
@@ -96,21 +137,21 @@ def test_submitting_goes_through_huggingface_hub(monkeypatch):
 
     from huggingface_hub import HfApi
 
-    asked = {}
+    request = {}
 
     def run_uv_job(self, script, **options):
-        asked.update(script=script, **options)
+        request.update(script=script, **options)
         return SimpleNamespace(url="https://example.org/job")
 
     monkeypatch.setattr(HfApi, "run_uv_job", run_uv_job)
     monkeypatch.setenv("HF_TOKEN", "hf_x")
     assert submit(plan_job("tiny", ["seed=3"], "l4x1", "lab")) == "https://example.org/job"
-    assert asked["script_args"] == ["tiny", "seed=3", "--org", "lab"] and asked["flavor"] == "l4x1"
-    assert asked["secrets"] == {"HF_TOKEN": "hf_x"} and asked["timeout"] == "2h"
+    assert request["script_args"] == ["tiny", "seed=3", "--org", "lab"] and request["flavor"] == "l4x1"
+    assert request["secrets"] == {"HF_TOKEN": "hf_x"} and request["timeout"] == "2h"
     monkeypatch.setenv("OPENAI_API_KEY", "sk-x")
     values = ["evaluation.endpoint=https://example.org/v1", "evaluation.endpoint_model=judge"]
     submit(plan_job("gemma_2_2b", values, "l4x1", "lab"))
-    assert asked["secrets"] == {"HF_TOKEN": "hf_x", "OPENAI_API_KEY": "sk-x"}
+    assert request["secrets"] == {"HF_TOKEN": "hf_x", "OPENAI_API_KEY": "sk-x"}
 
 
 @pytest.mark.parametrize("order", [["seed=3", "--org", "lab"], ["--org", "lab", "seed=3"]])

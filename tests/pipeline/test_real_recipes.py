@@ -1,4 +1,4 @@
-"""Recipes for models whose weights are not here: schema, shapes and memory, from their configurations alone."""
+"""Test recipes for models on the Hub: keys, shapes and memory, from the configurations of the models alone."""
 
 import re
 from importlib.util import find_spec
@@ -8,14 +8,14 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from selfexplain.groundtruth.builders.features import choose_layers
+from selfexplain.groundtruth.builders.dictionaries import choose_layers
 from selfexplain.modeling.activation_adapter import ActivationAdapter
 from selfexplain.modeling.modeling_selfexplainer import SelfExplainerForCausalLM
 from selfexplain.pipeline.estimate import CUDA_CONTEXT, NF4_BYTES, adapter_parameters, estimate_memory, shapes
 from selfexplain.runs.recipe import load_recipe, packaged_recipes
 from selfexplain.target.blocks import decoder_blocks
 
-# The sizes in each model's config.json on the Hub.
+# The sizes in config.json of each model on the Hub.
 LLAMA = {"model_type": "llama", "vocab_size": 128256, "num_key_value_heads": 8, "max_position_embeddings": 131072}
 LLAMA_8B = {
     **LLAMA,
@@ -53,7 +53,7 @@ CONFIGS = {
         "max_position_embeddings": 8192,
     },
 }  # fmt: skip
-# Billions of parameters, as each model's page gives them.
+# Billions of parameters, as the page of each model states them.
 PARAMETERS = {
     "Qwen/Qwen3-0.6B": 0.6, "Qwen/Qwen3-8B": 8.19, "meta-llama/Llama-3.2-1B": 1.24, "meta-llama/Llama-3.2-3B": 3.21,
     "meta-llama/Llama-3.1-8B": 8.03, "google/gemma-2-2b": 2.61,
@@ -66,7 +66,7 @@ def config_of(name):
     return AutoConfig.for_model(values.pop("model_type"), **values)
 
 
-def test_the_promised_models_are_here():
+def test_every_documented_model_has_a_recipe():
     assert {"qwen3_0.6b", "llama_3.2_1b", "llama_3.2_3b", "qwen3_8b_qlora", "llama_3.1_8b_qlora", "gemma_2_2b"} <= set(
         REAL
     )
@@ -74,33 +74,33 @@ def test_the_promised_models_are_here():
 
 
 @pytest.mark.parametrize(("name", "billions"), PARAMETERS.items())
-def test_parameters_are_counted(name, billions):
+def test_shapes_count_all_parameters(name, billions):
     linear, other = shapes(config_of(name))
     assert (sum(n_in * n_out for n_in, n_out in linear) + other) / 1e9 == pytest.approx(billions, rel=0.01)
 
 
 @pytest.mark.parametrize("name", REAL)
-def test_it_fits_the_hardware_that_it_names(name):
+def test_a_recipe_fits_its_hardware(name):
     recipe = load_recipe(name)
     base = config_of(recipe.explainer or recipe.target)
     memory = estimate_memory(recipe, base, config_of(recipe.target) if recipe.explainer else None)
     stated = recipe.expected.gpu_gb or recipe.expected.memory_gb
     assert 0.25 * stated < memory.total / 2**30 < 0.95 * stated, memory.lines()  # a card of 12 GB has 12 GiB
-    beside = memory.ground_truth if recipe.expected.gpu_gb is None else 0.0
-    assert (memory.host + beside) / 1e9 < 0.8 * recipe.expected.memory_gb, memory.lines()
+    on_cpu = memory.ground_truth if recipe.expected.gpu_gb is None else 0.0
+    assert (memory.host + on_cpu) / 1e9 < 0.8 * recipe.expected.memory_gb, memory.lines()
     assert f"{stated:g} GB" in recipe.expected.hardware or recipe.expected.gpu_gb is None
-    assert recipe.target_revision is None  # resolved at the first run
+    assert recipe.target_revision is None  # replaced by a commit at the first start
 
 
-def test_every_step_is_counted():
-    """Qwen3-8B: in 4 bits all steps hold 4 bits; read in 16 bits, ground truth alone is more than the GPU."""
+def test_the_estimate_covers_every_step():
+    """With Qwen3-8B in 4 bits, every step uses 4 bits; in 16 bits, ground truth alone exceeds the GPU."""
     base = config_of("Qwen/Qwen3-8B")
     in_4_bits = estimate_memory(load_recipe("qwen3_8b_qlora"), base)
     in_16_bits = estimate_memory(load_recipe("qwen3_8b_qlora", ["training.quantization=null"]), base)
     assert in_16_bits.ground_truth - in_4_bits.ground_truth == pytest.approx(6.95e9 * (2 - NF4_BYTES), rel=0.02)
     assert in_16_bits.ground_truth > 16e9 > in_4_bits.total == CUDA_CONTEXT + in_4_bits.ground_truth
     crossed = estimate_memory(load_recipe("qwen3_8b_qlora", ["explainer=other/one"]), base, base)
-    assert crossed.ground_truth == in_16_bits.ground_truth  # this target is no one's base
+    assert crossed.ground_truth == in_16_bits.ground_truth  # this target is not the base of the explainer
     assert crossed.training > in_4_bits.training + 16e9
 
 
@@ -134,14 +134,14 @@ def test_layers_dictionaries_and_widths_exist(name):
 
 
 @pytest.mark.parametrize("name", REAL)
-def test_questions_hold_no_models_special_tokens(name):
+def test_questions_contain_no_special_tokens_of_a_model(name):
     recipe = load_recipe(name)
     source = recipe.input_ablation.source
-    words = [recipe.activation_patching.source.template, source.system, source.answer_prefix, *source.hints.values()]
-    assert not [word for word in words if re.search(r"<\|?\w+\|?>|\[INST\]", word)]
+    texts = [recipe.activation_patching.source.template, source.system, source.answer_prefix, *source.hints.values()]
+    assert not [text for text in texts if re.search(r"<\|?\w+\|?>|\[INST\]", text)]
 
 
-def test_lora_weights_are_counted_as_peft_adds_them():
+def test_the_number_of_lora_weights_is_that_of_peft():
     explainer = SelfExplainerForCausalLM.from_base("selfexplain/tiny")
     linear, _ = shapes(explainer.config.text_config)
     explainer.add_lora(rank=4, alpha=8)

@@ -7,8 +7,8 @@ import pytest
 from selfexplain.features.describers.offline import describe
 from selfexplain.groundtruth.splits import split_of
 from selfexplain.tasks import activation_patching, feature_description, input_ablation, outcome
-from selfexplain.tiny.sources import world_pairs, world_questions
 from selfexplain.tiny.facts import read_facts
+from selfexplain.tiny.sources import world_pairs, world_questions
 from selfexplain.tiny.tokenizer import ALL_WORDS, build_tokenizer
 from selfexplain.tiny.world import World
 

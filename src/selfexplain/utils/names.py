@@ -1,4 +1,4 @@
-"""Tell Hub ids, local paths and reserved names from each other."""
+"""Recognise Hub ids, local paths and reserved names."""
 
 import re
 
