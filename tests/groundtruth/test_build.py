@@ -1,6 +1,5 @@
-"""Datasets built from a random target: self-contained, balanced, split by group, and true."""
+"""Datasets of a random target: balanced, split by group, reproducible from their own columns."""
 
-import json
 from collections import Counter
 
 import pytest
@@ -9,16 +8,14 @@ from datasets import load_dataset
 
 from selfexplain.errors import SelfExplainError
 from selfexplain.groundtruth.build import build
-from selfexplain.groundtruth.builders.patching import blocks_of_layers, tokenize
-from selfexplain.groundtruth.config import AblationConfig, PatchingConfig
+from selfexplain.groundtruth.config import AblationConfig, FeatureConfig, PatchingConfig
+from selfexplain.groundtruth.dataset_directory import DatasetDirectory
 from selfexplain.groundtruth.formats import read_rows
-from selfexplain.groundtruth.sources import Corpus, Pair, Prompt, read_corpus, story_pairs
+from selfexplain.groundtruth.sources import Corpus
 from selfexplain.groundtruth.splits import SPLITS
 from selfexplain.target.patching import Patch, run_patches
 from selfexplain.target.resume import clean_run
 from selfexplain.tasks import outcome
-
-NAMES, THINGS = ["Tom", "Ann"], ["dog", "cat", "ball"]
 
 
 @pytest.fixture
@@ -27,37 +24,19 @@ def patching(lively, world, pairs_config, tmp_path):
     return {split: read_rows(tmp_path / "data" / f"{split}.parquet") for split in SPLITS}
 
 
-def test_patching_rows_are_balanced_in_every_split_and_cell(patching):
+def test_half_of_the_patching_rows_are_changed_in_every_split_and_cell(patching):
     for rows in patching.values():
         cells = Counter((row["token_type"], tuple(row["layers"]), row["changed"]) for row in rows)
+        assert cells
         assert all(cells[kind, layers, True] == cells[kind, layers, False] for kind, layers, _ in cells)
 
 
-def test_no_group_crosses_splits_and_no_source_either(patching):
+def test_neither_groups_nor_prompts_cross_splits(patching):
     groups = [{row["group"] for row in rows} for rows in patching.values()]
     assert sum(map(len, groups)) == len(set.union(*groups))
     texts = {split: {row["target_prompt"] for row in rows} for split, rows in patching.items()}
     sources = {split: {row["source_prompt"] for row in rows} for split, rows in patching.items()}
     assert not (texts["train"] | sources["train"]) & (texts["test"] | sources["test"])
-
-
-def test_no_story_prompt_crosses_splits(target, monkeypatch):
-    """Stories begin alike: the same prompt, the same but for a word, or one that begins another."""
-    openings = [f"One {time} {name} saw a {thing}" for time in ("day", "evening") for name in NAMES for thing in THINGS]
-    texts = [f"{opening}{rest}" for opening in openings for rest in (". So the", " and a", " by the")]
-    texts = [f"{text} {thing} went home with {name}." for text in texts for name in NAMES for thing in THINGS[:2]]
-    said = {name: target.tokenizer(f" {name}", add_special_tokens=False)["input_ids"][0] for name in NAMES + THINGS}
-
-    def next_tokens(_, prefixes):
-        return [next((said[name] for name in NAMES if name in prefix), 0) for prefix in prefixes]
-
-    monkeypatch.setattr("selfexplain.groundtruth.sources.stories.next_tokens", next_tokens)
-    pairs = story_pairs(target, texts, 400, seed=0)
-    cleans = [pair.clean.text for pair in pairs]
-    groups = {prompt.text: prompt.group for pair in pairs for prompt in (pair.clean, pair.source)}
-    assert len(pairs) > 20 and all(groups[pair.clean.text] == groups[pair.source.text] for pair in pairs)
-    assert all(groups[a] == groups[b] for a in cleans for b in cleans if b.startswith(a))
-    assert all(prompt.group == groups[prompt.text] for pair in pairs for prompt in (pair.clean, pair.source))
 
 
 def test_a_patching_row_reproduces_its_own_outcome(lively, patching):
@@ -73,7 +52,7 @@ def test_a_patching_row_reproduces_its_own_outcome(lively, patching):
         assert lively.tokenizer.decode(row["prompt_ids"], skip_special_tokens=True) == row["target_prompt"]
 
 
-def test_the_vector_is_the_mean_over_the_block_of_the_source(lively, patching):
+def test_the_patching_vector_is_the_mean_of_the_source_over_the_block(lively, patching):
     row = patching["train"][0]
     hidden = clean_run(lively.model, [lively.encode(row["source_prompt"])], row["layers"]).hidden
     mean = torch.stack([hidden[layer][0, row["source_position"]] for layer in row["layers"]]).mean(0)
@@ -81,14 +60,14 @@ def test_the_vector_is_the_mean_over_the_block_of_the_source(lively, patching):
     torch.testing.assert_close(written, mean.half().float(), atol=2e-3, rtol=2e-3)
 
 
-def test_ablation_rows_reproduce_their_outcome_and_load(lively, world, tmp_path):
+def test_ablation_rows_reproduce_their_outcome_and_load_with_datasets(lively, world, tmp_path):
     build("input_ablation", AblationConfig(n_questions=200, n_rows=100), lively, world, tmp_path / "data", seed=0)
     dataset = load_dataset(str(tmp_path / "data"), cache_dir=str(tmp_path / "cache"))
-    assert json.loads((tmp_path / "data" / "statistics.json").read_text())["splits"]["train"]["rows"] == len(
-        dataset["train"]
-    )
+    statistics = DatasetDirectory(tmp_path / "data").statistics()
     for split in SPLITS:
-        assert 0.4 <= sum(dataset[split]["changed"]) / len(dataset[split]) <= 0.6
+        assert statistics.splits[split].rows == len(dataset[split])
+        assert statistics.splits[split].groups == len(set(dataset[split]["group"]))
+        assert sum(dataset[split]["changed"]) == len(dataset[split]) / 2
     for row in list(dataset["train"])[:10]:
         begin, end = row["removed_span"]
         without = row["target_prompt"][:begin] + row["target_prompt"][end:]
@@ -98,55 +77,18 @@ def test_ablation_rows_reproduce_their_outcome_and_load(lively, world, tmp_path)
             assert lively.tokenizer.decode([logits.argmax().item()]).strip() == expected
 
 
-def test_positions_align_around_subjects_of_different_length(target):
-    def prompt(subject):
-        text = f"The capital of {subject} is"
-        return Prompt(text, subject, (15, 15 + len(subject)), len(text))
-
-    pair = tokenize(target, Pair(prompt("France"), prompt("New Zealand")))
-    n_subject, n_other = (pair.token_types.count("subject"), len(pair.source_ids) - len(pair.ids))
-    assert n_other > 0 and n_subject >= 1
-    for i, j in enumerate(pair.source_positions):
-        if pair.token_types[i] == "other":
-            assert pair.ids[i] == pair.source_ids[j]
-    last = max(i for i, kind in enumerate(pair.token_types) if kind == "subject")
-    assert pair.source_positions[last] == last + n_other
-
-
-def test_story_pairs_end_where_the_target_says_the_word(target, monkeypatch):
-    texts = [
-        f"One day {name} saw a {thing}. So {name} took the {thing} home."
-        for name in ("Tom", "Ann")
-        for thing in ("dog", "cat")
-    ] * 6
-    tom = target.tokenizer(" Tom", add_special_tokens=False)["input_ids"][0]
-
-    def next_tokens(_, prefixes):
-        return [tom for _ in prefixes]
-
-    monkeypatch.setattr("selfexplain.groundtruth.sources.stories.next_tokens", next_tokens)
-    for pair in story_pairs(target, texts, 10, seed=0):
-        assert len(target.encode(pair.clean.text)) == len(target.encode(pair.source.text))
-        assert pair.clean.text != pair.source.text and pair.clean.group == pair.source.group
-
-
-@pytest.mark.parametrize(
-    ("n_layers", "n_blocks", "expected"),
-    [(8, 4, [(0, 1), (2, 3), (4, 5), (6, 7)]), (5, 2, [(0, 1), (2, 3, 4)]), (3, 3, [(0,), (1,), (2,)])],
-)
-def test_blocks_of_layers(n_layers, n_blocks, expected):
-    assert blocks_of_layers(n_layers, n_blocks) == expected
-
-
-def test_bad_input_is_named(target, tmp_path):
-    with pytest.raises(SelfExplainError, match="target has 4 layers"):
-        blocks_of_layers(4, 5)
-    with pytest.raises(SelfExplainError, match="plain text"):
-        build("input_ablation", AblationConfig(), target, Corpus("file", ["a"]), tmp_path, seed=0)
-    with pytest.raises(SelfExplainError, match="no counterfactual pairs"):
+def test_a_build_that_cannot_produce_rows_raises_an_error(target, tmp_path):
+    plain_text = Corpus("file", ["a"])
+    with pytest.raises(SelfExplainError, match="needs questions with hints, but the corpus file is plain text"):
+        build("input_ablation", AblationConfig(), target, plain_text, tmp_path, seed=0)
+    with pytest.raises(SelfExplainError, match="the source contains no counterfactual pairs"):
         build("activation_patching", PatchingConfig(n_blocks=2), target, Corpus("file", ["a b c"]), tmp_path, seed=0)
-    (tmp_path / "bad.jsonl").write_text('{"txt": 1}')
-    (tmp_path / "empty.txt").write_text("\n\n")
-    for name, message in (("bad.jsonl", "no column 'text'"), ("empty.txt", "no text"), ("missing.txt", "No such file")):
-        with pytest.raises(SelfExplainError, match=message):
-            read_corpus(str(tmp_path / name), 0)
+    with pytest.raises(SelfExplainError, match="The corpus is empty"):
+        build("feature_description", FeatureConfig(), target, Corpus("file", []), tmp_path, seed=0)
+    with pytest.raises(SelfExplainError, match="no task 'activation_patchin'"):
+        build("activation_patchin", PatchingConfig(), target, plain_text, tmp_path, seed=0)
+
+
+def test_too_few_rows_for_every_split_raise_an_error(lively, world, tmp_path):
+    with pytest.raises(SelfExplainError, match=r"rows in \d+ groups leave no row for .*Use more data"):
+        build("input_ablation", AblationConfig(n_questions=12, n_rows=4), lively, world, tmp_path, seed=0)

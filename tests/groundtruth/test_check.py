@@ -1,42 +1,79 @@
-"""`selfexplain dataset`: what a dataset says of itself, and whether the target still does it."""
+"""Rows are run again and compared with the stored results."""
 
 import pyarrow.parquet as parquet
 import pytest
-from typer.testing import CliRunner
+import torch
 
-from selfexplain.cli import app
 from selfexplain.errors import SelfExplainError
 from selfexplain.groundtruth import check
 from selfexplain.groundtruth.build import build
 from selfexplain.groundtruth.check import check_dataset
 from selfexplain.groundtruth.config import AblationConfig
+from selfexplain.groundtruth.dataset_directory import DatasetDirectory
 
 
-def run(*arguments):
-    return CliRunner().invoke(app, ["dataset", *map(str, arguments)])
+@pytest.fixture
+def patching(lively, world, pairs_config, tmp_path):
+    build("activation_patching", pairs_config, lively, world, tmp_path, seed=0)
+    return tmp_path
 
 
-def test_rows_are_confirmed_and_what_does_not_fit_is_told(lively, world, pairs_config, tmp_path, monkeypatch):
-    import torch
+@pytest.fixture
+def ablation(lively, world, tmp_path):
+    build("input_ablation", AblationConfig(n_questions=200, n_rows=60), lively, world, tmp_path, seed=0)
+    return tmp_path
 
-    build("activation_patching", pairs_config, lively, world, tmp_path / "patching", seed=0)
-    build("input_ablation", AblationConfig(n_questions=200, n_rows=60), lively, world, tmp_path / "ablation", seed=0)
-    monkeypatch.setattr(check, "load_target", lambda name, revision, dtype: lively)
-    for task in ("patching", "ablation"):
-        checked = run("check", tmp_path / task, "--rows", 30)
-        assert checked.exit_code == 0 and "30 of 30 rows come out again" in checked.output
-        told = run("stats", tmp_path / task)
-        assert told.exit_code == 0 and "balance:" in told.output and "lookup_rule_macro_f1" in told.output
-    for path in (tmp_path / "ablation").glob("*.parquet"):  # as they were before these columns
+
+@pytest.mark.parametrize("name", ["patching", "ablation"])
+def test_all_rows_of_an_unchanged_target_are_confirmed(name, lively, monkeypatch, request):
+    directory = request.getfixturevalue(name)
+    loaded = []
+
+    def load(model, revision, dtype):
+        loaded.append((model, revision, dtype))
+        return lively
+
+    monkeypatch.setattr(check, "load_target", load)
+    result = check_dataset(directory, 30)
+    assert result.passed and result.n_rows == 30 and not result.disagreements
+    assert loaded == [("tiny-random", None, "float32")]
+
+
+def test_rows_of_old_datasets_can_be_checked(ablation, lively):
+    """Old datasets have no manifest and lack two columns."""
+    directory = DatasetDirectory(ablation)
+    for path in ablation.glob("*.parquet"):
         parquet.write_table(parquet.read_table(path).drop_columns(["replacement", "answered_by"]), path)
-    (tmp_path / "ablation" / "manifest.json").unlink()
-    assert check_dataset(tmp_path / "ablation", 3).passed
-    assert "nothing wrong" not in run("stats", tmp_path).output and run("stats", tmp_path).exit_code == 2
+    directory.manifest_path.unlink()
+    assert check_dataset(ablation, 10, target=lively).passed
 
-    torch.nn.init.normal_(lively.model.lm_head.weight)  # another model
-    checked = run("check", tmp_path / "patching", "--rows", 30)
-    assert checked.exit_code == 2 and "stored" in checked.output and "not about this target" in checked.output
-    path = tmp_path / "patching" / "test.parquet"
+
+def test_a_different_target_does_not_pass(patching, lively):
+    torch.manual_seed(1)
+    torch.nn.init.normal_(lively.model.lm_head.weight)
+    result = check_dataset(patching, 30, target=lively)
+    assert not result.passed and result.disagreements
+    first = result.disagreements[0]
+    assert first.stored != first.found and first.split in ("train", "validation", "test")
+
+
+def test_a_modified_file_raises_an_error(patching, lively):
+    path = patching / "test.parquet"
     path.write_bytes(path.read_bytes()[:-1] + b"x")
-    with pytest.raises(SelfExplainError, match="SHA-256 differs"):
-        check_dataset(tmp_path / "patching", 3, target=lively)
+    with pytest.raises(SelfExplainError, match=r"modified after it was written \(its SHA-256 differs\)"):
+        check_dataset(patching, 3, target=lively)
+
+
+def test_a_task_without_interventions_raises_an_error(tmp_path, target):
+    import numpy as np
+
+    from selfexplain.groundtruth.schema import COMMON, to_table
+    from selfexplain.tasks import TASKS
+
+    values = {"text": "t", "integer": 1, "integers": [1], "real": 0.5, "exemplars": []}
+    row = {name: values.get(kind) for name, kind in (COMMON | TASKS["feature_description"].columns).items()}
+    for split in ("train", "validation", "test"):
+        table = to_table("feature_description", [row | {"activations": [np.zeros(4)]}], 4)
+        parquet.write_table(table, tmp_path / f"{split}.parquet")
+    with pytest.raises(SelfExplainError, match="rows of feature description, which have no intervention"):
+        check_dataset(tmp_path, 3, target=target)
