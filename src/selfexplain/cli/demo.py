@@ -26,7 +26,10 @@ def demo(
         missing = [name for name in ("gradio", "spaces") if find_spec(name) is None]
         if missing:
             names = " and ".join(missing)
-            raise SelfExplainError(f"The demo needs {names}. Install with: pip install 'selfexplain[space]'.")
+            verb = "is" if len(missing) == 1 else "are"
+            raise SelfExplainError(
+                f"The demo needs {names}, which {verb} not installed. Run: pip install 'selfexplain[space]'"
+            )
         from selfexplain.runs.find_explainer import find_explainer
 
         find_explainer(explainer)  # raises if the run has no explainer yet
