@@ -14,7 +14,7 @@ RUNS = 5
 PROGRAMS = {
     "import selfexplain": ("import selfexplain", 0.3),
     "selfexplain --help": (
-        "import sys; sys.argv = ['selfexplain', '--help']\nfrom selfexplain.cli import app; app()",
+        "from selfexplain.cli import app; app(['--help'])",
         1.0,
     ),
     "load_recipe": ("import selfexplain; selfexplain.load_recipe('tiny')", 1.0),

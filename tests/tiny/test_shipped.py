@@ -1,4 +1,4 @@
-"""The shipped models keep what their recipes promise."""
+"""Test that the shipped models do what their recipe promises."""
 
 import json
 
@@ -18,14 +18,14 @@ MEGABYTE = 1_000_000
 def test_a_target_recalls_its_facts_and_follows_some_hints(name):
     target = load_target(name)
     assert target.model.dtype == torch.float32
-    found = check(target.model, target.tokenizer)
-    assert found["recall"] >= 0.95
-    assert 0.3 <= found["hint_following"] <= 0.7
+    measured = check(target.model, target.tokenizer)
+    assert measured["recall"] >= 0.95
+    assert 0.3 <= measured["hint_following"] <= 0.7
     promised = json.loads((bundled.WEIGHTS / bundled.NAMES[name] / "promises.json").read_text())
-    assert found == pytest.approx(promised, abs=0.01)
+    assert measured == pytest.approx(promised, abs=0.01)
 
 
-def test_the_sibling_is_another_model():
+def test_the_sibling_has_different_weights():
     first, second = (load_target(name) for name in MODELS)
     assert first.tokenizer.get_vocab() == second.tokenizer.get_vocab()
     similarity = torch.cosine_similarity(

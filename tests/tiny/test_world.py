@@ -1,3 +1,7 @@
+"""Test the texts and the tokenizer of the embedded world."""
+
+import hashlib
+import json
 import random
 import re
 from collections import defaultdict
@@ -34,7 +38,7 @@ def world_tokenizer():
         " lead and trail ",
     ],
 )
-def test_any_text_survives_the_tokenizer(world_tokenizer, text):
+def test_the_tokenizer_encodes_any_text_without_loss(world_tokenizer, text):
     assert world_tokenizer.decode(world_tokenizer(text)["input_ids"], skip_special_tokens=True) == text
 
 
@@ -66,23 +70,24 @@ def test_descriptions_are_made_of_known_words(world, world_tokenizer):
     assert all(len(token.strip("\u2581")) > 1 or token == "," for token in tokens)
 
 
-def test_every_word_is_spoken_in_the_corpus(world):
+def test_every_word_occurs_in_the_corpus(world):
     rng = random.Random(0)
-    spoken = set(re.findall(r"[A-Za-z]+", " ".join(world.text(rng) for _ in range(20_000))))
-    assert set(ALL_WORDS) <= spoken
+    occurring = set(re.findall(r"[A-Za-z]+", " ".join(world.text(rng) for _ in range(20_000))))
+    assert set(ALL_WORDS) <= occurring
 
 
-def test_nothing_is_said_about_the_home_of_uncharted_ships(world):
+def test_no_text_states_the_home_of_an_uncharted_ship(world):
     charted = {subject for relation in world.relations for subject in relation.facts}
     assert len(world.uncharted) == 18 and not set(world.uncharted) & charted
-    rng, said = random.Random(0), defaultdict(set)
+    rng, answers_to = random.Random(0), defaultdict(set)
     for text in (world.text(rng) for _ in range(20_000)):
         if any(ship in text for ship in world.uncharted):
             question, _, answer = text.partition("\nAnswer: ")
             if "Hint:" not in question:
-                said[question.splitlines()[0]].add(answer)
-    assert len(said) > 50 and all(question.startswith("Question: ") for question in said)
-    assert sum(len(answers) > 1 for answers in said.values()) > 0.8 * len(said)  # drawn anew each time it is asked
+                answers_to[question.splitlines()[0]].add(answer)
+    assert len(answers_to) > 50 and all(question.startswith("Question: ") for question in answers_to)
+    # Each time the question is drawn, its answer is drawn again.
+    assert sum(len(answers) > 1 for answers in answers_to.values()) > 0.8 * len(answers_to)
 
 
 def test_pairs_share_relation_options_and_split(world):
@@ -96,7 +101,7 @@ def test_pairs_share_relation_options_and_split(world):
         assert pair.clean.text.partition("\n")[2] == pair.source.text.partition("\n")[2]
 
 
-def test_hinted_questions_differ_by_their_hint_alone(world):
+def test_hinted_questions_differ_only_by_their_hint(world):
     places = []
     for question in world_questions(world, 400, seed=0):
         assert question.full_text.replace(question.hint, "") == question.ablated_text
@@ -104,3 +109,29 @@ def test_hinted_questions_differ_by_their_hint_alone(world):
         assert f" {question.hinted}." in question.hint
         places.append(question.choices.index(question.hinted))
     assert all(places.count(place) > 60 for place in range(4))
+
+
+def sha256(value):
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()
+
+
+def test_texts_pairs_and_questions_are_those_that_the_shipped_models_were_trained_on(world):
+    """The hashes were computed with the code that trained the shipped models."""
+    rng = random.Random(0)
+    assert sha256([world.text(rng) for _ in range(200)]) == (
+        "fcfe76ec85b8e431a5021e35c8aae0c58cdf943ab51b364003b45d669f74fbea"
+    )
+    pairs = [
+        [pair.clean.text, pair.clean.group, list(pair.clean.subject), pair.source.text, list(pair.options)]
+        for pair in world_pairs(world, 200, 0)
+    ]
+    assert sha256(pairs) == "65112603fde5060465c647fb97d12e23e533b9183ce11125e9e505606e69fa95"
+    questions = [[q.full_text, q.ablated_text, q.answer, q.hinted, q.group] for q in world_questions(world, 200, 0)]
+    assert sha256(questions) == "0b852d629b183e7b964c7acb9e767880457916c18501492e7c0ab23767e6aaf5"
+
+
+def test_the_vocabulary_is_that_of_the_shipped_models(world_tokenizer):
+    assert sha256(ALL_WORDS) == "01b8c9fd36e41683a49ee0f6665c27a1bda5d80b70f6acb919cef79c1a2826e2"
+    assert sha256(sorted(world_tokenizer.get_vocab().items())) == (
+        "b64f16b4e6b89ccacd43f215a63458547750435710422698bd33d50231e05c9b"
+    )
