@@ -1,7 +1,7 @@
 """Train language models to explain their own computations.
 
-Public names are imported on first use, and the Auto classes of transformers learn of the self-explainer when, and only
-if, transformers loads them: `import selfexplain` alone imports neither torch nor transformers.
+Public names are imported on first use, and the self-explainer is registered with the Auto classes of transformers when
+transformers loads them. `import selfexplain` alone therefore imports neither torch nor transformers.
 """
 
 from collections.abc import Callable
@@ -12,7 +12,6 @@ from typing import Any
 import wrapt
 
 from selfexplain.version import __version__
-
 
 _CONFIGURATION = "selfexplain.modeling.configuration_selfexplainer"
 _MODELING = "selfexplain.modeling.modeling_selfexplainer"
@@ -90,8 +89,9 @@ def _importer(home: str) -> Callable[[ModuleType], None]:
     return load
 
 
-# A module of theirs that loads brings in ours, and ours registers once it is complete. It cannot register from the
-# Auto module's hook: where our module is imported first, it is what loads the Auto module, and is half done by then.
+# When an Auto module of transformers loads, its hook imports our module, and our module registers itself once it is
+# complete. The hook of the Auto module cannot register it: if our module is imported first, it loads the Auto module
+# while it is itself only partly initialised.
 for _auto, _home, _register in (
     ("transformers.models.auto.configuration_auto", _CONFIGURATION, _register_config),
     ("transformers.models.auto.modeling_auto", _MODELING, _register_models),

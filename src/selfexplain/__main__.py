@@ -1,4 +1,4 @@
-"""`python -m selfexplain`, which is what `accelerate launch -m selfexplain` runs."""
+"""Run the command line as `python -m selfexplain`, for `accelerate launch -m selfexplain`."""
 
 from selfexplain.cli import app
 

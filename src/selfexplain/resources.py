@@ -1,4 +1,4 @@
-"""Find the recipes, cards and Spaces that travel with the package."""
+"""Find the recipes, card templates and Spaces that ship with the package."""
 
 from pathlib import Path
 
@@ -12,9 +12,9 @@ def resource(name: str) -> Path:
     """Path of a packaged file or directory, such as `recipes` or `model_cards/model.md.jinja`.
 
     Raises:
-        FileNotFoundError: the package holds nothing of that name.
+        FileNotFoundError: the package has no file or directory with that name.
     """
     for root in _ROOTS:
         if (root / name).exists():
             return root / name
-    raise FileNotFoundError(f"selfexplain has no packaged {name!r}; looked in {' and '.join(map(str, _ROOTS))}.")
+    raise FileNotFoundError(f"selfexplain has no packaged file {name!r}; looked in {' and '.join(map(str, _ROOTS))}.")

@@ -6,7 +6,7 @@ python -m selfexplain.runs.reference > docs/recipe_reference.md
 import inspect
 import re
 from dataclasses import MISSING, Field, fields, is_dataclass
-from typing import Any, get_args, get_type_hints
+from typing import Any, cast, get_args, get_type_hints
 
 from selfexplain.runs.recipe import RECIPE_KINDS
 
@@ -35,7 +35,7 @@ def _sections(cls: type, prefix: str, title: str) -> list[str]:
         hint, key = hints[item.name], f"{prefix}{item.name}"
         meaning = descriptions.get(item.name, "").replace("|", "\\|")
         if is_dataclass(hint):
-            nested += _sections(hint, f"{key}.", f"`{key}`")
+            nested += _sections(cast(type, hint), f"{key}.", f"`{key}`")
             lines.append(f"| `{key}` | section | | {meaning} |")
         else:
             lines.append(f"| `{key}` | {_type(hint)} | {_default(item)} | {meaning} |")
