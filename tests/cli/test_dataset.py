@@ -32,3 +32,19 @@ def test_check_reports_rows_with_a_different_outcome(invoke, monkeypatch, tmp_pa
     assert "8 of 9 rows are reproduced on lab/model" in result.stdout
     assert "test row 3: stored Rome, now Oslo" in result.stdout
     assert ("does not describe this target" in result.stderr) != passed
+
+
+def test_export_prints_the_files_it_wrote(invoke, monkeypatch, tmp_path):
+    def export(directory, out_dir, format):
+        assert (directory, format) == (tmp_path, "transluce")
+        return [out_dir / "train.parquet", out_dir / "test.parquet"]
+
+    monkeypatch.setattr("selfexplain.groundtruth.export.export_dataset", export)
+    result = invoke("dataset", "export", str(tmp_path), "out")
+    assert result.exit_code == 0, result.output
+    assert result.stdout.split() == ["out/train.parquet", "out/test.parquet"]
+
+
+def test_export_names_the_known_formats(invoke, tmp_path):
+    result = invoke("dataset", "export", str(tmp_path), "out", "--format", "csv")
+    assert result.exit_code == 2 and "Known: transluce" in result.stderr

@@ -1,4 +1,4 @@
-"""`selfexplain dataset stats` and `selfexplain dataset check`."""
+"""`selfexplain dataset stats`, `selfexplain dataset check` and `selfexplain dataset export`."""
 
 from pathlib import Path
 from typing import Annotated
@@ -50,6 +50,21 @@ def check(
             raise SelfExplainError(
                 "The dataset does not describe this target: too many rows have a different outcome. Build it again."
             )
+
+
+@app.command("export")
+def export(
+    directory: Directory,
+    out_dir: Annotated[str, typer.Argument(metavar="OUT", help="Directory for the exported parquet files.")],
+    format: Annotated[str, typer.Option(help="Form of the exported rows; `transluce` is the only one.")] = "transluce",
+    debug: Debug = False,
+) -> None:
+    """Export a dataset in the form of another project, such as the published datasets of Transluce."""
+    with report_errors(debug):
+        from selfexplain.groundtruth.export import export_dataset
+
+        for path in export_dataset(Path(directory), Path(out_dir), format):
+            typer.echo(path)
 
 
 def _lines(values: dict, indent: str = "") -> list[str]:

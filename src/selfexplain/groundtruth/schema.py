@@ -35,6 +35,11 @@ _LARGE_COLUMNS = ("prompt", "completion", "placeholder_offsets", VECTORS)
 _LARGE_TYPES = ("exemplars",)
 
 
+def columns_of(task: str) -> dict[str, str]:
+    """Name -> type of every column of a task, in order."""
+    return {**COMMON, **TASKS[task].columns}
+
+
 def features(task: str, d_model: int, dtype: Dtype = "float16") -> "Features":
     """Column names and types of a task's rows. Vectors are lists of `d_model` values."""
     from datasets import Features, List, Value
@@ -51,15 +56,13 @@ def features(task: str, d_model: int, dtype: Dtype = "float16") -> "Features":
         "exemplars": List({"tokens": List(text), "activations": List(real)}),
         "vectors": List(List(Value(dtype), length=d_model)),
     }
-    return Features({name: types[kind] for name, kind in (COMMON | TASKS[task].columns).items()})
+    return Features({name: types[kind] for name, kind in columns_of(task).items()})
 
 
 def small_columns(task: str) -> tuple[str, ...]:
     """The columns of a task that are small enough to be read for all candidate rows at once."""
     return tuple(
-        name
-        for name, kind in (COMMON | TASKS[task].columns).items()
-        if name not in _LARGE_COLUMNS and kind not in _LARGE_TYPES
+        name for name, kind in columns_of(task).items() if name not in _LARGE_COLUMNS and kind not in _LARGE_TYPES
     )
 
 

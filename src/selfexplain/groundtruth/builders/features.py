@@ -27,6 +27,7 @@ from selfexplain.groundtruth.row_shards import Rows, shard_counts, write_row_sha
 from selfexplain.groundtruth.shards import run_shards
 from selfexplain.groundtruth.sources import Pair
 from selfexplain.groundtruth.splits import split_of
+from selfexplain.target.load import Target
 from selfexplain.tasks import Task, feature_description
 
 TEXTS_PER_SHARD = 8192  # in a pass over the corpus
@@ -101,7 +102,7 @@ class _Steps:
         return [name for name, size in sizes.items() if size]
 
     @property
-    def arguments(self) -> tuple:
+    def arguments(self) -> tuple[FeatureConfig, Target, list[list[int]]]:
         """The first arguments of the functions in `builders.dictionaries`."""
         return self.context.config, self.context.target, self.token_ids
 

@@ -119,8 +119,9 @@ def draw_rows(config: PatchingConfig, rows: Sequence[Mapping], seed: int) -> tup
     """
     if not rows:
         raise SelfExplainError(
-            "There are no counterfactual pairs that can be patched: this target continues no prefix of the corpus with "
-            "a word that can be swapped. Use a larger corpus, or set activation_patching.source."
+            "There are no counterfactual pairs that can be patched in this target: every pair was left out, for "
+            "example because its prompts do not fit into the context. Use shorter prompts "
+            "(activation_patching.source) or a target with a longer context."
         )
     cell = activation_patching.cell
     drawn = draw_balanced(rows, config.n_rows, seed, cell, lambda row: row["target_prompt"], minimum=2)
