@@ -64,10 +64,9 @@ def test_the_commands_of_the_ground_truth_tutorial_run(tmp_path, monkeypatch):
     assert counts[1] == counts[2] != "0"
 
 
-@pytest.mark.parametrize("script", ["make_schemas.py", "make_recipe_reference.py"])
-def test_generated_pages_are_up_to_date(script):
-    for path, text in runpy.run_path(str(DOCS / script))["contents"]().items():
-        assert path.read_text(encoding="utf-8") == text, f"{path.name} is out of date: run python docs/{script}"
+def test_the_schemas_are_up_to_date():
+    for path, text in runpy.run_path(str(DOCS / "make_schemas.py"))["contents"]().items():
+        assert path.read_text(encoding="utf-8") == text, f"{path.name} is out of date: run python docs/make_schemas.py"
 
 
 def test_results_pages_show_the_committed_results():
@@ -113,7 +112,7 @@ def test_links_lead_to_files():
 
 
 def test_no_unwanted_expression_is_used():
-    assert hits("The explainer foretells it.") == [(1, "foretells", "predict")]
+    assert [hit[2] for hit in hits("The explainer foretells it.")] == ["predict"]
     assert not [path for path in files() if hits(path.read_text(encoding="utf-8"))]
 
 

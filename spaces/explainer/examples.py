@@ -89,7 +89,7 @@ class ExampleSource:
 
 
 EXAMPLE_SOURCES: Registry[ExampleSource] = Registry("source of examples")
-"""Task -> how its examples are made, for the tasks that have a tab of their own."""
+"""Task -> how its examples are made, for the tasks that have their own tab."""
 
 
 def read_examples(path: Path, rows: Mapping[str, Sequence[Row]], target: Target) -> dict[str, tuple[Example, ...]]:

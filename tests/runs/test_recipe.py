@@ -184,7 +184,7 @@ class SentimentConfig:
 
 @pytest.fixture
 def fourth_task(monkeypatch):
-    """A task that a plug-in registers, with settings of its own."""
+    """A task that a plug-in registers, with its own settings."""
     task = replace(TASKS["input_ablation"], name="continuation_sentiment")
     monkeypatch.setitem(TASKS._values, task.name, task)
     monkeypatch.setitem(TASK_CONFIGS._values, task.name, SentimentConfig)
@@ -228,3 +228,13 @@ def test_settings_are_found_by_task_and_by_type(path):
     assert load_recipe(path).find_settings(FeatureConfig) == FeatureConfig()
     with pytest.raises(SelfExplainError, match="no task 'none'"):
         recipe.settings("none")
+
+
+def test_the_recipe_of_an_earlier_run_is_read_with_the_present_names_of_its_keys(tmp_path):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(dump_recipe(load_recipe("quickstart", ["training.activation_checkpointing=true"])))
+    path.write_text(path.read_text().replace("activation_checkpointing", "gradient_checkpointing"))
+    recipe = read_resolved(path)
+    assert recipe.training.activation_checkpointing
+    with pytest.raises(SelfExplainError, match=r"gradient_checkpointing.*Did you mean"):
+        load_recipe(path)

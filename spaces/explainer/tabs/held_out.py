@@ -1,4 +1,4 @@
-"""The tab of a task without a tab of its own: browse held-out rows with the answers from the predictions file."""
+"""The tab of a task that has no custom tab: browse held-out rows with the answers from the predictions file."""
 
 import gradio as gr
 

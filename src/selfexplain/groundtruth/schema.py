@@ -67,7 +67,7 @@ def small_columns(task: str) -> tuple[str, ...]:
 
 
 def task_of(columns: Iterable[str]) -> Task:
-    """The task whose rows have these columns: the one that shares the most columns of its own.
+    """The task whose rows have these columns: the one with the most of its own columns among them.
 
     Raises:
         SelfExplainError: no task has any of these columns.

@@ -125,7 +125,7 @@ def _check_memory(recipe: Recipe, name: str, flavor: str) -> None:
     if needed <= FLAVORS[flavor]:
         return
     enough = [other for other, gpu_gb in FLAVORS.items() if gpu_gb >= needed]
-    remedy = f"Use one of {', '.join(enough)}." if enough else "No flavor has enough; use a machine of your own."
+    remedy = f"Use one of {', '.join(enough)}." if enough else "No flavor has enough; use your own machine."
     source = "as its recipe states" if needed == stated else "estimated from the sizes of its models"
     raise SelfExplainError(
         f"{name} needs {needed:.0f} GB of GPU memory ({source}), but {flavor} has {FLAVORS[flavor]} GB. {remedy}"

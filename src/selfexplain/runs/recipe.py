@@ -24,6 +24,8 @@ from selfexplain.training.config import AdapterConfig, TrainingConfig
 from selfexplain.utils.formatting import format_count
 from selfexplain.utils.registry import Registry
 
+RENAMED_KEYS = {("training", "gradient_checkpointing"): "activation_checkpointing"}
+"""Section and key in run directories of earlier versions -> the present key."""
 _PLACEHOLDERS = {"target": "DIR", "corpus": "FILE"}
 """Recipe keys that a packaged recipe may leave to the user -> how the suggested command writes their values."""
 
@@ -210,6 +212,11 @@ def load_recipe(source: str | Path, overrides: Sequence[str] = ()) -> AnyRecipe:
     data = _read(_find(source))
     for override in overrides:
         _apply(data, override)
+    return _checked(data, str(source), overrides)
+
+
+def _checked(data: dict[str, Any], source: str, overrides: Sequence[str] = ()) -> AnyRecipe:
+    """The recipe with these keys and values; `source` and `overrides` are for errors."""
     kind = data.get("kind", "explainer")
     if kind not in RECIPE_KINDS:
         raise SelfExplainError(f"{source}: kind is {kind!r}. Expected one of {', '.join(map(repr, RECIPE_KINDS))}.")
@@ -225,7 +232,7 @@ def load_recipe(source: str | Path, overrides: Sequence[str] = ()) -> AnyRecipe:
         # Through JSON, because only there pydantic's strict mode accepts a mapping for a dataclass.
         return TypeAdapter(cls).validate_json(json.dumps(data, default=str), strict=True)
     except ValidationError as error:
-        raise SelfExplainError(_explain(error, known, str(source), overrides)) from error
+        raise SelfExplainError(_explain(error, known, source, overrides)) from error
 
 
 def dump_recipe(recipe: AnyRecipe) -> str:
@@ -235,14 +242,18 @@ def dump_recipe(recipe: AnyRecipe) -> str:
 
 
 def read_resolved(path: Path) -> Recipe:
-    """Read the `recipe.yaml` of a run directory.
+    """Read the `recipe.yaml` of a run directory. Keys of earlier versions get their present names.
 
     Raises:
         SelfExplainError: the file does not exist or is not a recipe of kind "explainer".
     """
     if not path.is_file():
         raise SelfExplainError(f"{path} does not exist. Run the recipe again to write it.")
-    recipe = load_recipe(path)
+    data = _read(path)
+    for (section, old), new in RENAMED_KEYS.items():
+        if isinstance(data.get(section), dict) and old in data[section]:
+            data[section][new] = data[section].pop(old)
+    recipe = _checked(data, str(path))
     if not isinstance(recipe, Recipe):
         raise SelfExplainError(f"{path} is a recipe of kind {recipe.kind!r}. Expected kind 'explainer'.")
     return recipe

@@ -1,4 +1,4 @@
-"""The tab of a task without a tab of its own."""
+"""The tab of a task that has no custom tab."""
 
 from dataclasses import replace
 

@@ -45,7 +45,7 @@ def keep_all(config: Any, rows: Sequence[Row], seed: int) -> tuple[list[int], di
 class Builder(Generic[Config, Item]):
     """A builder for tasks whose rows come from independent items. Items are computed in shards, in any order.
 
-    A task of your own needs `config_class`, `item_type`, `n_items`, `find_items` and `rows`; see
+    A custom task needs `config_class`, `item_type`, `n_items`, `find_items` and `rows`; see
     `docs/examples/continuation_sentiment.py`.
 
     Attributes:
