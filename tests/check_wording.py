@@ -3,6 +3,8 @@
 Run by `make lint`. Prints every hit as `file:line: expression (use ...)` and exits with 1 if there is one.
 """
 
+# ruff: noqa: E501
+
 import re
 import subprocess
 import sys

@@ -10,7 +10,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-from selfexplain import __version__
 from selfexplain.groundtruth import shards
 from selfexplain.groundtruth.builders import BUILDERS, BuildContext
 from selfexplain.groundtruth.config import result_settings
@@ -22,6 +21,7 @@ from selfexplain.tasks import TASKS
 from selfexplain.utils.hashing import fingerprint
 from selfexplain.utils.io import report_full_disk
 from selfexplain.utils.processes import process_state
+from selfexplain.version import __version__
 
 
 def build(task: str, config: Any, target: Target, corpus: Corpus, out_dir: Path, seed: int) -> None:
