@@ -1,5 +1,7 @@
 """Intervals and p-values resample groups, not rows."""
 
+from fractions import Fraction
+
 import numpy as np
 import pytest
 
@@ -65,5 +67,61 @@ def test_permutation_p_values():
     assert permutation_test(other, other, groups, ratio) == 1
 
 
-def test_the_interval_is_determined_by_the_seed(correlated):
-    assert bootstrap_interval(*correlated, ratio, seed=5) == bootstrap_interval(*correlated, ratio, seed=5)
+FIRST = {"a": [0.97, 0.51], "b": [0.73], "c": [0.02, 0.26, 0.9], "d": [0.44], "e": [0.81], "f": [0.13, 0.66]}
+SECOND = {"a": [0.21, 0.04], "b": [0.99], "c": [0.57, 0.0, 0.35], "d": [0.08], "e": [0.7], "f": [0.42, 0.15]}
+GROUPS = [name for name, scores in FIRST.items() for _ in scores]
+
+
+def resampled_means(scores, draws):
+    """The mean score of each resample, computed row by row."""
+    groups = list(scores.values())
+    return np.array([np.mean([x for group, n in zip(groups, draw, strict=True) for x in group * n]) for draw in draws])
+
+
+def test_intervals_are_percentiles_over_resampled_groups():
+    first, second = (means(np.concatenate(list(scores.values()))) for scores in (FIRST, SECOND))
+    intervals = []
+    for seed in (5, 6):
+        draws = np.random.default_rng(seed).multinomial(6, [1 / 6] * 6, 100)
+        interval = bootstrap_interval(first, GROUPS, ratio, 100, seed)
+        difference = bootstrap_difference(first, second, GROUPS, ratio, 100, seed)
+        expected = resampled_means(FIRST, draws)
+        assert interval == pytest.approx(np.percentile(expected, [2.5, 97.5]))
+        assert difference == pytest.approx(np.percentile(expected - resampled_means(SECOND, draws), [2.5, 97.5]))
+        intervals.append(interval)
+    assert intervals[0] != intervals[1]
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_the_p_value_counts_differences_at_least_as_large_as_the_observed_one(seed):
+    """Equal differences count, although their sums are rounded differently."""
+    first = {"a": [4], "b": [5], "c": [3, 4], "d": [9], "e": [0]}  # in tenths
+    second = {"a": [1], "b": [8], "c": [5, 4], "d": [2], "e": [3]}
+    changes = [Fraction(sum(first[name]) - sum(second[name]), 10) for name in first]  # in exact arithmetic
+    swaps = np.random.default_rng(seed).integers(0, 2, (500, 5))
+    extreme = sum(
+        abs(sum(-x if swapped else x for x, swapped in zip(changes, swap, strict=True))) >= abs(sum(changes))
+        for swap in swaps
+    )
+    groups = [name for name, scores in first.items() for _ in scores]
+    rows = [means(np.concatenate(list(scores.values())) / 10) for scores in (first, second)]
+    assert permutation_test(*rows, groups, ratio, 500, seed) == pytest.approx((1 + extreme) / 501)
+
+
+def test_systems_are_compared_by_the_sums_of_all_their_rows():
+    """With macro F1, whose value is not linear in the sums."""
+    actual = [True, True, True, False, True, True]
+    first = confusion([True, True, False, False, True, None], actual)
+    second = confusion([False, True, True, True, None, True], actual)
+    groups = ["a", "a", "b", "c", "c", "d"]
+    a, b = first.reshape(6, 2, 3), second.reshape(6, 2, 3)
+
+    def f1(rows):
+        both, predicted, actual = rows.sum(axis=0).T
+        return np.mean(2 * both / (predicted + actual))
+
+    swaps = np.random.default_rng(2).integers(0, 2, (400, 4))[:, [0, 0, 1, 2, 2, 3], None, None] == 1
+    differences = [f1(np.where(swap, b, a)) - f1(np.where(swap, a, b)) for swap in swaps]
+    extreme = sum(abs(difference) >= abs(f1(a) - f1(b)) - 1e-9 for difference in differences)
+    assert 0 < extreme < 400
+    assert permutation_test(first, second, groups, macro_f1, 400, 2) == pytest.approx((1 + extreme) / 401)

@@ -1,8 +1,10 @@
 """Each adapter kind computes its map, the closed-form fit is optimal, and each kind can be trained."""
 
+import math
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from datasets import Dataset
@@ -79,6 +81,132 @@ def test_scale_has_one_gain_per_layer():
     torch.testing.assert_close(adapter(x[1], torch.full((50,), 5)), -0.5 * x[1])
 
 
+SHAPES = {
+    "identity": {},
+    "scale": {"gain": (2,)},
+    "linear": {"weight": (2, 8, 8)},
+    "low_rank": {"down": (2, 8, 3), "up": (2, 3, 8)},
+    "mlp": {"weight": (2, 8, 8), "down": (2, 8, 3), "up": (2, 3, 8)},
+}
+
+
+@pytest.mark.parametrize("kind", SHAPES)
+def test_each_kind_has_the_parameters_of_its_map_in_float32(kind):
+    torch.set_default_dtype(torch.bfloat16)  # as while transformers loads a model in this precision
+    try:
+        adapter = ActivationAdapter(8, 8, kind, tuple(LAYERS), rank=3)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    parameters = dict(adapter.named_parameters())
+    assert {name: tuple(parameter.shape) for name, parameter in parameters.items()} == {
+        "markers": (2, 8),
+        **SHAPES[kind],
+    }
+    assert {parameter.dtype for parameter in parameters.values()} == {torch.float32}
+    assert adapter.layers == LAYERS and not any(parameter.any() for parameter in parameters.values())
+
+
+@pytest.mark.parametrize("kind", SHAPES)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_each_vector_gets_the_map_of_its_layer_in_float32(kind, dtype):
+    generator = torch.Generator().manual_seed(4)
+    adapter = ActivationAdapter(8, 8, kind, LAYERS, rank=3)
+    for parameter in adapter.parameters():
+        parameter.data = torch.randn(parameter.shape, generator=generator)
+    vectors, layers = torch.randn(5, 8, generator=generator).to(dtype), [5, 2, 2, 5, 5]
+
+    def gelu(x):
+        return [value * 0.5 * (1 + math.erf(value / math.sqrt(2))) for value in x]
+
+    mapped = adapter(vectors, torch.tensor(layers))
+    p = {name: parameter.detach().double().numpy() for name, parameter in adapter.named_parameters()}
+    for vector, layer, output in zip(vectors.double().numpy(), layers, mapped, strict=True):
+        n = LAYERS.index(layer)
+        if kind == "identity":
+            expected = vector
+        elif kind == "scale":
+            expected = p["gain"][n] * vector
+        elif kind == "low_rank":
+            expected = vector @ p["down"][n] @ p["up"][n]
+        else:
+            expected = vector @ p["weight"][n]
+            if kind == "mlp":
+                expected = expected + np.array(gelu(vector @ p["down"][n])) @ p["up"][n]
+        np.testing.assert_allclose(output.detach().numpy(), expected, rtol=1e-4, atol=1e-4)
+    assert mapped.dtype == torch.float32
+
+
+def test_random_initial_maps_preserve_the_norm_and_depend_on_the_seed():
+    adapters = {kind: ActivationAdapter(8, 6, kind, LAYERS, rank=3) for kind in ("linear", "low_rank", "mlp")}
+    for adapter in adapters.values():
+        adapter.reset(7)
+
+    def draws(*shapes):
+        generator = torch.Generator().manual_seed(7)
+        return [torch.randn(2, *shape, generator=generator) / math.sqrt(shape[0]) for shape in shapes]
+
+    (weight,) = draws((6, 8))
+    torch.testing.assert_close(adapters["linear"].weight.detach(), weight)
+    down, up = draws((6, 3), (3, 8))
+    torch.testing.assert_close(adapters["low_rank"].down.detach(), down)
+    torch.testing.assert_close(adapters["low_rank"].up.detach(), up)
+    weight, down = draws((6, 8), (6, 3))
+    torch.testing.assert_close(adapters["mlp"].weight.detach(), weight)
+    torch.testing.assert_close(adapters["mlp"].down.detach(), down)
+    assert not adapters["mlp"].up.any()
+
+
+def test_an_mlp_of_equal_widths_starts_with_a_random_bottleneck():
+    adapter = ActivationAdapter(8, 8, "mlp", LAYERS, rank=3)
+    adapter.reset(7)
+    down = torch.randn(2, 8, 3, generator=torch.Generator().manual_seed(7)) / math.sqrt(8)
+    torch.testing.assert_close(adapter.down.detach(), down)
+    assert not adapter.up.any()
+
+
+def ridge_weight(x, y, ridge):
+    """The ridge regression weight of one layer, computed with numpy."""
+    x, y = x.double().numpy(), y.double().numpy()
+    penalty = ridge * np.mean(np.sum(x * x, axis=0))
+    return np.linalg.inv(x.T @ x + penalty * np.eye(x.shape[1])) @ x.T @ y
+
+
+def test_the_ridge_penalty_is_a_fraction_of_the_mean_of_the_gram_diagonal():
+    x, y, _ = paired()
+    x = 3 * x
+    adapter = ActivationAdapter(8, 6, "linear", LAYERS)
+    adapter.fit(x, y, ridge=0.5)
+    for layer in range(2):
+        expected = ridge_weight(x[layer], y[layer], 0.5)
+        np.testing.assert_allclose(adapter.weight[layer].detach().numpy(), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("n", [200, 5])
+def test_a_rank_above_that_of_the_map_leaves_the_rest_of_the_bottleneck_at_zero(n):
+    x, y, _ = paired(n=n)
+    adapter = ActivationAdapter(8, 6, "low_rank", LAYERS, rank=10)
+    adapter.reset()
+    adapter.fit(x, y, ridge=0.1)
+    used = min(n, 8)
+    assert not adapter.down[:, :, used:].any() and not adapter.up[:, used:].any()
+    for layer in range(2):
+        product = (adapter.down[layer] @ adapter.up[layer]).detach().numpy()
+        np.testing.assert_allclose(product, ridge_weight(x[layer], y[layer], 0.1), rtol=1e-4, atol=1e-4)
+
+
+def test_there_is_nothing_to_fit_for_the_identity():
+    x = torch.randn(2, 20, 8)
+    adapter = ActivationAdapter(8, 8, "identity", LAYERS)
+    adapter.fit(x, 2 * x)
+    torch.testing.assert_close(adapter(x[0], torch.full((20,), 2)), x[0])
+
+
+def test_the_identity_needs_no_layers_and_the_smallest_rank_is_1():
+    vectors = torch.randn(2, 8)
+    assert torch.equal(ActivationAdapter(8, 8)(vectors, torch.tensor([3, 99])), vectors)
+    assert ActivationAdapter(8, 8, "low_rank", [1], rank=1).down.shape == (1, 8, 1)
+
+
 @pytest.mark.parametrize("kind", ["identity", "scale", "linear", "mlp"])
 def test_the_initial_map_is_the_identity_if_widths_are_equal(kind):
     adapter = ActivationAdapter(8, 8, kind, LAYERS, rank=3)
@@ -98,9 +226,11 @@ def test_a_zero_vector_stays_zero(kind):
     ("arguments", "message"),
     [
         ((8, 6, "identity"), "have width 6 and the explainer has width 8, but the identity adapter needs equal widths"),
+        ((8, 6, "scale", [1]), "have width 6 and the explainer has width 8, but the scale adapter needs equal widths"),
         ((8, 6, "linear", []), r"linear adapter got the layers \[\]\. Give at least one"),
         ((8, 6, "linear", [1, 1]), r"got the layers \[1, 1\]\. .* each layer once"),
         ((8, 6, "low_rank", [1]), "low_rank adapter got rank 0, expected 1 or more"),
+        ((8, 6, "mlp", [1], 0), "mlp adapter got rank 0, expected 1 or more"),
     ],
 )
 def test_settings_that_do_not_fit_are_refused(arguments, message):
@@ -108,10 +238,22 @@ def test_settings_that_do_not_fit_are_refused(arguments, message):
         ActivationAdapter(*arguments)
 
 
-def test_unpaired_activations_are_refused():
-    x, y, _ = paired()
-    with pytest.raises(SelfExplainError, match=r"shapes \(2, 200, 6\) and \(2, 100, 8\), expected \(2, N, 6\) and"):
-        ActivationAdapter(8, 6, "linear", LAYERS).fit(x, y[:, :100])
+@pytest.mark.parametrize(
+    ("target_shape", "explainer_shape"),
+    [
+        ((2, 200, 6), (2, 100, 8)),
+        ((2, 0, 6), (2, 0, 8)),
+        ((1, 20, 6), (2, 20, 8)),
+        ((2, 20, 6), (3, 20, 8)),
+        ((2, 20, 7), (2, 20, 8)),
+        ((2, 20, 6), (2, 20, 6)),
+        ((2, 8, 6), (2, 6, 8)),
+    ],
+)
+def test_unpaired_activations_are_refused(target_shape, explainer_shape):
+    message = re.escape(f"shapes {target_shape} and {explainer_shape}, expected (2, N, 6) and (2, N, 8)")
+    with pytest.raises(SelfExplainError, match=message):
+        ActivationAdapter(8, 6, "linear", LAYERS).fit(torch.ones(target_shape), torch.ones(explainer_shape))
 
 
 # ---------------------------------------------------------------- recipes of docs/internals/adapters.md

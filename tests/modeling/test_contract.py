@@ -37,6 +37,12 @@ def test_a_block_that_does_not_exist_is_refused(block):
     InjectionConfig(site="embedding", block=block).check(4)  # the block is not used there
 
 
+@pytest.mark.parametrize("site", ["embedding", "block_input", "block_output"])
+@pytest.mark.parametrize("block", [0, 3])
+def test_the_first_and_the_last_block_are_accepted(site, block):
+    InjectionConfig(site=site, block=block).check(4)
+
+
 def test_lists_from_json_become_tuples():
     contract = InjectionConfig(neighbour_ids=[3, 4], layers=[[1, 2], [3]])
     assert contract.neighbour_ids == (3, 4) and contract.layers == ((1, 2), (3,))

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from selfexplain.errors import SelfExplainError
+from selfexplain.modeling.inputs import check_neighbours, check_vectors
 from selfexplain.modeling.modeling_selfexplainer import SelfExplainerForCausalLM, SelfExplainerModel
 from selfexplain.tasks.question import fill
 
@@ -66,6 +67,97 @@ def test_masked_slots_are_not_checked(explainer):
     inputs["marker_positions"] = inputs["marker_positions"].clone()
     inputs["marker_positions"][:, 1] = -1
     assert explainer(**inputs).logits.isfinite().all()
+
+
+def check(length=T, layers=range(N_LAYERS), **changes):
+    """Check valid inputs of two rows with two vectors, in which single entries are changed: name -> (index, value)."""
+    inputs = batch()
+    inputs["marker_positions"] = inputs["marker_positions"].clone()
+    for name, (index, value) in changes.items():
+        inputs[name][index] = value
+    check_vectors(inputs, (2, length), D, layers, context_length=8)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"activation_layers": ((1, 0), 4)}, "Row 1, vector 0: layer 4 was given.* layers 0 to 3"),
+        ({"activation_layers": ((0, 1), -1)}, "Row 0, vector 1: layer -1 was given"),
+        ({"activation_layers": ((0, 1), 1), "layers": [0, 2]}, "Row 0, vector 1: layer 1 was given.* layers 0, 2"),
+        ({"activation_positions": ((1, 0), -1)}, "Row 1, vector 0: position -1 was given.* tokens 0 to 5"),
+        ({"activation_positions": ((0, 1), 6)}, "Row 0, vector 1: position 6 was given.* tokens 0 to 5"),
+        ({"marker_positions": ((1, 0, 0), 6)}, "Row 1, vector 0: the position of a marker"),
+        ({"marker_positions": ((0, 1, 1), 6)}, "Row 0, vector 1: the position of a marker"),
+        ({"marker_positions": ((1, 1, 0), -2)}, "Row 1, vector 1: the position of a marker"),
+        ({"marker_positions": ((1, 1, 1), -2)}, "Row 1, vector 1: the position of a marker"),
+        ({"activations": ((1, 0, 3), torch.inf)}, "Row 1, vector 0: activations contain NaN or infinity"),
+        ({"length": 9}, "9 tokens were given"),
+    ],
+)
+def test_one_invalid_entry_is_refused(change, message):
+    with pytest.raises(SelfExplainError, match=message):
+        check(**change)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {},
+        {"length": 8},
+        {"layers": [0]},
+        {"activation_layers": ((1, 1), 3)},
+        {"activation_layers": ((1, 1), 2), "layers": [0, 2]},
+        {"activation_positions": ((1, 1), 0)},
+        {"activation_positions": ((1, 1), 5)},
+        {"marker_positions": ((0, 0), -1)},
+        {"marker_positions": ((0, 0), torch.tensor([0, 5]))},
+    ],
+)
+def test_valid_entries_are_accepted(change):
+    check(**change)
+
+
+@pytest.mark.parametrize("mask", [True, False])
+def test_without_marker_positions_only_used_slots_are_checked(mask):
+    inputs = batch() | {"marker_positions": None}
+    inputs["activation_positions"][1, 1] = 6
+    inputs["activation_mask"][1, 1] = mask
+    if not mask:
+        check_vectors(inputs, (2, T), D, range(N_LAYERS), 8)
+        return
+    with pytest.raises(SelfExplainError, match="Row 1, vector 1: position 6 was given"):
+        check_vectors(inputs, (2, T), D, range(N_LAYERS), 8)
+
+
+IDS = torch.tensor([[1, 7, 5, 9, 3], [5, 9, 7, 5, 9]])
+
+
+@pytest.mark.parametrize(("rows", "positions"), [([], []), ([0], [2]), ([1], [3]), ([1, 0], [3, 2])])
+def test_slots_between_the_neighbours_of_the_contract_are_accepted(rows, positions):
+    check_neighbours(IDS, torch.tensor(rows).long(), torch.tensor(positions).long(), (7, 9))
+
+
+@pytest.mark.parametrize(
+    ("rows", "positions", "message"),
+    [
+        ([1], [0], r"Row 1: .* are \[-1, 9\], but the injection contract expects \[7, 9\]"),
+        ([1], [4], r"Row 1: .* are \[5, -1\]"),
+        ([0], [1], r"Row 0: .* are \[1, 5\]"),
+        ([0, 0, 1], [2, 3, 0], r"Row 0: .* are \[5, 3\]"),
+        ([0, 1], [2, 2], r"Row 1: .* are \[9, 5\]"),
+    ],
+)
+def test_slots_between_other_tokens_are_refused(rows, positions, message):
+    with pytest.raises(SelfExplainError, match=message):
+        check_neighbours(IDS, torch.tensor(rows), torch.tensor(positions), (7, 9))
+
+
+@pytest.mark.parametrize("position", [0, 4])
+def test_a_slot_at_the_edge_of_the_row_has_no_neighbour(position):
+    """Token 0 is not a neighbour."""
+    ids = torch.tensor([[5, 9, 0, 7, 5]])
+    with pytest.raises(SelfExplainError, match="-1"):
+        check_neighbours(ids, torch.tensor([0]), torch.tensor([position]), (0, 9) if position == 0 else (7, 0))
 
 
 shapes = st.tuples(st.integers(0, 3), st.integers(0, 3), st.sampled_from([1, 8, D]))

@@ -32,6 +32,20 @@ def test_balanced_cells_get_random_labels_that_do_not_depend_on_row_order():
     assert lookup_rule(cell, rows(*reversed(pairs)), test) == labels
 
 
+def test_a_majority_is_not_a_tie_whatever_the_number_of_rows():
+    pairs = [(f"cell {n}", changed) for n in range(10) for changed in [n % 2 == 0] * 2]
+    test = [{"cell": f"cell {n}"} for n in range(10)]
+    assert lookup_rule(cell, rows(*pairs), test) == [True, False] * 5
+
+
+def test_the_random_label_of_a_balanced_cell_never_changes():
+    """Scores of the lookup rule in published results depend on these labels."""
+    cells = [("entity", 0), ("entity", 1), ("relation", 0), ("other", 3), ("", 1)]
+    train = rows(*((name, changed) for name in cells for changed in (True, True, False, False)))
+    test = [{"cell": name} for name in cells]
+    assert lookup_rule(cell, train, test) == [True, False, True, True, False]
+
+
 def test_a_tie_of_all_rows_counts_as_changed():
     assert majority_label([True, False]) is True
     assert majority_label([True, False, False]) is False
