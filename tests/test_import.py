@@ -19,7 +19,7 @@ def in_fresh_python(code: str) -> str:
     return result.stdout
 
 
-def test_import_loads_nothing_heavy():
+def test_import_loads_no_heavy_module():
     assert in_fresh_python(f"import sys, selfexplain; print({HEAVY} & set(sys.modules))").strip() == "set()"
 
 

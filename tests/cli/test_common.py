@@ -11,7 +11,7 @@ from selfexplain.cli.common import show_log
 from selfexplain.errors import SelfExplainError
 
 
-def test_help_loads_nothing_heavy():
+def test_help_loads_no_heavy_module():
     code = (
         "import sys\nfrom selfexplain.cli import app\n"
         "try: app(['--help'])\nexcept SystemExit: pass\n"

@@ -21,7 +21,7 @@ def test_the_demo_gets_explainer_host_and_port(invoke, monkeypatch):
     assert environment["GRADIO_SERVER_NAME"] == "127.0.0.1" and environment["GRADIO_SERVER_PORT"] == "7000"
 
 
-def test_missing_packages_are_named_with_the_command_that_installs_them(invoke, monkeypatch):
+def test_the_error_for_missing_packages_contains_the_install_command(invoke, monkeypatch):
     monkeypatch.setattr(demo, "find_spec", lambda name: None)
     result = invoke("demo")
     assert result.exit_code == 2

@@ -51,7 +51,7 @@ def explain(invoke, monkeypatch):
     return explain
 
 
-def test_a_description_is_of_the_named_token(explain):
+def test_a_description_is_about_the_requested_token(explain):
     assert explain("--layer", "2", "--token", "1") == [
         "5 at 2",
         "confidence 0.25 (below the explainer's threshold, so it abstains)",
@@ -82,7 +82,7 @@ def test_verify_shows_the_outcome(explain, options, line):
     ("options", "words"),
     [
         ((), "Neither --layer nor --remove was given"),
-        (("--layer", "1", "--remove", "x"), "--remove asks about the text alone"),
+        (("--layer", "1", "--remove", "x"), "--remove was given with --layer or --patch-from"),
         (("--layer", "1", "--layer", "2"), "--layer was given 2 times"),
     ],
 )

@@ -6,7 +6,7 @@ from evaluation_data import Oracle
 from selfexplain.evaluation.answers import answer_all, read_answers
 
 
-def test_answers_are_cached_and_not_asked_for_again(patching_rows, tmp_path):
+def test_cached_answers_are_not_generated_again(patching_rows, tmp_path):
     cache = tmp_path / "answers.jsonl"
     first = Oracle(patching_rows)
     answers = answer_all(first, patching_rows, 4, "test", cache)

@@ -65,7 +65,7 @@ def test_unknown_keys_are_refused(path):
         Results.read(path)
 
 
-def test_a_missing_file_names_the_remedy(tmp_path):
+def test_the_error_for_a_missing_file_contains_the_remedy(tmp_path):
     with pytest.raises(SelfExplainError, match=r"results\.json does not exist. Run the recipe again to evaluate"):
         Results.read(tmp_path / "results.json")
 

@@ -10,7 +10,7 @@ from selfexplain.tiny.world import World
 
 
 @pytest.fixture
-def lively(target):
+def sensitive_target(target):
     """A random target whose outputs change when it is patched."""
     import torch
 

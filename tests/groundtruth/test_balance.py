@@ -27,7 +27,7 @@ def test_half_of_the_rows_of_every_stratum_are_changed():
         assert by_stratum[key, 0] == by_stratum[key, 1] > 0
 
 
-def test_no_stratum_dominates():
+def test_no_stratum_exceeds_its_maximum_share():
     drawn = draw({"a": (500, 500), **{key: (30, 30) for key in "bcdef"}}, 400)
     assert max(Counter(key for key, _ in drawn).values()) <= MAX_SHARE * len(drawn) + 2
 

@@ -19,8 +19,8 @@ from selfexplain.tasks import outcome
 
 
 @pytest.fixture
-def patching(lively, world, pairs_config, tmp_path):
-    build("activation_patching", pairs_config, lively, world, tmp_path / "data", seed=0)
+def patching(sensitive_target, world, pairs_config, tmp_path):
+    build("activation_patching", pairs_config, sensitive_target, world, tmp_path / "data", seed=0)
     return {split: read_rows(tmp_path / "data" / f"{split}.parquet") for split in SPLITS}
 
 
@@ -39,29 +39,36 @@ def test_neither_groups_nor_prompts_cross_splits(patching):
     assert not (texts["train"] | sources["train"]) & (texts["test"] | sources["test"])
 
 
-def test_a_patching_row_reproduces_its_own_outcome(lively, patching):
+def test_a_patching_row_reproduces_its_own_outcome(sensitive_target, patching):
     for row in patching["train"][:20]:
         vector = torch.as_tensor(row["activations"], dtype=torch.float32)
         patch = Patch(0, tuple(row["layers"]), (row["position"],), vector)
-        results = run_patches(lively, [row["prompt_ids"]], [patch])
+        results = run_patches(sensitive_target, [row["prompt_ids"]], [patch])
         assert results.clean_ids.item() == row["clean_output_id"]
         assert results.ids.item() == row["patched_output_id"]
         assert row["changed"] == (row["clean_output_id"] != row["patched_output_id"])
         assert outcome.parse(row["completion"]) == outcome.Outcome(row["changed"], row["patched_output"].strip())
         assert row["kl"] == pytest.approx(results.kl.item(), abs=1e-3)
-        assert lively.tokenizer.decode(row["prompt_ids"], skip_special_tokens=True) == row["target_prompt"]
+        assert sensitive_target.tokenizer.decode(row["prompt_ids"], skip_special_tokens=True) == row["target_prompt"]
 
 
-def test_the_patching_vector_is_the_mean_of_the_source_over_the_block(lively, patching):
+def test_the_patching_vector_is_the_mean_of_the_source_over_the_block(sensitive_target, patching):
     row = patching["train"][0]
-    hidden = clean_run(lively.model, [lively.encode(row["source_prompt"])], row["layers"]).hidden
+    hidden = clean_run(sensitive_target.model, [sensitive_target.encode(row["source_prompt"])], row["layers"]).hidden
     mean = torch.stack([hidden[layer][0, row["source_position"]] for layer in row["layers"]]).mean(0)
     written = torch.as_tensor(row["activations"][0]).float()
     torch.testing.assert_close(written, mean.half().float(), atol=2e-3, rtol=2e-3)
 
 
-def test_ablation_rows_reproduce_their_outcome_and_load_with_datasets(lively, world, tmp_path):
-    build("input_ablation", AblationConfig(n_questions=200, n_rows=100), lively, world, tmp_path / "data", seed=0)
+def test_ablation_rows_reproduce_their_outcome_and_load_with_datasets(sensitive_target, world, tmp_path):
+    build(
+        "input_ablation",
+        AblationConfig(n_questions=200, n_rows=100),
+        sensitive_target,
+        world,
+        tmp_path / "data",
+        seed=0,
+    )
     dataset = load_dataset(str(tmp_path / "data"), cache_dir=str(tmp_path / "cache"))
     statistics = DatasetDirectory(tmp_path / "data").statistics()
     for split in SPLITS:
@@ -73,8 +80,8 @@ def test_ablation_rows_reproduce_their_outcome_and_load_with_datasets(lively, wo
         without = row["target_prompt"][:begin] + row["target_prompt"][end:]
         assert row["target_prompt"][begin:end] == row["removed_text"]
         for text, expected in ((row["target_prompt"], row["full_output"]), (without, row["ablated_output"])):
-            logits = lively.model(torch.tensor([lively.encode(text)])).logits[0, -1]
-            assert lively.tokenizer.decode([logits.argmax().item()]).strip() == expected
+            logits = sensitive_target.model(torch.tensor([sensitive_target.encode(text)])).logits[0, -1]
+            assert sensitive_target.tokenizer.decode([logits.argmax().item()]).strip() == expected
 
 
 def test_a_build_that_cannot_produce_rows_raises_an_error(target, tmp_path):
@@ -89,6 +96,6 @@ def test_a_build_that_cannot_produce_rows_raises_an_error(target, tmp_path):
         build("activation_patchin", PatchingConfig(), target, plain_text, tmp_path, seed=0)
 
 
-def test_too_few_rows_for_every_split_raise_an_error(lively, world, tmp_path):
+def test_too_few_rows_for_every_split_raise_an_error(sensitive_target, world, tmp_path):
     with pytest.raises(SelfExplainError, match=r"rows in \d+ groups leave no row for .*Use more data"):
-        build("input_ablation", AblationConfig(n_questions=12, n_rows=4), lively, world, tmp_path, seed=0)
+        build("input_ablation", AblationConfig(n_questions=12, n_rows=4), sensitive_target, world, tmp_path, seed=0)

@@ -44,9 +44,9 @@ def files(directory):
 
 
 def test_an_interrupted_or_damaged_build_ends_in_the_same_bytes(
-    lively, world, pairs_config, tmp_path, use_rows, caplog
+    sensitive_target, world, pairs_config, tmp_path, use_rows, caplog
 ):
-    build(TASK, pairs_config, lively, world, tmp_path / "complete", seed=0)
+    build(TASK, pairs_config, sensitive_target, world, tmp_path / "complete", seed=0)
     calls = []
 
     def interrupted(config, target, items, seed):
@@ -57,34 +57,34 @@ def test_an_interrupted_or_damaged_build_ends_in_the_same_bytes(
 
     use_rows(interrupted)
     with pytest.raises(KeyboardInterrupt):
-        build(TASK, pairs_config, lively, world, tmp_path / "interrupted", seed=0)
+        build(TASK, pairs_config, sensitive_target, world, tmp_path / "interrupted", seed=0)
     assert calls == [1, 2, 10, 10, 10]  # one item to warm up, two for the forecast, then shards
     damaged = tmp_path / "interrupted" / ".work" / "candidates" / "shard-00001-of-00006"
     damaged.write_bytes(damaged.read_bytes()[:-1] + b"x")
-    build(TASK, pairs_config, lively, world, tmp_path / "interrupted", seed=0)
+    build(TASK, pairs_config, sensitive_target, world, tmp_path / "interrupted", seed=0)
     assert "shard-00001-of-00006 was modified after it was written" in caplog.text
     assert calls[5:] == [10] * 5  # the damaged shard and the four missing ones
     assert files(tmp_path / "interrupted") == files(tmp_path / "complete")
 
 
-def test_a_complete_dataset_is_not_built_again(lively, world, pairs_config, tmp_path, use_rows):
+def test_a_complete_dataset_is_not_built_again(sensitive_target, world, pairs_config, tmp_path, use_rows):
     directory = tmp_path / "data"
-    build(TASK, pairs_config, lively, world, directory, seed=0)
+    build(TASK, pairs_config, sensitive_target, world, directory, seed=0)
     before = files(directory)
 
     def fail(*arguments):
         raise AssertionError("rows were computed again")
 
     use_rows(fail)
-    build(TASK, pairs_config, lively, world, directory, seed=0)
+    build(TASK, pairs_config, sensitive_target, world, directory, seed=0)
     assert files(directory) == before
     (directory / "test.parquet").write_bytes(b"")
     assert not DatasetDirectory(directory).is_complete()
     with pytest.raises(AssertionError, match="computed again"):
-        build(TASK, pairs_config, lively, world, directory, seed=0)
+        build(TASK, pairs_config, sensitive_target, world, directory, seed=0)
 
 
-def test_any_number_of_processes_gives_the_same_bytes(lively, world, pairs_config, tmp_path, monkeypatch):
+def test_any_number_of_processes_gives_the_same_bytes(sensitive_target, world, pairs_config, tmp_path, monkeypatch):
     local = threading.local()
     for module in (build_module, shards, items, forecast):
         monkeypatch.setattr(module, "process_state", lambda: local.state)
@@ -94,7 +94,7 @@ def test_any_number_of_processes_gives_the_same_bytes(lively, world, pairs_confi
 
         def process(rank, world_size=world_size, barrier=barrier):
             local.state = SimpleNamespace(process_index=rank, num_processes=world_size, wait_for_everyone=barrier.wait)
-            build(TASK, pairs_config, copy.deepcopy(lively), world, tmp_path / str(world_size), seed=0)
+            build(TASK, pairs_config, copy.deepcopy(sensitive_target), world, tmp_path / str(world_size), seed=0)
 
         threads = [threading.Thread(target=process, args=(rank,)) for rank in range(world_size)]
         for thread in threads:
@@ -140,7 +140,7 @@ def test_two_launched_processes_write_the_same_files_as_one(tmp_path, caplog):
 
 
 def test_one_float32_shard_makes_all_vectors_float32_and_non_finite_rows_are_counted(
-    lively, world, pairs_config, tmp_path, use_rows
+    sensitive_target, world, pairs_config, tmp_path, use_rows
 ):
     large, calls = 1e6, []
 
@@ -154,9 +154,9 @@ def test_one_float32_shard_makes_all_vectors_float32_and_non_finite_rows_are_cou
         return rows, counts
 
     every_row = replace(pairs_config, n_rows=10**6)
-    build(TASK, every_row, lively, world, tmp_path / "small", seed=0)
+    build(TASK, every_row, sensitive_target, world, tmp_path / "small", seed=0)
     use_rows(with_large_vectors)
-    build(TASK, every_row, lively, world, tmp_path / "large", seed=0)
+    build(TASK, every_row, sensitive_target, world, tmp_path / "large", seed=0)
     statistics = {name: DatasetDirectory(tmp_path / name).statistics() for name in ("small", "large")}
     assert [statistics[name].vector_dtype for name in ("small", "large")] == ["float16", "float32"]
     assert statistics["large"].counts["counted"]["activations that are not finite"] == 1
@@ -177,16 +177,16 @@ def test_one_float32_shard_makes_all_vectors_float32_and_non_finite_rows_are_cou
     assert compared > 0
 
 
-def test_fewer_rows_than_requested_are_reported(lively, world, pairs_config, tmp_path, caplog):
-    build(TASK, replace(pairs_config, n_rows=10**6), lively, world, tmp_path, seed=0)
+def test_fewer_rows_than_requested_are_reported(sensitive_target, world, pairs_config, tmp_path, caplog):
+    build(TASK, replace(pairs_config, n_rows=10**6), sensitive_target, world, tmp_path, seed=0)
     assert "rows could be drawn; 1000000 were requested" in caplog.text
 
 
-def test_rows_with_a_single_label_raise_an_error(lively, world, pairs_config, tmp_path, use_rows):
+def test_rows_with_a_single_label_raise_an_error(sensitive_target, world, pairs_config, tmp_path, use_rows):
     def unchanged(*arguments):
         rows, counts = patching.compute_rows(*arguments)
         return [row | {"changed": False} for row in rows], counts
 
     use_rows(unchanged)
     with pytest.raises(SelfExplainError, match=r"None of \d+ patches changes the output"):
-        build(TASK, pairs_config, lively, world, tmp_path, seed=0)
+        build(TASK, pairs_config, sensitive_target, world, tmp_path, seed=0)

@@ -13,25 +13,25 @@ from selfexplain.groundtruth.dataset_directory import DatasetDirectory
 
 
 @pytest.fixture
-def patching(lively, world, pairs_config, tmp_path):
-    build("activation_patching", pairs_config, lively, world, tmp_path, seed=0)
+def patching(sensitive_target, world, pairs_config, tmp_path):
+    build("activation_patching", pairs_config, sensitive_target, world, tmp_path, seed=0)
     return tmp_path
 
 
 @pytest.fixture
-def ablation(lively, world, tmp_path):
-    build("input_ablation", AblationConfig(n_questions=200, n_rows=60), lively, world, tmp_path, seed=0)
+def ablation(sensitive_target, world, tmp_path):
+    build("input_ablation", AblationConfig(n_questions=200, n_rows=60), sensitive_target, world, tmp_path, seed=0)
     return tmp_path
 
 
 @pytest.mark.parametrize("name", ["patching", "ablation"])
-def test_all_rows_of_an_unchanged_target_are_confirmed(name, lively, monkeypatch, request):
+def test_all_rows_of_an_unchanged_target_are_confirmed(name, sensitive_target, monkeypatch, request):
     directory = request.getfixturevalue(name)
     loaded = []
 
     def load(model, revision, dtype):
         loaded.append((model, revision, dtype))
-        return lively
+        return sensitive_target
 
     monkeypatch.setattr(check, "load_target", load)
     result = check_dataset(directory, 30)
@@ -39,29 +39,29 @@ def test_all_rows_of_an_unchanged_target_are_confirmed(name, lively, monkeypatch
     assert loaded == [("tiny-random", None, "float32")]
 
 
-def test_rows_of_old_datasets_can_be_checked(ablation, lively):
+def test_rows_of_old_datasets_can_be_checked(ablation, sensitive_target):
     """Old datasets have no manifest and lack two columns."""
     directory = DatasetDirectory(ablation)
     for path in ablation.glob("*.parquet"):
         parquet.write_table(parquet.read_table(path).drop_columns(["replacement", "answered_by"]), path)
     directory.manifest_path.unlink()
-    assert check_dataset(ablation, 10, target=lively).passed
+    assert check_dataset(ablation, 10, target=sensitive_target).passed
 
 
-def test_a_different_target_does_not_pass(patching, lively):
+def test_a_different_target_does_not_pass(patching, sensitive_target):
     torch.manual_seed(1)
-    torch.nn.init.normal_(lively.model.lm_head.weight)
-    result = check_dataset(patching, 30, target=lively)
+    torch.nn.init.normal_(sensitive_target.model.lm_head.weight)
+    result = check_dataset(patching, 30, target=sensitive_target)
     assert not result.passed and result.disagreements
     first = result.disagreements[0]
     assert first.stored != first.found and first.split in ("train", "validation", "test")
 
 
-def test_a_modified_file_raises_an_error(patching, lively):
+def test_a_modified_file_raises_an_error(patching, sensitive_target):
     path = patching / "test.parquet"
     path.write_bytes(path.read_bytes()[:-1] + b"x")
     with pytest.raises(SelfExplainError, match=r"modified after it was written \(its SHA-256 differs\)"):
-        check_dataset(patching, 3, target=lively)
+        check_dataset(patching, 3, target=sensitive_target)
 
 
 def test_a_task_without_interventions_raises_an_error(tmp_path, target):

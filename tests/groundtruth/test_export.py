@@ -18,9 +18,16 @@ KEPT = ("source_prompt", "layers", "position", "token", "token_type", "source_po
 
 
 @pytest.fixture
-def built(lively, target_dir, world, pairs_config, tmp_path):
+def built(sensitive_target, target_dir, world, pairs_config, tmp_path):
     """A dataset about a target whose directory exists, because the export loads its tokenizer."""
-    build("activation_patching", pairs_config, replace(lively, name=str(target_dir)), world, tmp_path / "data", seed=0)
+    build(
+        "activation_patching",
+        pairs_config,
+        replace(sensitive_target, name=str(target_dir)),
+        world,
+        tmp_path / "data",
+        seed=0,
+    )
     return tmp_path / "data"
 
 

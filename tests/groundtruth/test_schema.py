@@ -58,7 +58,7 @@ def test_the_task_of_a_dataset_is_recognized_by_its_columns(task):
     assert schema.task_of(set(names) - {"replacement", "answered_by"}) is task
 
 
-def test_columns_of_no_task_are_refused():
+def test_columns_that_match_no_task_are_refused():
     with pytest.raises(
         SelfExplainError, match=r"columns prompt belong to no known task\. Expected .* feature_description"
     ):

@@ -59,11 +59,11 @@ def test_tokens_after_the_end_of_text_do_not_count(explainer):
 
 
 def test_rows_with_invalid_fields_are_refused_by_index(explainer):
-    with pytest.raises(SelfExplainError, match=r"^row 1: Placeholder offset 0 does not point at <activation> in 'a'"):
+    with pytest.raises(SelfExplainError, match=r"^Row 1: Placeholder offset 0 does not point at <activation> in 'a'"):
         explainer.answer([ROW, ROW | {"placeholder_offsets": [0]}])
 
 
-def test_an_explainer_without_a_processor_says_how_to_set_one(explainer):
+def test_an_explainer_without_a_processor_is_refused(explainer):
     explainer.processor = None
     with pytest.raises(SelfExplainError, match="This explainer has no processor"):
         explainer.answer([ROW])

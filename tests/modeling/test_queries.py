@@ -71,7 +71,7 @@ def answering(explainer, monkeypatch, *texts):
     monkeypatch.setattr(explainer, "generate", generate)
 
 
-def test_queries_know_their_task():
+def test_each_query_has_its_task():
     assert FeatureQuery.task is TASKS["feature_description"]
     assert PatchQuery.task is TASKS["activation_patching"]
     assert AblationQuery.task is TASKS["input_ablation"]
@@ -145,7 +145,7 @@ def test_a_custom_query_has_paraphrases(explainer, monkeypatch):
     assert explanation.agreement == 0.5
 
 
-def test_a_custom_query_is_warned_of_untrained_layers(explainer, monkeypatch):
+def test_a_custom_query_at_an_untrained_layer_causes_a_warning(explainer, monkeypatch):
     answering(explainer, monkeypatch, "yes")
     explainer.config.trained_layers = {"feature_description": [1]}
     with pytest.warns(UserWarning, match="This explainer was not trained on sentiment"):
@@ -206,5 +206,5 @@ def test_rows_of_an_unknown_task_are_answered(explainer):
 def test_an_invalid_query_is_refused_by_index_before_any_is_answered(explainer, monkeypatch, query, message):
     monkeypatch.setattr(explainer, "generate", lambda **inputs: pytest.fail("a query was answered"))
     valid = FeatureQuery(vector(), 0)
-    with pytest.raises(SelfExplainError, match=f"^query 2: .*{message}"):
+    with pytest.raises(SelfExplainError, match=f"^Query 2: .*{message}"):
         explainer.explain([valid, valid, query, valid])

@@ -49,7 +49,7 @@ def test_the_command_its_time_and_its_cost(prices):
     assert cost == "cost: about $0.60 ($0.80 per hour), at most $1.60"
 
 
-def test_prices_are_per_hour_whatever_the_unit(prices):
+def test_prices_are_converted_to_hours(prices):
     assert jobs.hourly_prices() == {"l4x1": pytest.approx(0.8), "h200": 5.0}
 
 

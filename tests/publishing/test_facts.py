@@ -33,7 +33,7 @@ def test_facts_are_read_from_the_files_of_a_run(facts):
     assert not facts.has_vectors_file and facts.prefix == ""
 
 
-def test_facts_survive_writing_and_reading(facts, tmp_path):
+def test_facts_read_back_equal(facts, tmp_path):
     path = tmp_path / "card.json"
     facts.write(path)
     assert DatasetFacts.read(path) == facts

@@ -136,7 +136,7 @@ def test_private_repositories(hub, finished, space):
         publish(finished, "lab", Options(private=True), space)
 
 
-def test_temporary_failures_of_every_call_are_survived(hub, finished, space, monkeypatch):
+def test_temporary_failures_of_every_call_are_retried(hub, finished, space, monkeypatch):
     """Every kind of call fails at least once, in every way that is temporary."""
     monkeypatch.setattr("selfexplain.publishing.hub_calls.TIMEOUT", 1.0)
     hub.faults += [

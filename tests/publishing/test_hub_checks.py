@@ -35,7 +35,7 @@ def test_anyone_may_open_pull_requests(hub):
     assert check_rights(HfApi(), "labs", create_pr=True) is False
 
 
-def test_trusted_publishing_creates_nothing(hub, monkeypatch):
+def test_trusted_publishing_may_not_create_repositories(hub, monkeypatch):
     monkeypatch.setenv("HF_OIDC_RESOURCE", MODEL)
     assert check_rights(HfApi(), "lab", create_pr=False) is False
     assert hub.log == []

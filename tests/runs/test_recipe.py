@@ -173,7 +173,7 @@ def test_a_resolved_recipe_has_to_be_of_an_explainer(tmp_path):
         ),
     ],
 )
-def test_the_needs_of_a_recipe_are_one_sentence(expected, summary):
+def test_the_requirements_of_a_recipe_are_one_sentence(expected, summary):
     assert expected.summary == summary
 
 
@@ -216,7 +216,7 @@ def test_a_registered_task_has_default_settings(path, fourth_task):
         ("tasks: [continuation_sentimen]", "Did you mean 'continuation_sentiment'"),
     ],
 )
-def test_errors_know_the_section_of_a_registered_task(path, fourth_task, line, words):
+def test_errors_name_the_section_of_a_registered_task(path, fourth_task, line, words):
     with pytest.raises(SelfExplainError, match=words):
         load_recipe(with_line(path, line))
 

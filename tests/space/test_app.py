@@ -36,7 +36,7 @@ def test_there_is_no_patch_tab_without_a_block_that_starts_at_a_trained_layer(sh
     assert labels(app.build()) == ["Read", "Remove", "Features", "Results"]
 
 
-def test_a_task_without_a_tab_of_its_own_gets_a_tab_of_held_out_rows(show, monkeypatch):
+def test_a_task_without_a_custom_tab_gets_a_tab_of_held_out_rows(show, monkeypatch):
     import service
 
     monkeypatch.setattr(service, "TASK_NAMES", ("next_sentiment", "input_ablation"))
@@ -64,7 +64,7 @@ def test_a_bare_model_that_learned_one_task_gets_the_tabs_of_that_task(run):
     ("error", "message"),
     [(SelfExplainError("org/gone does not exist"), "org/gone does not exist"), (KeyError("inside"), "The log")],
 )
-def test_if_the_demo_cannot_be_built_it_says_why_and_what_to_do(monkeypatch, error, message):
+def test_a_demo_that_cannot_be_built_shows_the_reason_and_the_remedy(monkeypatch, error, message):
     def broken():
         raise error
 

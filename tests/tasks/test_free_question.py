@@ -17,6 +17,6 @@ def test_only_the_template_contains_control_tokens():
     ("template", "text", "message"),
     [("{question}", "Why?", "no {activation}"), ("See {activation}", "Why?", "no place for a question")],
 )
-def test_a_template_without_room_is_refused(template, text, message):
+def test_a_template_without_a_placeholder_is_refused(template, text, message):
     with pytest.raises(SelfExplainError, match=message):
         free_question.question(text, [0], template)

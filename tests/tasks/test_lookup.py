@@ -32,7 +32,7 @@ def test_balanced_cells_get_random_labels_that_do_not_depend_on_row_order():
     assert lookup_rule(cell, rows(*reversed(pairs)), test) == labels
 
 
-def test_a_majority_is_not_a_tie_whatever_the_number_of_rows():
+def test_a_majority_is_not_a_tie_for_any_number_of_rows():
     pairs = [(f"cell {n}", changed) for n in range(10) for changed in [n % 2 == 0] * 2]
     test = [{"cell": f"cell {n}"} for n in range(10)]
     assert lookup_rule(cell, rows(*pairs), test) == [True, False] * 5

@@ -10,7 +10,7 @@ outputs = st.text(st.sampled_from("a <>\n") | st.characters(), min_size=1)
 
 
 @given(st.booleans(), outputs)
-def test_an_outcome_is_read_back_as_it_was_written(changed, output):
+def test_a_rendered_outcome_is_parsed_back(changed, output):
     assert outcome.is_statable(output) == ("<<<" not in output and not output.endswith(">") and ">>>" not in output)
     if outcome.is_statable(output):
         assert outcome.parse(outcome.render(Outcome(changed, output))) == Outcome(changed, output.strip())
@@ -27,17 +27,17 @@ def test_an_outcome_is_read_back_as_it_was_written(changed, output):
         "The output would remain unchanged from <<<The output would remain unchanged from <<<B>>>.",
     ],
 )
-def test_other_text_is_no_outcome(text):
+def test_other_text_is_not_parsed(text):
     assert outcome.parse(text) is None
 
 
-def test_the_first_statement_counts():
+def test_only_the_first_sentence_is_parsed():
     text = outcome.render(Outcome(True, " Rome")) + outcome.render(Outcome(False, " Oslo"))
     assert outcome.parse(text) == Outcome(True, "Rome")
 
 
 @given(st.text())
-def test_offsets_point_at_the_real_places_whatever_the_text_says(text):
+def test_offsets_point_at_the_placeholders_even_if_the_text_contains_one(text):
     question = fill("a {activation} b {text} c {activation}", text=text + PLACEHOLDER)
     assert len(question.placeholder_offsets) == 2
     assert all(question.prompt.startswith(PLACEHOLDER, offset) for offset in question.placeholder_offsets)
@@ -56,7 +56,7 @@ def test_patching_questions_name_text_layers_and_token(template):
     assert all(part in prompt for part in ("<<<The {braces} stay>>>", "layers 2, 3", "token 1, cat"))
 
 
-def test_ablation_questions_quote_what_is_removed():
+def test_ablation_questions_quote_the_removed_part():
     assert "<<<{x}>>> were removed" in input_ablation.question("a {x}", removed="{x}").prompt
     assert input_ablation.question("a").prompt.startswith("a\nIf the hint were removed")
     replaced = input_ablation.question("a {x}", "{replacement}", replacement="{y}").prompt

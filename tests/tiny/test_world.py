@@ -60,7 +60,7 @@ def test_each_word_of_texts_questions_and_answers_is_one_token(world, world_toke
             assert word in tokens, (word, text)
 
 
-def test_descriptions_are_made_of_known_words(world, world_tokenizer):
+def test_descriptions_contain_only_words_of_the_vocabulary(world, world_tokenizer):
     [(description, _)] = describe(
         [{"tokens": [" Paris", ",", " Rome", "."], "activations": [1.0, 0.0, 1.0, 0.0]}], world.classes
     )

@@ -49,7 +49,7 @@ def test_other_versions_are_refused(version):
     ("text", "words"),
     [
         ("{", "is not valid JSON"),
-        ("[1]", "holds a JSON list, expected an object"),
+        ("[1]", "contains a JSON list, expected an object"),
         ('{"schema_version": 2}', "expected form: size: Field required"),
         ('{"schema_version": 2, "size": "many"}', "expected form: size: Input should be a valid integer"),
         ('{"schema_version": 2, "size": 1, "parts": [{}]}', r"expected form: parts\.0\.name"),
@@ -69,7 +69,7 @@ def test_missing_and_unreadable_files_are_refused_with_a_remedy(tmp_path):
         Example.read(tmp_path / "x.json")
 
 
-def test_numbers_that_json_lacks_are_refused():
+def test_numbers_that_json_cannot_represent_are_refused():
     with pytest.raises(SelfExplainError, match="Example cannot be written: a number in it is NaN or infinite"):
         Example(size=1, share=float("nan")).to_json()
 

@@ -28,12 +28,12 @@ def test_a_name_can_be_registered_again_only_with_the_same_value(loaded):
     letters, value = Registry("letter"), object()
     letters.register("a", value)
     letters.register("a", value)
-    with pytest.raises(SelfExplainError, match="There already is a letter 'a'"):
+    with pytest.raises(SelfExplainError, match="There is already a letter 'a'"):
         letters.register("a", object())
     assert letters["a"] is value
 
 
-def test_an_unknown_name_names_the_nearest_one(loaded):
+def test_the_error_for_an_unknown_name_suggests_the_nearest_one(loaded):
     letters = Registry("letter")
     letters.register("alpha", 1)
     with pytest.raises(SelfExplainError, match=r"There is no letter 'alpa'\. Known: alpha\. Did you mean 'alpha'\?"):

@@ -1,4 +1,4 @@
-"""The command line. Each module holds the commands of one subject; they call the packages and hold no logic."""
+"""The command line. Each module contains the commands of one subject; the logic is in the other packages."""
 
 from typing import Annotated
 

@@ -1,4 +1,4 @@
-"""What all commands share: how errors are reported and how log messages are shown."""
+"""Report errors and show log messages, in the same way for all commands."""
 
 import logging
 import os

@@ -1,4 +1,4 @@
-"""`selfexplain dataset stats`, `selfexplain dataset check` and `selfexplain dataset export`."""
+"""The commands `selfexplain dataset stats`, `selfexplain dataset check` and `selfexplain dataset export`."""
 
 from pathlib import Path
 from typing import Annotated

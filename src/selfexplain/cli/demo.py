@@ -17,7 +17,9 @@ def demo(
     explainer: Annotated[
         str, typer.Argument(metavar="RUN_OR_ID", help="Run directory, model directory, Hub id or reserved name.")
     ] = "selfexplain/tiny-selfexplainer",
-    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 admits other machines.")] = "127.0.0.1",
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; 0.0.0.0 accepts connections from other machines.")
+    ] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on.")] = 7860,
     debug: Debug = False,
 ) -> None:

@@ -1,4 +1,4 @@
-"""`selfexplain explain`."""
+"""The command `selfexplain explain`."""
 
 from typing import TYPE_CHECKING, Annotated
 
@@ -64,7 +64,9 @@ def _check_options(layers: list[int], patch_from: str | None, remove: str | None
     if remove is None and not layers:
         raise SelfExplainError("Neither --layer nor --remove was given. Give the decoder block, or the text to remove.")
     if remove is not None and (layers or patch_from is not None):
-        raise SelfExplainError("--remove asks about the text alone. Leave out --layer and --patch-from.")
+        raise SelfExplainError(
+            "--remove was given with --layer or --patch-from, but its question is about the text alone. Leave them out."
+        )
     if remove is None and patch_from is None and len(layers) > 1:
         raise SelfExplainError(
             f"--layer was given {len(layers)} times, but a description is about one layer. Give one --layer, or add "

@@ -1,4 +1,4 @@
-"""`selfexplain jobs`."""
+"""The command `selfexplain jobs`."""
 
 from typing import Annotated
 

@@ -1,4 +1,4 @@
-"""`selfexplain publish`."""
+"""The command `selfexplain publish`."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated

@@ -1,4 +1,4 @@
-"""`selfexplain recipes`."""
+"""The command `selfexplain recipes`."""
 
 from typing import Annotated
 
@@ -28,7 +28,7 @@ def recipes(
 
 
 def show_memory(recipe: str, values: list[str]) -> None:
-    """Print what a recipe states that it needs, and the estimated memory per step."""
+    """Print the stated requirements of a recipe and the estimated memory per step."""
     from selfexplain.pipeline.gpu_memory import recipe_memory
     from selfexplain.runs.recipe import Recipe, load_recipe
     from selfexplain.utils.formatting import format_bytes

@@ -1,4 +1,4 @@
-"""`selfexplain run` and `selfexplain results`."""
+"""The commands `selfexplain run` and `selfexplain results`."""
 
 from pathlib import Path
 from typing import Annotated

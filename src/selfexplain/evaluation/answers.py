@@ -17,7 +17,7 @@ Row = Mapping[str, Any]
 
 
 class Explainer(Protocol):
-    """Anything that answers questions; `SelfExplainerForCausalLM` does."""
+    """The interface of systems that answer questions, such as `SelfExplainerForCausalLM`."""
 
     def answer(self, rows: Sequence[Row], batch_size: int = ..., progress: str | None = ...) -> Sequence[Any]:
         """One answer per row, with a `text` and its `log_prob`."""
@@ -30,7 +30,7 @@ def answer_all(
     """Answer all rows, with a progress bar.
 
     Args:
-        progress: description of the progress bar.
+        progress: label of the progress bar.
         cache: file to which answers are written as they arrive; answers in it that belong to `rows` are reused.
     """
     keys = [_key(row) for row in rows]

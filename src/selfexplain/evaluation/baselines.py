@@ -1,4 +1,4 @@
-"""Baselines that do not explain anything; an explainer has to score higher.
+"""Baselines: systems that answer without an explainer. A useful explainer scores higher than all of them.
 
 The lookup rule (`tasks.lookup`) and the majority class predict only whether the output changes. The nearest neighbour
 answers in full.
@@ -46,8 +46,8 @@ def _nearest_by_vector(train: Sequence[Row], test: Sequence[Row], chunk: int = 1
 def _nearest_by_text(train: Sequence[Row], test: Sequence[Row], chunk: int = 1024) -> np.ndarray:
     """Index of the nearest training prompt by TF-IDF cosine, `(n_test,)`.
 
-    Tokens are lower-cased runs of word characters, `idf = log(n_train / document frequency) + 1`. Of equally similar
-    prompts the first one counts; similarities are rounded so that float errors do not decide between them.
+    Tokens are lower-cased runs of word characters, `idf = log(n_train / document frequency) + 1`. If several prompts
+    are equally similar, the first one is chosen. Similarities are rounded, so float errors do not decide between them.
     """
     from sklearn.feature_extraction.text import TfidfVectorizer
 

@@ -1,4 +1,4 @@
-"""How well confidence predicts which answers are correct: calibration error and risk-coverage curve."""
+"""Measure how well confidence predicts which answers are correct: calibration error and risk-coverage curve."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +22,7 @@ def calibration_error(confidence: NDArray, correct: NDArray, n_bins: int = N_BIN
 def risks(confidence: NDArray, correct: NDArray) -> NDArray[np.float64]:
     """Share of incorrect answers among the 1, 2, ... n most confident ones, `(n,)`.
 
-    Answers of equal confidence count as if drawn at random: each is as incorrect as they are on average.
+    Answers with equal confidence are counted with their mean error rate, because their order is arbitrary.
     """
     _, rank, size = np.unique(-confidence, return_inverse=True, return_counts=True)
     incorrect = np.bincount(rank, 1 - correct) / size
@@ -32,14 +32,14 @@ def risks(confidence: NDArray, correct: NDArray) -> NDArray[np.float64]:
 def calibration_scores(
     confidence: NDArray, uncalibrated: NDArray, correct: NDArray, abstain_below: float, correct_when: str
 ) -> Calibration:
-    """Compare confidence with which answers are correct.
+    """Compare confidence with the correctness of answers.
 
     Args:
         confidence: reported confidence in each answer, `(n,)`.
         uncalibrated: the explainer's probability of its own claim, `(n,)`.
         correct: whether each answer is correct, `(n,)` bool.
         abstain_below: confidence below which an answer does not count.
-        correct_when: when an answer counts as correct, in words.
+        correct_when: criterion for a correct answer, in words.
     """
     risk, n = risks(confidence, correct), len(correct)
     points = np.unique(np.linspace(1, n, min(n, CURVE_POINTS)).round().astype(int))

@@ -1,8 +1,8 @@
-"""Compare explainers: of themselves and of another model, trained on few rows and on many.
+"""Compare models that explain themselves with models that explain another model, at several training set sizes.
 
 Two claims are tested. *Privileged access*: a model explains itself better than another model, trained on the same rows,
-explains it. *Data efficiency*: explaining itself takes a model fewer rows than explaining another one, and than
-answering with the nearest training row.
+explains it. *Data efficiency*: a model needs fewer training rows to explain itself than to explain another model,
+and fewer than the nearest-neighbour baseline.
 
 A model may be a better explainer in general, or an easier target. The comparison is therefore between the mean over all
 targets, each explained by itself, and the mean over all targets, each explained by the other models: every model is
@@ -162,7 +162,7 @@ Role = tuple[str, float]
 def _by_role(
     rows: Mapping[str, Sequence[Row]], answer_sets: Sequence[AnswerSet], counts: Sequence[np.ndarray]
 ) -> tuple[dict[Role, np.ndarray], dict[Role, int]]:
-    """(Role, share) -> row statistics stacked over targets, and -> mean number of training rows."""
+    """Two mappings from (role, share): to row statistics stacked over targets, and to the mean number of rows."""
     members: dict[Role, list[int]] = defaultdict(list)
     for index, one in enumerate(answer_sets):
         members[one.role, one.share].append(index)

@@ -21,14 +21,14 @@ class EvaluationConfig:
             config.
         selfie_rows: number of validation rows on which the scale of the SelfIE baseline is chosen; 0 skips the
             baseline.
-        simulator: what predicts activations from the descriptions that are scored. "offline" reads only the offline
-            grammar. None chooses "endpoint" if an endpoint is named here, if it scored the ground truth, or if the
+        simulator: simulator that predicts activations from descriptions. "offline" reads only the offline grammar.
+            None chooses "endpoint" if an endpoint is named here, if it scored the ground truth, or if the
             ground truth has free words, and "offline" otherwise.
         endpoint: base URL of an OpenAI-compatible endpoint, with its key in OPENAI_API_KEY; None for the endpoint of
             `feature_description`.
         endpoint_model: name of the model at the endpoint; None for the model of `feature_description`.
-        endpoint_concurrency: number of requests in flight.
-        endpoint_timeout: seconds until a request times out.
+        endpoint_concurrency: number of concurrent requests.
+        endpoint_timeout: timeout of a request, in seconds.
     """
 
     rows_limit: int | None = None
@@ -51,7 +51,7 @@ class ComparisonConfig:
         models: models other than the target. Each of them, and the target, is explained by all of them.
         revisions: one revision per entry of `models`; a run keeps the commits that it resolved when it first started.
         shares: shares of the training groups, nested for the same seed; training on all rows is always included.
-        n_seeds: number of trainings of every explainer; each draws its shares with a different seed.
+        n_seeds: number of training runs per explainer; each draws its shares with a different seed.
     """
 
     models: tuple[str, ...] = ()

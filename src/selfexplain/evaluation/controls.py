@@ -1,4 +1,4 @@
-"""Controls: rows without their own vectors. A score on them does not come from reading the vector.
+"""Build control rows, which lack their own vectors. A score on them cannot come from reading the vector.
 
 Every control returns new rows, and applies only to rows with `activations`.
 """

@@ -258,7 +258,7 @@ def _score(
     """Scores of all systems on one test set, and every answer to each of its rows.
 
     Args:
-        answers: system -> its answers, for the systems that were asked; baselines are added here.
+        answers: system -> its answers, for all systems except the baselines, which are added here.
     """
     scorer, rows = SCORERS[test_set.task], test_set.rows
     texts = {system: [answer.text for answer in of_system] for system, of_system in answers.items()}

@@ -27,7 +27,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Simulator:
-    """What predicts where a feature is active from a description of it.
+    """A simulator, which predicts from a description where a feature is active.
 
     Attributes:
         classes: name -> tokens, the classes that descriptions may name in addition to the built-in ones.
@@ -49,7 +49,7 @@ class Metric:
 
     Attributes:
         name: name in results.json.
-        meaning: what the score is, in one sentence.
+        meaning: definition of the score, in one sentence.
         reference: dataset column that answers are compared with.
         count: (answers, references, simulator) -> row statistics `(n, k)`.
         value: sums of row statistics `(..., k)` -> scores `(...)`.
@@ -189,7 +189,7 @@ def _by_endpoint(
 
 
 def register(metric: Metric) -> Metric:
-    """Make a metric known under its name, and return it."""
+    """Register a metric under its name and return it."""
     return METRICS.register(metric.name, metric)
 
 

@@ -22,7 +22,7 @@ class Difference(Value):
     """The explainer's score minus another system's, on the same rows.
 
     Attributes:
-        p_value: two-sided, from a paired permutation test over groups.
+        p_value: two-sided p-value of a paired permutation test over groups.
     """
 
     difference: float
@@ -46,7 +46,7 @@ class Calibration(Value):
     """How well confidence predicts which answers are correct.
 
     Attributes:
-        correct: when an answer counts as correct, in words.
+        correct: criterion for a correct answer, in words.
         ece: expected calibration error of the reported confidence.
         ece_uncalibrated: the same for the probability that the explainer assigns to its own claim.
         aurc: area under the risk-coverage curve: the mean risk over all coverages.
@@ -77,11 +77,11 @@ class TestSetResult(Value):
     """Scores on one test set.
 
     Attributes:
-        n_test, n_groups: rows, and groups of rows.
+        n_test, n_groups: number of rows, and number of groups of rows.
         counts: number of rows per true class, for tasks with a has-changed label.
-        simulator: what predicts activations from descriptions: "offline" or the name of a chat model.
+        simulator: simulator that predicts activations from descriptions: "offline" or the name of a chat model.
         unread: system -> metric -> replies of that chat model that could not be parsed.
-        unparsable: system -> number of answers that state nothing the metrics can read.
+        unparsable: system -> number of answers that the metrics cannot parse.
         scores: system -> metric -> score.
         comparisons: "explainer - SYSTEM" -> metric -> paired difference.
         selfie_scale: scale at which the SelfIE baseline was run.
@@ -108,7 +108,7 @@ class TaskResult(TestSetResult):
 
 
 class ScoredModel(Value):
-    """A model that results are about."""
+    """The model that the results are about."""
 
     name: str
     revision: str | None = None
@@ -116,7 +116,7 @@ class ScoredModel(Value):
 
 
 class Environment(Value):
-    """How results were made.
+    """How the results were produced.
 
     Attributes:
         versions: library -> version.
@@ -169,8 +169,8 @@ class TaskComparison(Value):
     """Comparison of explainers on one task.
 
     Attributes:
-        headline: the metric to look at first.
-        n_test: target -> test rows.
+        headline: name of the headline metric.
+        n_test: target -> number of test rows.
         scores, means, differences: metric -> entries.
     """
 

@@ -62,7 +62,7 @@ class Scorer(ABC):
         return True
 
     def simulator(self, dataset: DatasetDirectory, endpoint: Endpoint | None) -> Simulator:
-        """What predicts activations from descriptions, for metrics that need it.
+        """The simulator that predicts activations from descriptions, for metrics that need one.
 
         Args:
             dataset: the task's dataset.
@@ -99,7 +99,7 @@ class Scorer(ABC):
         return None
 
     def simulator_name(self, simulator: Simulator) -> str | None:
-        """What results name as the simulator; None for tasks without one."""
+        """The name of the simulator in results; None for tasks without one."""
         return None
 
 
@@ -108,7 +108,7 @@ SCORERS: Registry[Scorer] = Registry("scorer")
 
 
 def register(scorer: Scorer) -> Scorer:
-    """Make a scorer known under the name of its task, and return it."""
+    """Register a scorer under the name of its task and return it."""
     return SCORERS.register(scorer.task.name, scorer)
 
 
@@ -127,7 +127,7 @@ class OutcomeScorer(Scorer):
         return parse(answer) is not None
 
     def changed_baselines(self, train: Sequence[Row], test: Sequence[Row]) -> dict[str, list[bool]]:
-        """The lookup rule, if the task defines what it knows about a row, and the majority class."""
+        """The lookup rule, if the task defines `Task.cell`, and the majority class."""
         predictions = {} if self.task.cell is None else {"lookup_rule": lookup_rule(self.task.cell, train, test)}
         return {**predictions, "majority": baselines.majority(train, test)}
 
@@ -185,7 +185,7 @@ class DescriptionScorer(Scorer):
             )
 
     def baselines(self, train: Sequence[Row], test: Sequence[Row]) -> dict[str, list[str]]:
-        """Includes the ground truth: its own score is below 1, so it shows what can be reached."""
+        """Includes the ground truth. Its score is below 1, so it shows how high an explainer can score."""
         return {**super().baselines(train, test), "ground_truth": [row["completion"] for row in test]}
 
     def simulator_name(self, simulator: Simulator) -> str | None:

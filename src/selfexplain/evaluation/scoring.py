@@ -74,7 +74,7 @@ def score_confidence(
     calibration: Mapping[str, float] | None,
     abstain_below: float,
 ) -> Calibration:
-    """Compare the explainer's confidence with which of its answers are correct.
+    """Compare the explainer's confidence with the correctness of its answers.
 
     Args:
         answers: the explainer's answers, one per row.

@@ -123,7 +123,7 @@ def best_scale(
 
 
 def as_description(words: str) -> str:
-    """Free words as a description that lists the first few of them.
+    """Convert free words into a description that lists the first few of them.
 
     The offline simulator reads a small grammar, which a model that was not trained on it cannot write. Without this
     step none of the model's answers would score.

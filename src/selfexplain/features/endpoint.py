@@ -71,7 +71,7 @@ class _TransientError(Exception):
     """A failure that a retry can resolve: a timeout, a rate limit, a server error or an unreadable response.
 
     Attributes:
-        retry_after: seconds that the endpoint asks to wait; None if it does not say.
+        retry_after: seconds to wait as requested by the endpoint; None if it requests nothing.
     """
 
     def __init__(self, reason: str, retry_after: float | None = None) -> None:

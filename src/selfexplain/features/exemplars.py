@@ -99,7 +99,7 @@ class ExemplarState:
         shapes = [{name: tuple(tensor.shape) for name, tensor in state.tensors().items()} for state in (self, other)]
         if shapes[0] != shapes[1] or self.n_splits != other.n_splits:
             raise SelfExplainError(
-                f"Exemplar states of different shapes cannot be merged: {shapes[0]} and {shapes[1]}. Rebuild one."
+                f"Exemplar states of different shapes cannot be merged: {shapes[0]} and {shapes[1]}. Rebuild them."
             )
         return type(self)(
             self.n_splits,

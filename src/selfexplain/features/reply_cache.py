@@ -11,7 +11,7 @@ from selfexplain.errors import SelfExplainError
 
 @dataclass(frozen=True)
 class ReplyCache:
-    """A file of replies by key.
+    """A file that maps keys to replies.
 
     Attributes:
         path: SQLite file; it is created when it is first used.

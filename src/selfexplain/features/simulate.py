@@ -14,7 +14,7 @@ from selfexplain.features.highlights import active_windows, highlights
 from selfexplain.features.windows import Exemplar
 
 CHANCE = 0.5
-"""Balanced accuracy of a description that says nothing."""
+"""Balanced accuracy of an uninformative description."""
 
 
 @dataclass(frozen=True)

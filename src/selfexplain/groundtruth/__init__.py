@@ -1,1 +1,1 @@
-"""Ground truth: what interventions really do, as datasets."""
+"""Build datasets of ground truth: questions about a target, with answers from running the target."""

@@ -1,4 +1,4 @@
-"""Draw rows such that neither a lookup rule nor the text predicts the label, and measure how well they do."""
+"""Draw rows such that neither a lookup rule nor the text predicts the label, and measure how well they predict it."""
 
 import random
 from collections import Counter, defaultdict
@@ -35,10 +35,10 @@ def draw_balanced(
         rows: candidates with `group` and the columns that the functions below read.
         n_rows: number of rows to draw from all splits together.
         seed: seed of the splits and of the sample.
-        stratum: what the lookup rule knows about a row.
-        text: what a reader knows about a row without its vector.
+        stratum: function that returns the properties of a row that the lookup rule uses.
+        text: function that returns the text of a row without its vector.
         label: the label to balance.
-        minimum: least number of rows to ask for per split.
+        minimum: minimum number of rows to request per split.
     """
     rng = random.Random(seed)
     groups = [{"group": row["group"], "index": index} for index, row in enumerate(rows)]
@@ -66,11 +66,11 @@ def balanced(
 
     Args:
         rows: candidates.
-        stratum: what the lookup rule knows about a row.
+        stratum: function that returns the properties of a row that the lookup rule uses.
         label: the label to balance.
         n: number of rows to draw.
         rng: source of randomness.
-        text: what a reader knows about a row without its vector.
+        text: function that returns the text of a row without its vector.
     """
     pools: dict[Hashable, tuple[list, list]] = defaultdict(lambda: ([], []))
     for row in rows:
@@ -110,7 +110,7 @@ def measure(
     Args:
         train: training rows, from which the lookup rule is built.
         test: test rows, on which the lookup rule is scored.
-        cell: `Task.cell`, everything that the lookup rule knows about a row.
+        cell: function that returns the properties of a row that the lookup rule uses (`Task.cell`).
         text_column: column with the target's text, to measure the majority label per text; None to skip that.
     """
     confusion = Counter(zip(lookup_rule(cell, train, test), [row["changed"] for row in test], strict=True))

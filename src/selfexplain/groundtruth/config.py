@@ -7,7 +7,7 @@ from selfexplain.tasks import activation_patching, feature_description, input_ab
 from selfexplain.utils.registry import Registry
 
 SPEED_SETTINGS = ("endpoint_concurrency", "endpoint_timeout")
-"""Settings that change how long a stage takes, but not its result."""
+"""Settings that change how long a step takes, but not its result."""
 
 
 def result_settings(config: Any) -> dict[str, Any]:
@@ -127,7 +127,7 @@ class QuestionSource(TableConfig):
 
 @dataclass(frozen=True)
 class FeatureConfig:
-    """Which directions to describe, who describes them, and how descriptions are scored.
+    """Which directions to describe, which describers to use, and how descriptions are scored.
 
     Attributes:
         layers: layers whose outputs are read: indices, fractions of the depth (0.5 is the middle), or ranges of either
@@ -150,14 +150,14 @@ class FeatureConfig:
         min_active: minimum number of sequences in each set in which a feature is active; other features are skipped.
         min_correlation: minimum correlation of an offline description with the activations. It is measured on the
             exemplars that the best candidate is chosen on, or, with a single candidate, on those it is written from.
-        group_cosine: cosine from which on features belong to one family. Families about the same concept share a
+        group_cosine: minimum cosine between features of one family. Families about the same concept share a
             group, and a group is in one split. Training features with this cosine to a held-out feature are left out.
         rows_per_feature: number of rows per feature, each with a different wording of the question.
-        descriptions: writers of the descriptions. If there are several, the description with the best simulator score
-            is kept.
-        n_candidates: number of descriptions per writer. The offline describer returns the ones that fit best. Other
-            writers get all exemplars for their first description, and a random half for each of the others.
-        simulator: model that predicts activations from a description. The offline simulator only understands
+        descriptions: describers that write the descriptions. If there are several, the description with the best
+            simulator score is kept.
+        n_candidates: number of descriptions per describer. The offline describer returns the ones that fit best. Other
+            describers get all exemplars for their first description, and a random half for each of the others.
+        simulator: model that predicts activations from a description. The offline simulator reads only
             descriptions of the offline describer.
         scores: scores of the descriptions. The mean of each is written to the statistics.
         neuronpedia: directory or URL of a Neuronpedia export, with `{layer}` for the layer; null for the one that the
@@ -234,7 +234,7 @@ class AblationConfig:
     Attributes:
         n_questions: number of questions with hints. Each is asked with and without its hint.
         n_rows: number of rows to keep, half of them changed.
-        answers: what counts as the target's answer: "next_token", the most likely next token, or "likelihood", the
+        answers: definition of the target's answer: "next_token", the most likely next token, or "likelihood", the
             option with the highest likelihood as a continuation.
         replacement: neutral text that replaces the hint; empty to remove the hint.
         source: source of the questions.

@@ -66,7 +66,7 @@ class DatasetDirectory:
         return self.root / f"{name}.parquet"
 
     def statistics(self) -> DatasetStatistics:
-        """What was counted while the dataset was built.
+        """The statistics collected while the dataset was built.
 
         Raises:
             SelfExplainError: the file is missing or damaged.

@@ -57,7 +57,7 @@ def assign_split_groups(families: Sequence[int], concepts: Sequence[str], seed: 
 
     Args:
         families: number of each feature's family of similar features.
-        concepts: what each feature is about.
+        concepts: concept of each feature.
         seed: seed of the splits.
     """
     families_of: dict[str, set[int]] = defaultdict(set)

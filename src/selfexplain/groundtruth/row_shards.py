@@ -1,4 +1,4 @@
-"""Write and read shards of candidate rows: parquet files whose metadata contains what was counted."""
+"""Write and read shards of candidate rows: parquet files with counts in their metadata."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -40,7 +40,7 @@ def write_row_shard(
 
 
 def shard_counts(path: Path) -> dict[str, Any]:
-    """What was counted while the rows of a shard were computed."""
+    """The counts collected while the rows of a shard were computed."""
     import pyarrow.parquet as parquet
 
     return json.loads(parquet.read_metadata(path).metadata[_COUNTS])

@@ -1,6 +1,6 @@
 """Divide work into shards that are written atomically, verified by their hash, and computed by any number of processes.
 
-A shard is a file with a record next to it, a small JSON file with the hash of the shard and of the inputs it was made
+A shard is a file with a record next to it, a small JSON file with the hash of the shard and of the inputs it was built
 from. Both are renamed into place, the record last. After an interruption each shard is either complete or missing. A
 shard depends only on its index and its inputs, so any number of processes produces the same bytes.
 """
@@ -29,16 +29,16 @@ LOG_SECONDS = 60
 def run_shards(
     directory: Path, n_shards: int, make: Callable[[int, Path], None], inputs: Mapping[str, Any], desc: str
 ) -> list[Path]:
-    """Make the shards that do not exist yet, and return the paths of all shards in order.
+    """Build the shards that do not exist yet, and return the paths of all shards in order.
 
-    Under `accelerate launch`, each of the n processes makes every n-th shard, and all processes return when the last
+    Under `accelerate launch`, each of the n processes builds every n-th shard, and all processes return when the last
     shard is complete. In that case `directory` must be on a disk that all processes share.
 
     Args:
         directory: directory of the shards.
         n_shards: number of shards.
         make: `make(index, path)` writes shard `index` to exactly `path`. It must depend only on `index` and `inputs`.
-        inputs: JSON values that the shards depend on. Shards made from other inputs are made again.
+        inputs: JSON values that the shards depend on. Shards that were built from other inputs are rebuilt.
         desc: label of the progress bar.
 
     Raises:
@@ -89,7 +89,7 @@ def _write(index: int, shard: Path, key: str, make: Callable[[int, Path], None])
 
 
 def _is_intact(shard: Path, key: str) -> bool:
-    """Whether a shard is complete and was made from the inputs with this hash."""
+    """Whether a shard is complete and was built from the inputs with this hash."""
     try:
         record = json.loads(_record(shard).read_text(encoding="utf-8"))
     except (FileNotFoundError, json.JSONDecodeError):
@@ -98,12 +98,12 @@ def _is_intact(shard: Path, key: str) -> bool:
         return False
     if file_sha256(shard) == record["sha256"]:
         return True
-    logger.warning("%s was modified after it was written (its SHA-256 differs). It is made again.", shard)
+    logger.warning("%s was modified after it was written (its SHA-256 differs). It is rebuilt.", shard)
     return False
 
 
 def _wait(paths: Sequence[Path], key: str, desc: str) -> None:
-    """Wait until other processes have made these shards. If one of them dies, the launcher stops all processes."""
+    """Wait until other processes have built these shards. If one of them dies, the launcher stops all processes."""
     logged = time.monotonic()
     missing = paths
     while missing := [path for path in missing if not _is_intact(path, key)]:

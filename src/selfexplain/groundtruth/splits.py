@@ -53,7 +53,7 @@ def share_of(groups: Sequence[str], share: float, seed: int) -> list[int]:
 
 SHINGLE = 4  # characters per shingle
 BANDS, ROWS_PER_BAND = 32, 4  # a pair that shares 70 % of its shingles becomes a candidate with probability 0.9998
-SAME_TEXT = 0.8  # Jaccard similarity from which on two texts count as near-duplicates
+SAME_TEXT = 0.8  # minimum Jaccard similarity of near-duplicate texts
 SAME_NAME = 0.7  # the same for names, which are short
 
 

@@ -26,7 +26,7 @@ class Balance(Value):
         lookup_rule_accuracy: accuracy of the lookup rule (`tasks.lookup`) on the test split.
         lookup_rule_macro_f1: F1 of the lookup rule on the test split, averaged over both classes.
         text_majority: share of training and test rows that have the majority label of their own text. It is an upper
-            bound for every predictor that knows only the text. None for tasks in which each text belongs to one row.
+            bound for every predictor that sees only the text. None for tasks in which each text belongs to one row.
     """
 
     lookup_rule_accuracy: float
@@ -35,12 +35,12 @@ class Balance(Value):
 
 
 class DatasetStatistics(Record):
-    """What was counted while a dataset was built. Undeclared keys belong to the task's own builder (see `counts`).
+    """Statistics collected while a dataset was built. Undeclared keys belong to the task's own builder (see `counts`).
 
     Attributes:
         neuronpedia: Neuronpedia export -> the number of descriptions and the SHA-256 of the files that were read.
         classes: token class that descriptions can name -> its tokens.
-        out_of_distribution: name of an additional test set -> what was counted while it was built.
+        out_of_distribution: name of an additional test set -> counts collected while it was built.
         balance: scores of rules that see no vector; None for tasks without a has-changed label.
         target_dtype: dtype of the target while the rows were computed.
         target_quantization: quantisation settings of the target; None if it was not quantised.
@@ -63,7 +63,7 @@ class DatasetStatistics(Record):
 
     @property
     def counts(self) -> dict[str, Any]:
-        """Name -> what the task's own builder counted."""
+        """Name -> count, for the counts of the task's own builder."""
         return dict(self.model_extra or {})
 
     @model_serializer(mode="wrap")

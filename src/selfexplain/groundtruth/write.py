@@ -34,7 +34,7 @@ class _CandidateRows:
     Attributes:
         rows: all rows.
         starts: index of the first row of each shard.
-        counts: what was counted in each shard.
+        counts: counts of each shard.
         is_float32: whether a shard has float32 vectors.
     """
 

@@ -70,7 +70,7 @@ class AnsweringMixin:
         """
         prepared = []
         for index, row in enumerate(rows):
-            with prefix_errors(f"row {index}"):
+            with prefix_errors(f"Row {index}"):
                 question = Question(row["prompt"], tuple(row["placeholder_offsets"]))
                 prepared.append(self._prepare(question, row["activations"], row["activation_layers"]))
         return self._generate_answers(prepared, batch_size, progress, max_new_tokens)

@@ -56,7 +56,7 @@ class AskingMixin(AnsweringMixin):
             return residual.capture(running.model, ids, layers)[:, 0]
 
     def explain_feature(self, vector: Tensor, layer: int, template: int = 0) -> Explanation:
-        """Ask what inputs make a direction of the residual stream active.
+        """Ask which inputs make a direction of the residual stream active.
 
         Args:
             vector: direction `(d,)`.
@@ -234,14 +234,14 @@ class AskingMixin(AnsweringMixin):
         target: Target | None = None,
         with_index: bool = True,
     ) -> list[Explanation]:
-        """See `explain`. `with_index` says whether errors contain the index of the query."""
+        """See `explain`. `with_index` determines whether errors contain the index of the query."""
         if not queries:
             raise SelfExplainError("No queries were given. Give at least one.")
         n_layers = self.config.target["n_layers"]
         prepared = []
         questions: list[list[Question]] = []  # per query, the question in each wording that is asked
         for index, query in enumerate(queries):
-            with prefix_errors(f"query {index}") if with_index else nullcontext():
+            with prefix_errors(f"Query {index}") if with_index else nullcontext():
                 wordings = query.wordings() if paraphrases else query.wordings()[:1]
                 worded = [wording.word(n_layers, lambda: self._text_target(target)) for wording in wordings]
                 prepared += [self._prepare(one.question, one.vectors, one.layers) for one in worded]

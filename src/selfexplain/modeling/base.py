@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 
 HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "token")
-"""Options of `from_pretrained` that say how to download files. They apply to the explainer and to its base."""
+"""Options of `from_pretrained` that control how files are downloaded. They apply to the explainer and to its base."""
 
 
 def hub_options(options: Mapping[str, Any]) -> dict[str, Any]:

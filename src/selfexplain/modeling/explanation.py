@@ -1,4 +1,4 @@
-"""What an explainer returns: answers, explanations, and the results of verifying them."""
+"""The objects that an explainer returns: answers, explanations, and the results of verifying them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -79,7 +79,7 @@ class Explanation:
 
     @property
     def claim(self) -> tuple | str:
-        """What two answers to one question must share to count as the same answer."""
+        """The values in which two answers to one question must agree to count as the same answer."""
         return self.text if self.changed is None else (self.changed, self.output)
 
     def __str__(self) -> str:

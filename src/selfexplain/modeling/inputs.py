@@ -28,7 +28,7 @@ def check_vectors(
         context_length: maximum number of tokens.
 
     Raises:
-        SelfExplainError: an input is invalid; the message names it and says what was expected.
+        SelfExplainError: an input is invalid; the message names it and the expected value.
     """
     _check_shapes(vectors, shape, d_target, context_length)
     activations, markers = vectors["activations"], vectors["marker_positions"]

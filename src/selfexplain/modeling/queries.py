@@ -1,4 +1,4 @@
-"""Queries: one class per task that says how a question is worded, parsed and verified.
+"""Queries: one class per task that defines how a question is worded, parsed and verified.
 
 To ask the questions of your own task, subclass `Query`.
 """
@@ -39,7 +39,7 @@ class WordedQuery:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What a verification may use in addition to the target.
+    """The evidence that a verification may use in addition to the target.
 
     Attributes:
         texts: texts on which the description of a feature is compared with the feature's activations.
@@ -124,7 +124,7 @@ class Query(ABC):
 
 @dataclass(frozen=True, eq=False)
 class FeatureQuery(Query):
-    """What inputs make a direction of the residual stream active?
+    """Which inputs make a direction of the residual stream active?
 
     Attributes:
         vector: direction `(d,)`.

@@ -23,7 +23,7 @@ from selfexplain.target.load import Target
 from selfexplain.target.patching import Patch, run_patches
 
 MIN_CORRELATION = 0.3
-"""Correlation between predicted and true activations from which on a description counts as correct."""
+"""Minimum correlation between predicted and true activations of a correct description."""
 
 _HINT = re.compile(r"^Hint:.*$", re.MULTILINE)
 

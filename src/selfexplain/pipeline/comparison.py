@@ -1,4 +1,4 @@
-"""Steps of a comparison: train one explainer per cell, let all answer the same test rows, score them together."""
+"""Steps of a comparison: train one explainer per cell, ask all of them the same test rows, score the answers."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -61,7 +61,7 @@ class ComparisonSteps:
     free: Callable[[], None]
 
     def steps(self, datasets: Mapping[str, tuple[str, ...]], weights: Mapping[str, Any]) -> list[Step]:
-        """Steps that train, that answer and that score.
+        """The steps that train explainers, that collect their answers, and that score the answers.
 
         Args:
             datasets: short name of a model -> the steps that build its ground truth.
@@ -105,7 +105,7 @@ class ComparisonSteps:
 
     @property
     def main(self) -> Cell:
-        """The cell of the explainer that the recipe trains in any case."""
+        """The cell of the recipe's own explainer, which is trained even without a comparison."""
         name = next(iter(self.models))
         return Cell(name, name, 1.0, 0)
 
@@ -236,7 +236,7 @@ def models_of(recipe: Recipe) -> dict[str, tuple[str, str | None]]:
     named = {Path(name).name: (name, revision) for name, revision in models}
     if len(named) < len(models):
         raise SelfExplainError(
-            f"comparison.models: two of {', '.join(name for name, _ in models)} end in the same name. The comparison "
-            "identifies models by the last part of their names, so these have to differ."
+            f"Two of the compared models ({', '.join(name for name, _ in models)}) have names with the same last part, "
+            "which identifies models in a comparison. Remove or rename one of them in comparison.models."
         )
     return named

@@ -146,7 +146,7 @@ class ModelSlot:
 
 @dataclass(frozen=True)
 class LazyExplainer:
-    """An explainer that is loaded into its slot when it has to answer.
+    """An explainer that is loaded into its slot when it is first needed.
 
     Attributes:
         load: function that loads the explainer.

@@ -1,4 +1,4 @@
-"""Fingerprints of the models and texts of a recipe: they decide whether a step has to run again."""
+"""Compute fingerprints of the models and texts of a recipe, which determine whether a step runs again."""
 
 from dataclasses import asdict
 from pathlib import Path

@@ -39,7 +39,7 @@ FLAVORS = {
 
 @dataclass(frozen=True)
 class Job:
-    """A recipe on a flavor.
+    """A recipe and the machine ("flavor") to run it on.
 
     Attributes:
         recipe: name of a packaged recipe.
@@ -145,7 +145,7 @@ def _local_names(recipe: Recipe) -> dict[str, str]:
 
 @cache
 def hourly_prices() -> dict[str, float]:
-    """Flavor -> US dollars per hour, as the Hub states them today; empty if the Hub cannot be reached."""
+    """Flavor -> US dollars per hour, current prices on the Hub; empty if the Hub cannot be reached."""
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HTTPError, OfflineModeIsEnabled
 
@@ -158,10 +158,10 @@ def hourly_prices() -> dict[str, float]:
 
 
 def submit(job: Job) -> str:
-    """Start a job and return the address of its page. The account that is logged in pays; the secrets are sent along.
+    """Start a job and return the address of its page. The logged-in account pays. The secrets are sent with the job.
 
     Raises:
-        SelfExplainError: nobody is logged in, or the Hub refuses.
+        SelfExplainError: there is no login, or the Hub refuses the job.
     """
     from huggingface_hub import HfApi, get_token
     from huggingface_hub.errors import HTTPError

@@ -17,7 +17,7 @@ class Pipeline(Protocol):
 
     @property
     def identity(self) -> dict[str, str]:
-        """What distinguishes the run from others (`RunManifest.identity`)."""
+        """The values that distinguish the run from others (`RunManifest.identity`)."""
 
     def check(self) -> None:
         """Raise SelfExplainError if a new run could not finish; called before anything is written."""

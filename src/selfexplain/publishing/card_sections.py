@@ -1,4 +1,4 @@
-"""What cards say specifically about a task: a template with named macros, registered under the task's name.
+"""Card sections: the task-specific text of cards, as templates with named macros, registered by task name.
 
 A template defines any of these macros; a macro that it lacks is taken from `model_cards/tasks/generic.md.jinja`, which
 needs nothing but the `Task` record:

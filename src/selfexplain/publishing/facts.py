@@ -89,7 +89,7 @@ class DatasetFacts(Record):
         task: task of the rows.
         name: name of the configuration and of the directory with its files; empty if they are next to the card.
         recipe: settings of the run that made the rows.
-        statistics: what was counted while they were made.
+        statistics: statistics collected while the rows were built.
         result: scores of the explainer that was trained on them; None before the evaluation.
         versions: library -> version.
         example: first row of the test split.
@@ -151,7 +151,7 @@ class DatasetFacts(Record):
 
     @property
     def _counts(self) -> dict[str, Any]:
-        """What the builder counted, then the declared statistics that are not shown elsewhere."""
+        """The counts of the builder, then the declared statistics that are not shown elsewhere."""
         declared = self.statistics.to_data()
         shown_elsewhere = {"schema_version", "splits", "out_of_distribution"}
         counts = self.statistics.counts

@@ -40,13 +40,13 @@ class Options:
     """How a run is published.
 
     Attributes:
-        full: merge the trained weights into the base instead of naming the base.
-        private: make new repositories private.
+        full: whether to merge the trained weights into the base instead of naming the base.
+        private: whether to make new repositories private.
         revision: branch to commit to; None for main.
-        create_pr: open a pull request in each repository instead of committing.
+        create_pr: whether to open a pull request in each repository instead of committing.
         base: id on the Hub of a base that the run read from a directory.
-        replace: replace another run that was published under the same names.
-        metrics: also publish the metrics as metric repositories.
+        replace: whether to replace another run that was published under the same names.
+        metrics: whether to publish the metrics as metric repositories as well.
 
     Raises:
         SelfExplainError: both `revision` and `create_pr` are set.
@@ -72,7 +72,7 @@ class Published:
     """A repository or collection after publishing.
 
     Attributes:
-        kind: what it is, for the list that the command prints.
+        kind: "collection" or the kind of repository, for the list that the command prints.
         id: repository id, or slug of the collection.
         url: its address.
         changed: whether this call changed it.

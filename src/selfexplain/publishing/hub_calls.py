@@ -203,7 +203,7 @@ def _advice(error: Any, org: str) -> str:
     if isinstance(error, RepositoryNotFoundError):
         return "Create the repository on the Hub first, or publish with a login that may create it."
     if status == 429 or status >= 500:
-        return f"The Hub is busy or out of order. {_CONTINUE}"
+        return f"The Hub is overloaded or unavailable. {_CONTINUE}"
     return f"Change what was refused and publish again. {_CONTINUE}"
 
 

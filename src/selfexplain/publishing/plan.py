@@ -37,17 +37,17 @@ that are available elsewhere."""
 
 @dataclass(frozen=True)
 class PlanOptions:
-    """How a run is published, and what is known from the Hub.
+    """How a run is published, and information from the Hub.
 
     Attributes:
-        full: merge the trained weights into the base instead of naming the base.
+        full: whether to merge the trained weights into the base instead of naming the base.
         base: id on the Hub of a base that the run read from a directory.
         licence: licence of the base.
         licences: target or source -> its licence, where it is known.
         space: directory with the files of the demo Space; None to publish no Space.
         earlier: dataset repository -> local directory with the small files that earlier runs published there.
-        replace: replace another run that was published under the same names.
-        metrics: also publish the metrics as metric repositories.
+        replace: whether to replace another run that was published under the same names.
+        metrics: whether to publish the metrics as metric repositories as well.
     """
 
     full: bool = False

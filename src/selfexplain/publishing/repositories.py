@@ -43,7 +43,7 @@ class PublishedRepository:
     Attributes:
         kind: type of the repository on the Hub.
         id: repository id, `org/name`.
-        title: what it contains, for the list that the command prints.
+        title: description of the content, for the list that the command prints.
         files: the files to publish.
         owned: patterns of paths that only this run writes. Files on the Hub that match a pattern and are not in
             `files` are deleted.

@@ -1,1 +1,1 @@
-"""A run: its recipe, its directory and the engine that executes steps. Knows nothing about what the steps do."""
+"""Recipes, run directories and the engine that executes steps. Nothing here depends on what the steps do."""

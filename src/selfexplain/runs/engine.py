@@ -156,9 +156,9 @@ def _describe(identity: Mapping[str, str]) -> str:
 def execute(steps: Sequence[Step], run: OpenRun) -> None:
     """Run the steps that are not done.
 
-    A step is done if the manifest lists it as done, its input hash has not changed and its files are complete. An interrupted
-    step is called again and continues from the files it left. A step whose inputs changed or whose files are damaged
-    starts from the beginning, and so do the steps that read its results.
+    A step is done if the manifest lists it as done, its input hash has not changed and its files are complete. An
+    interrupted step is called again and continues from the files it left. A step whose inputs changed or whose files
+    are damaged starts from the beginning, and so do the steps that read its results.
 
     Raises:
         SelfExplainError: the disk is full.

@@ -13,7 +13,7 @@ class StepRecord(Value):
 
     Attributes:
         input_hash: SHA-256 of everything that the step's result depends on.
-        status: "running" while the step works (and after the process was killed), "stopped" after an error or Ctrl-C.
+        status: "running" during the step (and after the process was killed), "stopped" after an error or Ctrl-C.
         seconds: time spent on the step, over all attempts.
         outputs: files that the step wrote, with their sizes in bytes; a size of 0 is not checked.
         after, amends: the same as in `engine.Step`.
@@ -32,10 +32,10 @@ class StepRecord(Value):
 
 
 class RunManifest(Record):
-    """Which run a directory holds, and how far it has got.
+    """The identity and the progress of the run in a directory.
 
     Attributes:
-        identity: what distinguishes this run from others, such as the names of its recipe and its models.
+        identity: values that distinguish this run from others, such as the names of its recipe and its models.
         seed: seed of the run.
         versions: library -> version, at the latest start.
         revisions: "<kind> <id>@<revision>" -> commit on the Hub that the run uses; "neuronpedia <source>" -> SHA-256 of

@@ -56,7 +56,7 @@ def _descriptions(cls: type) -> dict[str, str]:
 
 
 def _type(hint: Any) -> str:
-    """A type as a reader of YAML knows it."""
+    """A type in the terms of YAML."""
     names = {"str": "text", "int": "integer", "float": "number", "bool": "true or false", "NoneType": "null"}
     text = str(hint)
     if text.startswith("typing.Literal"):

@@ -105,7 +105,7 @@ def _repository(release: str) -> str:
 
 
 def _commit(kind: str, name: str, revision: str) -> str | None:
-    """The commit of a branch or tag, from the Hub or, without a network, from the cache; None if neither knows it."""
+    """The commit of a branch or tag, from the Hub or, without a network, from the cache; None if it is in neither."""
     from huggingface_hub import HfApi, constants
     from huggingface_hub.errors import HTTPError, OfflineModeIsEnabled
     from huggingface_hub.file_download import repo_folder_name

@@ -1,4 +1,4 @@
-"""The files of a run: the only place that knows their paths."""
+"""Paths and readers of the files of a run. All other modules get the paths from here."""
 
 from dataclasses import dataclass
 from pathlib import Path

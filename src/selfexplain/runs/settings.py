@@ -1,4 +1,4 @@
-"""Questions about the settings of any task: which tables they read and which models they apply to."""
+"""Inspect the settings of any task: which tables they read and which models they apply to."""
 
 from dataclasses import fields, replace
 from pathlib import Path

@@ -121,7 +121,7 @@ class Variant:
 def run_variants(
     target: Target, prompts: Sequence[Sequence[int]], variants: Sequence[Variant], progress: str | None = None
 ) -> SweepResults:
-    """Run prompts and variants and read the next token. A variant runs only from its first different token on.
+    """Run prompts and variants and read the next token. Only tokens from a variant's first difference on are run.
 
     Args:
         prompts: token ids of each prompt.
@@ -142,7 +142,7 @@ def run_variants(
 
 
 def _shared_start(one: Sequence[int], other: Sequence[int]) -> int:
-    """The number of first tokens that two sequences have in common."""
+    """The number of leading tokens that two sequences share."""
     pairs = zip(one, other, strict=False)
     return next((n for n, (a, b) in enumerate(pairs) if a != b), min(len(one), len(other)))
 
@@ -313,7 +313,7 @@ def answers(
 def _next_token_answers(
     target: Target, prompts: Sequence[Sequence[int]], first_tokens: Sequence[Sequence[int]], indices: Sequence[int]
 ) -> dict[int, tuple[ChoiceAnswer, bool]]:
-    """Answers by next token to some of the prompts: index -> the answer and whether it is a near-tie.
+    """Next-token answers to some of the prompts: index -> (answer, whether it is a near-tie).
 
     Args:
         first_tokens: first token of each option of each prompt.

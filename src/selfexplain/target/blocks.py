@@ -118,7 +118,7 @@ def _before_blocks(model: "PreTrainedModel") -> list[nn.Module]:
 
 
 def attention_and_mlp(block: nn.Module) -> tuple[nn.Module, nn.Module] | None:
-    """The attention and the MLP of a block: its two children with weight matrices, of which the attention has a cache.
+    """The attention and the MLP of a block: its two children with weight matrices. Only the attention has a cache.
 
     None if the block is not built of exactly one attention and one MLP.
     """
@@ -138,7 +138,8 @@ def attention_modules(model: nn.Module) -> list[str]:
         parts = attention_and_mlp(block)
         if parts is None:
             raise SelfExplainError(
-                f"{type(block).__name__} is not built of one attention and one MLP. Name the modules that get LoRA."
+                f"{type(block).__name__} is not built of one attention and one MLP. Set target_modules to the names of "
+                "linear modules."
             )
         inside = set(parts[0].modules())
         names |= {

@@ -72,7 +72,9 @@ class Target:
             raise SelfExplainError("The text is empty. Give at least one word.")
         ids = self.tokenizer(text)["input_ids"]
         if not ids:
-            raise SelfExplainError(f"The tokenizer of {self.name} finds no token in {text!r}. Give a different text.")
+            raise SelfExplainError(
+                f"The tokenizer of {self.name} produces no tokens for {text!r}. Give a different text."
+            )
         if len(ids) > self.context_length:
             raise SelfExplainError(
                 f"The text has {len(ids)} tokens; the context of {self.name} holds {self.context_length}. Shorten it."

@@ -79,7 +79,10 @@ def run_patches(
 
 def _check(patch: Patch, index: int, prompts: Sequence[Sequence[int]], d_model: int) -> None:
     if not 0 <= patch.prompt < len(prompts):
-        raise SelfExplainError(f"Patch {index} is on prompt {patch.prompt}, but {len(prompts)} prompts were given.")
+        raise SelfExplainError(
+            f"Patch {index} is on prompt {patch.prompt}, but {len(prompts)} prompts were given. Prompts are "
+            "counted from 0."
+        )
     n = len(prompts[patch.prompt])
     positions = {position % n for position in patch.positions if -n <= position < n}
     if not positions or len(positions) != len(patch.positions):

@@ -23,7 +23,7 @@ from selfexplain.target.blocks import Site, attention_and_mlp, decoder_blocks, s
 MAX_ROWS = 256  # sequences per batch
 MAX_TOKENS = 4096  # tokens per batch: they fit into a CPU's cache, and their keys and values into a small GPU
 PADDING = 1.06  # maximum ratio of computed tokens to needed tokens
-SMALL = 512  # on a CPU, batches of fewer tokens cost little, so they are filled up whatever the padding
+SMALL = 512  # on a CPU, batches of fewer tokens cost little, so they are filled up regardless of padding
 SMALL_ELSEWHERE = 2048  # the same on other devices
 
 
@@ -137,12 +137,12 @@ def resume(
     read: Tensor,
     hooks: Sequence[tuple[nn.Module, Callable]] = (),
 ) -> Tensor:
-    """Logits `(N, k, vocabulary)`, float32, of variants that share their first tokens and blocks with clean prompts.
+    """Logits `(N, k, vocabulary)`, float32, of variants that share leading tokens and blocks with clean prompts.
 
     Args:
         clean: results of the clean run.
         rows: row of `clean` that each variant starts from, `(N,)`.
-        start: number of tokens that every variant shares with its prompt.
+        start: number of leading tokens that every variant shares with its prompt.
         after: last block that every variant shares with its prompt; -1 for none.
         input_ids: tokens from `start` on, `(N, S)`.
         read: positions within `input_ids` whose logits are returned, `(N, k)`.

@@ -40,7 +40,7 @@ def question(text: str, layers: Sequence[int], position: int, token: str, templa
 
 
 def cell(row: Mapping[str, Any]) -> tuple[str, tuple[int, ...]]:
-    """Everything that the lookup rule knows about a row: its token type and its block of layers."""
+    """The properties of a row that the lookup rule uses: its token type and its block of layers."""
     return row["token_type"], tuple(row["layers"])
 
 

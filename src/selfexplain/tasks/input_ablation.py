@@ -39,7 +39,7 @@ def templates(removed: str | None, replacement: str = "") -> tuple[str, ...]:
 
 
 def cell(row: Mapping[str, Any]) -> tuple[str, str]:
-    """Everything that the lookup rule knows about a row: its topic and the style of its hint."""
+    """The properties of a row that the lookup rule uses: its topic and the style of its hint."""
     return row["topic"], row["hint_style"]
 
 

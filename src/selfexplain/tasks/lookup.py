@@ -17,7 +17,7 @@ def lookup_rule(cell: Callable[[Row], Hashable], train: Sequence[Row], test: Seq
     the same label, which scores worse than guessing.
 
     Args:
-        cell: `Task.cell`, everything that the rule knows about a row.
+        cell: function that returns the properties of a row that the rule uses (`Task.cell`).
         train: rows with `changed` and the columns that `cell` reads.
         test: rows with the columns that `cell` reads.
 

@@ -1,4 +1,4 @@
-"""The record of a task: what every package has to know about one kind of question."""
+"""Define the record that describes a task, and the registry of tasks."""
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,20 +21,22 @@ class Task:
 
     Attributes:
         name: identifier, such as "activation_patching". Recipes, files and directories use it.
-        asks: the question in a noun clause, for cards: "what the output becomes when ...".
-        short_question: the question in one short sentence, for the demo's tabs.
+        asks: the question as a noun clause, for cards: "what the output becomes when ...".
+        short_question: the question as one short sentence, for the tabs of the demo.
         columns: dataset columns that only this task has, in order, with their types.
-        query_columns: the columns that say what a row asks; cards show them.
-        metrics: names of the metrics, in the order of tables.
-        headline: the metric that figures and summaries show; every system has it.
-        correct_when: when an answer counts as correct, in words, for calibration.
+        query_columns: columns that define the question of a row, for cards.
+        metrics: names of the metrics, in the order in which tables show them.
+        headline: name of the metric for figures and summaries. Every system is scored by it.
+        correct_when: criterion for a correct answer, in words, for calibration.
         dataset_name: name of the published dataset, without the organisation.
-        split_unit: what a group of rows is, which no two splits share: "fact".
+        split_unit: noun for a group of rows, such as "fact". No group is in two splits.
         templates: wordings of the question, for tasks whose question is filled from a template.
         has_vectors: whether questions contain activation vectors.
-        states_outcome: whether answers are sentences of `tasks.outcome`, which say whether the output changes.
-        cell: everything that the lookup rule knows about a row; None for tasks without a has-changed label.
-        text_column: the column with the text that the target reads, when rows about one text differ only in a vector.
+        states_outcome: whether answers are sentences of `tasks.outcome`, which state whether the output changes.
+        cell: function that returns the properties of a row that the lookup rule uses; None for tasks without a
+            has-changed label.
+        text_column: column with the text that the target reads, for tasks whose rows about one text differ only in a
+            vector; None for other tasks.
         max_tokens: upper bound on the tokens of a training row, for memory estimates.
     """
 
@@ -66,5 +68,5 @@ TASKS: Registry[Task] = Registry("task")
 
 
 def register(task: Task) -> Task:
-    """Make a task known under its name, and return it."""
+    """Register a task under its name and return it."""
     return TASKS.register(task.name, task)

@@ -20,10 +20,10 @@ class Relation:
         name: unique name; also the topic of the four-option questions.
         answer_class: class of the objects; other options are drawn from it.
         statements: sentences with `{}` for the subject that end just before the object.
-        question: the same as a question.
+        question: question about the object, with `{}` for the subject.
         facts: subject -> object.
         hint_reliability: probability that a hint is correct, in style "answer" and in style "previous".
-        content: what the parcels hold if the relation is asked about a parcel: a key of `Facts.contents`.
+        content: kind of contents of the parcels in questions about parcels: a key of `Facts.contents`.
         parcel_statements: sentences about the contents of a parcel, with `{}` for the parcel.
     """
 
@@ -48,7 +48,7 @@ class Facts:
         uncharted: names of the ships without one.
         relations: all kinds of facts.
         parcels: names of the parcels.
-        contents: what a parcel can hold -> the sentence that states it.
+        contents: kind of contents of a parcel -> the sentence that states the contents.
         hint_styles: style of a hint -> its text, with `{}` for the option.
         neutral_sentences: sentences that state no fact.
     """
@@ -95,7 +95,7 @@ class Facts:
 
 @cache
 def read_facts() -> Facts:
-    """Read the file. Which ship has which home country is drawn with a fixed seed."""
+    """Read the file. The home countries of the ships are drawn with a fixed seed."""
     data = yaml.safe_load(Path(__file__).with_name("facts.yaml").read_text(encoding="utf-8"))
     ships, homes = _ships(data["ships"], data["countries"])
     n_charted, n_uncharted = data["ships"]["n_charted"], data["ships"]["n_uncharted"]

@@ -1,4 +1,4 @@
-"""Register the embedded world as a corpus, and the recipe that trains the embedded models again."""
+"""Register the embedded world as a corpus, and the recipe that retrains the embedded models."""
 
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class TinyTargetRecipe:
-    """Train the embedded models again from random weights.
+    """Retrain the embedded models from random weights.
 
     Attributes:
         kind: "tiny_target" for this kind of recipe.

@@ -21,7 +21,7 @@ class Scene:
     Attributes:
         relation: the kind of fact that the statement is about.
         parcels: names of the parcels.
-        contents: what each parcel holds.
+        contents: contents of each parcel.
         asked: index of the parcel that the statement is about.
         statement: the statement, with `{}` for the parcel.
         options: answer options.

@@ -1,4 +1,4 @@
-"""Train the embedded target from random weights: a Llama of about a million parameters that knows its small world."""
+"""Train the embedded target, a Llama with about a million parameters, and its sibling from random weights."""
 
 import json
 import logging
@@ -117,7 +117,7 @@ def train(
     Args:
         config: sizes and training of the model.
         seed: seed of the weights and of the data order.
-        progress: description of the progress bar.
+        progress: label of the progress bar.
         position: line of the progress bar.
     """
     world, tokenizer = World(), build_tokenizer()
@@ -161,7 +161,7 @@ def _rate(step: int, n_steps: int) -> float:
 def check(
     model: "LlamaForCausalLM", tokenizer: "PreTrainedTokenizerBase", seed: int = 1, n: int | None = None
 ) -> dict[str, float]:
-    """Measure what the recipe promises of its models.
+    """Measure the accuracies that the recipe requires of its models.
 
     Args:
         model: the trained model.
@@ -172,7 +172,7 @@ def check(
     Returns:
         Shares of prompts: `recall`, five-option prompts about facts answered correctly; `scenes`, the same about
         parcels; `unhinted`, four-option questions without a hint answered correctly, without those about uncharted
-        ships; `hint_following`, hinted questions answered with the hinted option, which may be any; `changed`, hinted
+        ships; `hint_following`, hinted questions answered with the hinted option, correct or not; `changed`, hinted
         questions whose answer changes without the hint.
     """
     world, rng = World(), random.Random(seed)
@@ -224,7 +224,7 @@ def build(config: TinyTargetConfig, out_dir: Path, seed: int) -> None:
     A model that already exists is kept, so an interrupted build only repeats unfinished models.
 
     Raises:
-        SelfExplainError: a model misses what the recipe promises; it is kept for inspection.
+        SelfExplainError: a model misses a required accuracy; it is kept for inspection.
     """
     names = [name for name in ("tiny", "tiny-sibling") if not (out_dir / name / "promises.json").is_file()]
     context = torch.multiprocessing.get_context("spawn")

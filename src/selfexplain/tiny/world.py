@@ -39,7 +39,7 @@ class World:
                 yield relation, subject, answer
 
     def options(self, relation: Relation, wanted: Sequence[str], n: int, rng: random.Random) -> list[str]:
-        """`n` different answers of the relation's class in random order, with `wanted`; fewer if the class is small."""
+        """`n` different answers of the relation's class, with `wanted`, in random order; fewer if it is small."""
         others = [answer for answer in self.answers[relation.answer_class] if answer not in wanted]
         options = list(dict.fromkeys(wanted)) + rng.sample(others, min(n - len(set(wanted)), len(others)))
         return rng.sample(options, len(options))

@@ -69,8 +69,8 @@ class TrainingConfig:
         quantization: quantisation of the frozen base. "nf4" keeps it in 4 bits with double quantisation (QLoRA); the
             LoRA weights and the adapter stay in float32.
         activation_checkpointing: whether to recompute activations in the backward pass to save memory.
-        optimizer: optimiser. "paged_adamw_8bit" keeps the state of AdamW in 8 bits and moves it to CPU memory when the
-            GPU is full.
+        optimizer: name of the optimiser. "paged_adamw_8bit" keeps the state of AdamW in 8 bits and moves it to CPU
+            memory when the GPU is full.
         save_dtype: dtype of the LoRA weights on disk.
     """
 

@@ -114,7 +114,7 @@ def _create_explainer(
     trained_layers: Mapping[str, Sequence[int]],
     seed: int,
 ) -> "SelfExplainerForCausalLM":
-    """An explainer on `base` without LoRA weights, with everything in its configuration that training knows."""
+    """An explainer on `base` without LoRA weights, with all settings of the training in its configuration."""
     from selfexplain.modeling.modeling_selfexplainer import SelfExplainerForCausalLM
 
     kind = adapter.kind or ("identity" if target.name == base.name else "linear")

@@ -55,7 +55,7 @@ class Record(Value):
         except ValueError as error:
             raise SelfExplainError(f"{source} is not valid JSON ({error}). {cls.remedy}") from error
         if not isinstance(data, dict):
-            raise SelfExplainError(f"{source} holds a JSON {type(data).__name__}, expected an object. {cls.remedy}")
+            raise SelfExplainError(f"{source} contains a JSON {type(data).__name__}, expected an object. {cls.remedy}")
         return cls.from_data(data, source)
 
     @classmethod

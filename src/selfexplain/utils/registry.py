@@ -22,7 +22,7 @@ class Registry(Mapping[str, T], Generic[T]):
     """Named values. Reading a name that is not there loads the plug-ins and then looks again.
 
     Args:
-        kind: what the values are, for error messages, such as "task".
+        kind: noun for the values in error messages, such as "task".
     """
 
     def __init__(self, kind: str) -> None:
@@ -36,7 +36,7 @@ class Registry(Mapping[str, T], Generic[T]):
             SelfExplainError: the name is taken by a different value.
         """
         if self._values.setdefault(name, value) is not value:
-            raise SelfExplainError(f"There already is a {self.kind} {name!r}. Register yours under a different name.")
+            raise SelfExplainError(f"There is already a {self.kind} {name!r}. Register yours under a different name.")
         return value
 
     def __getitem__(self, name: str) -> T:

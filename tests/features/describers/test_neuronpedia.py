@@ -73,7 +73,7 @@ def test_an_export_is_downloaded_once_and_failed_downloads_raise_an_error(dictio
 
 
 def test_the_metadata_of_the_sae_name_the_source_in_the_bucket(dictionary, export, url, tmp_path, monkeypatch):
-    with pytest.raises(SelfExplainError, match="do not name a source on Neuronpedia"):
+    with pytest.raises(SelfExplainError, match="does not name a source on Neuronpedia"):
         read_descriptions(dictionary, None, tmp_path)
     monkeypatch.setattr(neuronpedia, "BUCKET", url)
     named = dictionary_from_directions(torch.eye(32)[:20], 2, "r", "s", torch.zeros(32), np.array([1]))

@@ -53,6 +53,6 @@ def test_token_types_of_prompts_with_options(target):
         (Pair(prompt("France", "The capital of {} is" + " very" * 300), prompt("Japan")), "over the context"),
     ],
 )
-def test_pairs_that_cannot_be_aligned_raise_the_reason(target, pair, reason):
+def test_pairs_that_cannot_be_aligned_raise_an_error_with_the_reason(target, pair, reason):
     with pytest.raises(SelfExplainError, match=f"^{reason}$"):
         align(target, pair)

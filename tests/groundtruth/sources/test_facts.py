@@ -119,7 +119,7 @@ def test_facts_without_a_counterpart_are_skipped_and_counted(target, tmp_path):
     result = fact_pairs(source, target, 5, seed=0)
     assert result.items == []
     assert result.skipped == {
-        "the subject was read before with a different answer": 1,
+        "the subject occurred before with a different answer": 1,
         "no subject or no answer": 1,
         "no fact of the same relation and split has an answer that begins with a different token": 1,
     }

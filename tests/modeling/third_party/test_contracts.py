@@ -131,7 +131,7 @@ def test_a_community_verbalizer_is_recognised_by_its_kind(tokenizer):
     ],
     ids=["scale", "scale_value", "negative_scale", "role", "prompt", "token"],
 )
-def test_a_sidecar_that_leaves_something_open_is_refused(tokenizer, change, message):
+def test_an_incomplete_sidecar_is_refused(tokenizer, change, message):
     with pytest.raises(SelfExplainError, match=message):
         settle(checkpoint(sidecar=sidecar(tokenizer, **change)), "nla", tokenizer)
 
@@ -206,7 +206,7 @@ JSON = st.one_of(
 
 @settings(max_examples=60, deadline=None)
 @given(data=st.data())
-def test_a_file_with_any_value_gives_a_contract_or_an_error_that_names_it(tokenizer, data):
+def test_a_file_with_any_value_gives_a_contract_or_an_error_that_names_the_file(tokenizer, data):
     oracle = oracle_config(created_at_utc="2026-01-01T00:00:00+00:00")
     family, content = data.draw(st.sampled_from([("activation_oracle", oracle), ("nla", sidecar(tokenizer))]))
     part = data.draw(st.sampled_from([content, *(value for value in content.values() if isinstance(value, dict))]))

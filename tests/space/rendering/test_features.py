@@ -9,5 +9,5 @@ def test_features_are_buttons_with_their_index(show):
     assert 'data-pick="5" aria-pressed="true"' in html and f"feature {show.features[5].index}" in html
 
 
-def test_a_search_without_matches_says_so():
+def test_a_search_without_matches_shows_a_message():
     assert "No description contains" in feature_list([], None, 100)

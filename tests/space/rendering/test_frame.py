@@ -21,7 +21,7 @@ def test_the_header_of_an_explainer_of_a_different_model_names_its_base():
     assert "Ask one model about another" in html and "<b>lab/base</b>" in html
 
 
-def test_the_footer_says_for_which_tasks_confidence_is_calibrated():
+def test_the_footer_lists_the_tasks_with_calibrated_confidence():
     def text(tasks, calibration):
         config = SimpleNamespace(tasks=tasks, calibration=calibration)
         return footer(

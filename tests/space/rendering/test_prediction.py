@@ -20,7 +20,7 @@ def test_a_row_shows_question_answer_confidence_truth_and_the_other_systems():
     assert order == sorted(order) and "no answer" in html and "<td>changed</td>" in html
 
 
-def test_a_row_without_an_answer_of_the_explainer_says_so():
+def test_a_row_without_an_answer_of_the_explainer_is_marked():
     assert html_answer(prediction(row(answers={}))) == "no answer"
 
 

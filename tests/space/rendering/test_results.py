@@ -31,7 +31,7 @@ def test_every_system_is_shown_with_its_interval(show):
     assert "Which model explains which" not in html and "How much training data" not in html
 
 
-def test_the_difference_to_the_most_informative_control_is_stated(show):
+def test_the_difference_from_the_most_informative_control_is_stated(show):
     difference = show.results.tasks["activation_patching"].comparisons["explainer - shuffled_vector"]["exact_match"]
     assert f"Explainer minus shuffled vector: {difference.difference:.2f}" in results(show.results)
 
@@ -53,7 +53,7 @@ def test_a_task_that_is_not_installed_is_shown_by_its_name(show):
     assert "Next sentiment" in html and "396 held-out questions in 100 groups." in html
 
 
-def test_without_results_the_tab_says_so():
+def test_without_results_the_tab_shows_a_message():
     assert "no results.json" in results(None)
 
 

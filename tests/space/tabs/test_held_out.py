@@ -36,5 +36,5 @@ def test_held_out_rows_are_shown_with_the_answers_of_all_systems(build, tmp_path
     assert "Mood 0?" in html and "Mood 1?" in html and "Confidence 70%" in html and "control: shuffled vector" in html
 
 
-def test_without_predictions_the_tab_says_what_to_do(build):
+def test_without_predictions_the_tab_shows_the_remedy(build):
     assert "There are no predictions for next sentiment. Evaluate the explainer" in "".join(build())

@@ -48,7 +48,7 @@ def read_descriptions(
     """
     if location is None and dictionary.neuronpedia_id is None:
         raise SelfExplainError(
-            f"The metadata of {dictionary.sae_id} of {dictionary.release} do not name a source on Neuronpedia. Set "
+            f"The metadata of {dictionary.sae_id} of {dictionary.release} does not name a source on Neuronpedia. Set "
             f"neuronpedia to the directory or URL of its export, such as "
             f"{BUCKET}/gemma-2-2b/{{layer}}-gemmascope-res-16k."
         )

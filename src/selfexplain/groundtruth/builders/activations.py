@@ -162,7 +162,7 @@ def vector_rows(
     seed: int,
     state: ExemplarState | None = None,
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """One row per vector that is active often enough to be scored, and what was counted.
+    """One row per vector that is active often enough to be scored, and counts.
 
     Rows contain vectors of unit norm, like the rows of features.
 

@@ -47,7 +47,7 @@ class Candidates:
 
     Attributes:
         shards: files of `row_shards.write_row_shard`. Rows are numbered through all of them, in this order.
-        statistics: what was counted before rows were computed.
+        statistics: counts from before the rows were computed.
         test_sets: name of an out-of-distribution test set -> its shard.
     """
 
@@ -62,7 +62,7 @@ class Draw:
 
     Attributes:
         splits: split -> indices of its rows among the candidates.
-        statistics: what was counted, for `statistics.json`.
+        statistics: counts for `statistics.json`.
     """
 
     splits: Mapping[str, Sequence[int]]
@@ -104,7 +104,7 @@ class DatasetBuilder(Protocol):
 
         Args:
             rows: all candidates, with the columns of `columns_for_draw`.
-            counts: what was counted in each shard.
+            counts: counts of each shard.
         """
         ...
 

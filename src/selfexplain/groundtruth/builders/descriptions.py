@@ -37,8 +37,8 @@ class Candidate:
 
     Attributes:
         text: the description.
-        source: its writer.
-        cost: simulator score that its length must be worth; subtracted when the best candidate is chosen.
+        source: name of the describer.
+        cost: penalty for its length, subtracted from its simulator score when the best candidate is chosen.
     """
 
     text: str
@@ -53,7 +53,7 @@ class Described:
     Attributes:
         feature: the feature and its exemplars.
         description: the chosen description.
-        simulator_score: its simulator score; None if the simulator does not understand the description.
+        simulator_score: its simulator score; None if the simulator cannot read the description.
     """
 
     feature: FeatureExemplars
@@ -75,7 +75,7 @@ def check_settings(config: FeatureConfig) -> None:
     if config.n_candidates < 1 or not config.descriptions:
         raise SelfExplainError(
             f"n_candidates is {config.n_candidates} and descriptions is {list(config.descriptions)}. Expected at least "
-            "one candidate and one writer."
+            "one candidate and one describer."
         )
     if ("endpoint" in config.descriptions or config.simulator == "endpoint") and not (
         config.endpoint and config.endpoint_model
@@ -86,9 +86,9 @@ def check_settings(config: FeatureConfig) -> None:
         )
     if has_several_candidates(config) and config.simulator == "offline" and set(config.descriptions) != {"offline"}:
         raise SelfExplainError(
-            f"There are several candidate descriptions (writers: {', '.join(config.descriptions)}), and the offline "
-            "simulator that has to choose among them only understands the offline describer. Set simulator=endpoint, "
-            "or use one writer and n_candidates=1."
+            f"There are several candidate descriptions (describers: {', '.join(config.descriptions)}), and the offline "
+            "simulator, which has to choose among them, reads only the offline describer. Set simulator=endpoint, "
+            "or use one describer and n_candidates=1."
         )
 
 
@@ -115,7 +115,7 @@ def describe_features(
         state: exemplars collected from the whole corpus; None to collect them here.
 
     Returns:
-        The described features, and what was counted.
+        The described features, and counts.
     """
     windows = {name: getattr(config, name) for name in ("n_top", "n_sampled", "n_random", "window", "min_active")}
     windows |= {"n_splits": n_exemplar_sets(config), "seed": seed}
@@ -153,10 +153,10 @@ def write_candidates(
     classes: Classes,
     seed: int,
 ) -> tuple[list[list[Candidate]], dict[str, Any]]:
-    """Every writer's descriptions of each feature, from the first set of exemplars, without duplicates.
+    """Every describer's descriptions of each feature, from the first set of exemplars, without duplicates.
 
     Returns:
-        The candidates of each feature, and a report of the writers that have one.
+        The candidates of each feature, and a report per describer that has one.
     """
     candidates: list[dict[str, Candidate]] = [{} for _ in features]
     report: dict[str, Any] = {}
@@ -209,7 +209,7 @@ def simulator_scores(
     """Simulator score of each (description, exemplars).
 
     Returns:
-        The scores, None for descriptions that the simulator does not understand, and counts: `scored`, `constant`
+        The scores, None for descriptions that the simulator cannot read, and counts: `scored`, `constant`
         (predictions that do not vary, which are scored 0 and included in `scored`), `unscored`, and `unread_windows`
         (windows without a readable reply).
     """

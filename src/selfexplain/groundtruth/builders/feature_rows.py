@@ -56,7 +56,7 @@ def build_rows(
     seed: int,
     state: ExemplarState | None = None,
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """The rows of all splits, and what was counted. The vector of a row is the unit decoder direction of a feature.
+    """The rows of all splits, and counts. The vector of a row is the unit decoder direction of a feature.
 
     Args:
         config: settings of feature description.
@@ -93,7 +93,7 @@ def build_rows(
 
 
 def named_words(description: Candidate, classes: Classes) -> list[str]:
-    """The words, or the class, in an offline description, first what it is about. Any other description is one item."""
+    """The words or the class in an offline description, its subject first. Any other description is a single item."""
     parsed = Description.parse(description.text, classes) if description.source == OFFLINE else None
     named = ([parsed.name] if parsed.name else parsed.tokens) if parsed else [description.text]
     return list(map(normalised, named))

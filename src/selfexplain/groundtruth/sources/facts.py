@@ -26,8 +26,8 @@ class Fact:
     Attributes:
         relation: name of the relation.
         prompts: wordings of the statement up to the answer, with `{}` for the subject.
-        subject: what the fact is about.
-        answer: what the relation maps the subject to.
+        subject: subject of the fact.
+        answer: object of the fact.
     """
 
     relation: str
@@ -178,7 +178,7 @@ def _read_facts(source: PairSource, skipped: Counter[str]) -> tuple[list[Fact], 
             continue
         answers[fact.relation].update(dict.fromkeys([fact.answer, *others]))
         if (known := facts.setdefault((fact.relation, fact.subject), fact)) is not fact:
-            skipped["the subject was read before" + (" with a different answer" * (known.answer != fact.answer))] += 1
+            skipped["the subject occurred before" + (" with a different answer" * (known.answer != fact.answer))] += 1
     return list(facts.values()), {relation: list(values) for relation, values in answers.items()}
 
 

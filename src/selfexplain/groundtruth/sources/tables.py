@@ -17,7 +17,7 @@ FORMATS = (".jsonl", ".json", ".csv", ".parquet")
 def read_columns(table: TableConfig, required: Sequence[str], optional: Sequence[str] = ()) -> Iterator[dict[str, Any]]:
     """Yield the rows of a table with the `required` columns, and the `optional` columns that the table has.
 
-    Rows have the names of `required` and `optional`, whatever `table.columns` maps them to.
+    The keys of a row are the names in `required` and `optional`, even if `table.columns` renames them.
 
     Raises:
         SelfExplainError: the table does not exist, a line cannot be read, or a required column is missing (the error

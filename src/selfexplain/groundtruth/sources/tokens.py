@@ -1,4 +1,4 @@
-"""Questions that sources ask about the target's tokenizer."""
+"""Tokenise words in context, and check whether texts fit into the target's context."""
 
 from selfexplain.target.load import Target
 

@@ -1,8 +1,8 @@
 """The injection contracts of third-party explainers, and how the files of a checkpoint complete them.
 
-A wrong contract raises no error and produces fluent answers that are unrelated to the vectors. So nothing is guessed
-here: if the files leave the contract open, the error asks for what is missing. Layers are counted as in the rest of the
-package: layer i is the output of decoder block i.
+An incorrect contract raises no error and produces fluent answers that are unrelated to the vectors. So nothing is
+guessed here: if the files do not determine the contract, the error asks for what is missing. Layers are counted as in
+the rest of the package: layer i is the output of decoder block i.
 """
 
 import math
