@@ -73,11 +73,11 @@ def read(name: str) -> Results:
 
 
 def provenance(results: Results) -> str:
-    """One sentence on how long a run took, where, and with which version."""
-    minutes = sum(results.environment.seconds.values()) / 60
-    versions = results.environment.versions
+    """How long a run took, where, and with which versions. Results do not include the time of a comparison."""
+    minutes, versions = sum(results.environment.seconds.values()) / 60, results.environment.versions
+    took = f"The run took {minutes:.0f} minutes" if results.comparison is None else "Run"
     return (
-        f"Steps took {minutes:.0f} minutes on {results.environment.device.upper()}, seed {results.environment.seed}, "
+        f"{took} on {results.environment.device.upper()}, seed {results.environment.seed}, "
         f"selfexplain {versions['selfexplain']}, torch {versions['torch']}, transformers {versions['transformers']}."
     )
 

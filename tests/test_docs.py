@@ -47,7 +47,7 @@ def test_the_commands_of_the_ground_truth_tutorial_run(tmp_path, monkeypatch):
     begins = ("python\nimport csv", "\nrelation,", "yaml\nname: mine")
     blocks = (re.search(rf"```({begin}.*?)```", page, re.DOTALL)[1] for begin in begins)
     code, table, recipe = (block.partition("\n")[2] for block in blocks)
-    commands = [command for command in re.findall(r"`selfexplain ([^`\n]+)`", page) if " mine" in command]
+    commands = [command for command in re.findall(r"`selfexplain ([^`\n]+)`", page) if "mine" in command]
     assert [command.partition(" mine")[0].partition(" runs/")[0] for command in commands] == [
         "run", "dataset stats", "dataset check"
     ]  # fmt: skip
