@@ -205,7 +205,7 @@ def source_of(recipe: Recipe, task: str) -> tuple[str, str | None]:
 
 def task_settings(recipe: Recipe, task: str) -> Any:
     """The settings dataclass of a task in a recipe."""
-    return getattr(recipe, task)
+    return recipe.settings(task)
 
 
 def changed_settings(settings: Mapping[str, Any], defaults: Any) -> dict[str, Any]:

@@ -135,7 +135,7 @@ def test_the_best_candidate_is_chosen_and_scored_on_different_exemplars(target, 
     assert not by_index and between == statistics["between_splits"]
 
 
-def test_the_better_of_two_writers_is_kept_with_a_chat_model_as_simulator(target, corpus, trained, tmp_path):
+def test_the_better_of_two_describers_is_kept_with_a_chat_model_as_simulator(target, corpus, trained, tmp_path):
     """One writer always gives the same description. The offline describer is kept wherever it predicts better."""
 
     def reply(system, user):
