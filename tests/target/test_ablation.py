@@ -2,12 +2,18 @@
 
 import pytest
 import torch
+from jinja2 import TemplateError
 
 from battery import ARCHITECTURES, tiny_model
 from selfexplain.errors import SelfExplainError
+from selfexplain.target import ablation
 from selfexplain.target.ablation import (
     Variant,
+    _shared_start,
+    _Variants,
+    _with_space,
     answers,
+    continuations,
     find_span,
     importance,
     render,
@@ -122,6 +128,123 @@ def test_spans_are_removed_or_replaced_and_invalid_spans_raise_an_error():
             find_span("one two three", part)
 
 
+def test_neighbouring_spans_and_whole_texts_can_be_removed():
+    assert without_spans("one two three", [(4, 8), (0, 4)], "_") == "__three"
+    assert without_spans("one", [(0, 3)]) == "" and without_spans("one", []) == "one"
+    assert find_span("one", "one") == (0, 3)
+    with pytest.raises(SelfExplainError, match="'e' occurs 3 times in the text"):
+        find_span("one two three", "e")
+    with pytest.raises(SelfExplainError, match="'' occurs 0 times in the text"):
+        find_span("one two three", "")
+
+
+@pytest.mark.parametrize(
+    ("text", "span", "expected"),
+    [
+        ("one two  three ", (0, 3), (0, 4)),  # the first word goes with the spaces after it
+        ("one two  three ", (4, 7), (3, 7)),
+        ("one two  three ", (9, 14), (7, 14)),
+        (" one  two", (1, 4), (0, 6)),
+        ("one", (0, 3), (0, 3)),
+    ],
+)
+def test_a_word_is_removed_with_the_space_before_it(text, span, expected):
+    assert _with_space(text, span) == expected
+
+
+def test_the_shared_start_of_two_sequences():
+    assert _shared_start([1, 2, 3], [1, 2, 4]) == 2
+    assert _shared_start([1, 2, 3], [1, 2]) == 2 and _shared_start([1], [1, 2, 3]) == 1
+    assert _shared_start([1, 2], [3, 2]) == 0 and _shared_start([], [1]) == 0 and _shared_start([1, 2], [1, 2]) == 2
+
+
+def test_only_variants_equal_to_their_prompt_are_idle_and_each_runs_from_its_first_different_token(sensitive):
+    prompts = [[5, 6, 7, 8], [9, 10]]
+    variants = [Variant(0, (5, 6, 7, 8)), Variant(0, (5, 6)), Variant(1, (9, 10, 11)), Variant(1, (5, 6, 7, 8))]
+    shared = [4, 2, 2, 0]
+    work = _Variants(sensitive, prompts, variants, shared)
+    assert work.idle(None, torch.tensor([0, 0, 1, 1]), range(4)).tolist() == [True, False, False, False]
+    assert [work.place(i) for i in range(4)] == [(0, None, 3, 4), (0, None, 1, 2), (1, None, 2, 3), (1, None, 0, 4)]
+    clean = work.clean([1, 0], cached=True)
+    for resumed in (True, False):
+        logits = work.logits(clean, torch.tensor([1, 0]), [1, 2], resumed)
+        for row, index in enumerate((1, 2)):
+            expected = log_probs(sensitive, variants[index].ids)[-1]
+            torch.testing.assert_close(logits[row].log_softmax(-1), expected, atol=1e-4, rtol=1e-4)
+
+
+def test_variants_may_fill_the_context(sensitive):
+    ids = [5, 6, *[7] * 254]
+    results = run_variants(sensitive, [ids], [Variant(0, (*ids[:255], 8)), Variant(0, (5,))])
+    for index, variant in enumerate(([*ids[:255], 8], [5])):
+        assert results.log_probs[index] == pytest.approx(log_probs(sensitive, variant)[-1].max().item(), abs=1e-3)
+
+
+def test_progress_of_variants_is_shown_if_it_has_a_label(sensitive, capsys):
+    run_variants(sensitive, [[5, 6]], [Variant(0, (5, 7))], progress="ablating")
+    assert "ablating: 100%" in capsys.readouterr().err
+
+
+def test_a_template_that_refuses_the_question_raises_its_own_error(sensitive, chat_template):
+    chat_template("{{ raise_exception('no questions') }}")
+    with pytest.raises(TemplateError, match="no questions"):
+        render(sensitive, "Hi")
+
+
+def test_the_warning_about_the_system_role_is_logged_once_per_model(sensitive, chat_template, caplog):
+    chat_template(NO_SYSTEM)
+    for name in ("one", "one", "two"):
+        render(Target(sensitive.model, sensitive.tokenizer, name), "Hi", "Be brief.")
+    assert [message.split(" has ")[0] for message in caplog.messages] == [
+        "The chat template of one", "The chat template of two",
+    ]  # fmt: skip
+
+
+def test_a_template_without_the_first_token_of_the_tokenizer_is_kept_as_it_is(sensitive, chat_template):
+    chat_template("<s>" + TEMPLATE)
+    with_first = render(sensitive, "<s> Hi")
+    chat_template(TEMPLATE)
+    assert render(sensitive, "<s> Hi") == with_first == "[user]<s> Hi\n[assistant]"
+
+
+def test_importance_of_tokens_skips_the_space_around_the_text(sensitive, chat_template):
+    chat_template(TEMPLATE)
+    text = "  Paris is. \n"
+    effects = importance(sensitive, text, "token", system="Paris is.", answer_prefix="Paris is.")
+    assert "".join(effect.text for effect in effects).strip() == "Paris is."
+    assert all(text[a:b] == effect.text for effect in effects for a, b in [effect.span])
+
+
+def test_near_ties_of_answers_are_recomputed_in_float32(sensitive, monkeypatch):
+    texts, options = [TEXT, "Once there was a small", "The"], [("Paris", "Tokyo"), ("dog", "house"), ("yen", "dog")]
+    sensitive.model.to(torch.bfloat16)
+    monkeypatch.setattr(ablation, "near_ties", lambda logits, dtype: torch.arange(len(logits)) == 1)
+    low = answers(sensitive, texts, options)
+    monkeypatch.setattr(ablation, "near_ties", lambda logits, dtype: torch.zeros(len(logits), dtype=torch.bool))
+    without = answers(sensitive, texts, options)
+    sensitive.model.float()
+    exact = answers(sensitive, texts, options)
+    recomputed = [a != b for a, b in zip(low, without, strict=True)]
+    assert sum(recomputed) == 1
+    index = recomputed.index(True)
+    assert low[index].output == exact[index].output
+    assert low[index].log_prob == pytest.approx(exact[index].log_prob, abs=1e-4)
+    assert low[index].option_log_probs == pytest.approx(exact[index].option_log_probs, abs=1e-4)
+
+
+def test_options_that_merge_with_the_text_or_exceed_the_context_are_refused(sensitive):
+    tokens = continuations(sensitive, "Tokyo is", ["Paris", "", "  ", "the yen"])
+    ids = sensitive.encode("Tokyo is")
+    assert tokens[1] is None and tokens[2] is None
+    for option, option_ids in (("Paris", tokens[0]), ("the yen", tokens[3])):
+        assert [*ids, *option_ids] == sensitive.encode(f"Tokyo is {option}")
+    fitting = "Paris" + " is" * (256 - len(sensitive.encode("Paris")) - len(tokens[0]))  # " is" is one token
+    assert len(sensitive.encode(f"{fitting} Paris")) == 256
+    assert answers(sensitive, [fitting], [["Paris"]], by="likelihood")[0].output == "Paris"
+    with pytest.raises(SelfExplainError, match="Option 'Paris' cannot follow the text"):
+        answers(sensitive, [fitting + " is"], [["Paris"]])
+
+
 def test_options_are_scored_by_their_first_token_and_by_their_likelihood(sensitive):
     texts, options = [TEXT, "Once there was a small"], [("Paris", "Tokyo", "the yen"), ("dog", "house")]
     by_token, by_all = (
@@ -146,6 +269,6 @@ def test_options_are_scored_by_their_first_token_and_by_their_likelihood(sensiti
 
 
 def test_an_invalid_variant_raises_an_error(sensitive):
-    for variant in (Variant(0, ()), Variant(0, (5,) * 257), Variant(1, (5,))):
+    for variant in (Variant(0, ()), Variant(0, (5,) * 257), Variant(1, (5,)), Variant(-1, (5,))):
         with pytest.raises(SelfExplainError, match="Variant 0 has"):
             run_variants(sensitive, [[5, 6]], [variant])

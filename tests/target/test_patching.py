@@ -4,6 +4,7 @@ import logging
 
 import pytest
 import torch
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from battery import ARCHITECTURES, tiny_model
 from selfexplain.errors import SelfExplainError
@@ -11,7 +12,9 @@ from selfexplain.target import resume, sweep
 from selfexplain.target.blocks import attention_and_mlp, decoder_blocks
 from selfexplain.target.capture import capture
 from selfexplain.target.load import Target
-from selfexplain.target.patching import Patch, run_patches
+from selfexplain.target.patching import Patch, _Patches, run_patches
+
+ONE_NAN = torch.ones(32).index_fill(0, torch.tensor(7), float("nan"))
 
 
 def sensitive_target(architecture, tokenizer, dtype=torch.float32):
@@ -122,6 +125,111 @@ def test_writing_back_captured_activations_changes_nothing(tokenizer):
     assert run_patches(target, [ids], moved).kl.any()
 
 
+@pytest.mark.parametrize("site", ["attention", "mlp"])
+def test_writing_zeros_and_adding_clean_outputs_change_the_output(site, tokenizer):
+    """Only the other way round would these patches change nothing."""
+    target, (ids,) = sensitive_target("llama", tokenizer), prompts_of(12)
+    outputs = resume.clean_run(target.model, [ids], range(4), site).outputs
+    for operation, vector in (("replace", torch.zeros(1, 32)), ("add", outputs[2][0, 11, None])):
+        patch = Patch(0, (2,), (11,), vector)
+        results = run_patches(target, [ids], [patch], site, operation)
+        expected = reference_log_probs(target, ids, patch, site, operation)
+        assert results.log_probs[0] == pytest.approx(expected.max().item(), abs=1e-4)
+        assert results.kl[0] > 0
+
+
+def test_a_patch_that_changes_only_one_of_its_positions_or_layers_is_run(tokenizer):
+    target, (ids,) = sensitive_target("llama", tokenizer), prompts_of(12)
+    outputs = resume.clean_run(target.model, [ids], range(4)).outputs
+    two_positions = Patch(0, (1,), (5, 8), torch.stack([outputs[1][0, 5] + 1, outputs[1][0, 8]]))
+    second_layer, first_layer = (Patch(0, (1, 2), (8,), outputs[same][0, 8, None]) for same in (1, 2))
+    patches = [two_positions, second_layer, first_layer]
+    results = run_patches(target, [ids], patches)
+    for index, patch in enumerate(patches):
+        expected = reference_log_probs(target, ids, patch, "residual", "replace")
+        assert results.log_probs[index] == pytest.approx(expected.max().item(), abs=1e-4)
+    assert (results.kl > 0).all()
+
+
+@pytest.mark.parametrize("site", ["residual", "attention", "mlp"])
+def test_a_single_late_layer_is_patched_without_running_the_earlier_ones(site, tokenizer):
+    target, (ids,) = sensitive_target("llama", tokenizer), prompts_of(12)
+    patch = Patch(0, (3,), (5,), torch.randn(1, 32, generator=torch.Generator().manual_seed(0)))
+    results = run_patches(target, [ids], [patch], site)
+    expected = reference_log_probs(target, ids, patch, site, "replace")
+    assert results.method == "resumed" and results.ids[0] == expected.argmax()
+    assert results.log_probs[0] == pytest.approx(expected.max().item(), abs=1e-4)
+
+
+def test_only_patches_that_write_the_clean_values_bit_by_bit_are_idle(tokenizer):
+    target, prompts = sensitive_target("llama", tokenizer), prompts_of(12, 9)
+    blocks = decoder_blocks(target.model)
+    clean = resume.clean_run(target.model, prompts, [1, 2])
+    same = clean.outputs[1][1, 5]
+    one_component = same.index_fill(0, torch.tensor(3), 0.5)
+    patches = [
+        Patch(1, (1,), (5,), same[None]),
+        Patch(1, (1,), (5,), one_component[None]),
+        Patch(0, (1,), (5,), same[None]),
+        Patch(1, (1,), (5,), same.double()[None] * (1 + 1e-12)),  # rounded to the same values
+        Patch(1, (1,), (5, 6), torch.stack([same, clean.outputs[1][1, 6]])),
+        Patch(1, (1,), (6, 5), torch.stack([one_component, same])),
+    ]
+    work = _Patches(target, prompts, patches, {n: blocks[n] for n in (1, 2)}, "residual", "replace")
+    rows = torch.tensor([patch.prompt for patch in patches])
+    assert work.idle(clean, rows, range(6)).tolist() == [True, False, False, True, True, False]
+
+
+def test_layers_and_positions_are_a_set_counted_from_either_end(tokenizer):
+    target, (ids,) = sensitive_target("llama", tokenizer), prompts_of(12)
+    vectors = torch.randn(2, 32, generator=torch.Generator().manual_seed(0))
+    written = [
+        Patch(0, (1, 3), (0, 5), vectors),
+        Patch(0, (3, 1), (0, 5), vectors),
+        Patch(0, (-1, 1, 3, -3), (-12, -7), vectors),
+        Patch(0, (1, 3), (5, 0), vectors.flip(0)),
+    ]
+    results = run_patches(target, [ids], written, operation="add")
+    expected = reference_log_probs(target, ids, written[0], "residual", "add")
+    torch.testing.assert_close(results.log_probs, expected.max().expand(4), atol=1e-4, rtol=0)
+    assert results.method == "resumed"
+
+
+def test_the_first_patched_layer_is_the_smallest_one_in_a_deep_model(tokenizer):
+    """A set of Python integers is not sorted from 8 on."""
+    config = {"num_hidden_layers": 9, "hidden_size": 16, "intermediate_size": 16, "num_attention_heads": 2}
+    torch.manual_seed(0)
+    model = LlamaForCausalLM(LlamaConfig(vocab_size=512, pad_token_id=0, num_key_value_heads=2, **config)).eval()
+    target, (ids,) = Target(model, tokenizer, "deep"), prompts_of(6)
+    patch = Patch(0, (1, 8), (3,), torch.ones(1, 16))
+    results = run_patches(target, [ids], [patch])
+    expected = reference_log_probs(target, ids, patch, "residual", "replace")
+    assert results.method == "resumed"
+    assert results.log_probs[0] == pytest.approx(expected.max().item(), abs=1e-5)
+
+
+def test_full_forward_passes_reuse_nothing_of_the_clean_run(tokenizer, monkeypatch):
+    target, lengths = sensitive_target("llama", tokenizer), (12, 9)
+    prompts, patches = prompts_of(*lengths), patches_for(lengths)
+
+    def refuse(module, forward):
+        raise RuntimeError("blocks cannot be replaced")
+
+    monkeypatch.setattr(resume, "_replaced_forward", refuse)
+    for site in ("residual", "mlp"):
+        results = run_patches(target, prompts, patches, site)
+        assert results.method == "hooks"
+        for index in range(0, len(patches), 4):
+            expected = reference_log_probs(target, prompts[patches[index].prompt], patches[index], site, "replace")
+            assert results.log_probs[index] == pytest.approx(expected.max().item(), abs=1e-4)
+
+
+def test_progress_of_patches_is_shown_if_it_has_a_label(tokenizer, capsys):
+    target, (ids,) = sensitive_target("llama", tokenizer), prompts_of(6)
+    run_patches(target, [ids], [Patch(0, (1,), (3,), torch.ones(1, 32))], progress="patching")
+    assert "patching: 100%" in capsys.readouterr().err
+
+
 def test_a_model_that_cannot_resume_falls_back_to_full_forward_passes_with_one_warning(tokenizer, monkeypatch, caplog):
     target, lengths = sensitive_target("llama", tokenizer), (12, 9)
     prompts, patches = prompts_of(*lengths), patches_for(lengths)
@@ -174,11 +282,20 @@ def test_near_ties_in_bfloat16_are_recomputed_in_float32(tokenizer, monkeypatch)
         (Patch(0, (0,), (3, -9), torch.zeros(2, 32)), "each at most once"),
         (Patch(0, (0,), (3,), torch.zeros(1, 31)), r"expected \(1, 32\)"),
         (Patch(0, (0,), (3,), torch.full((1, 32), float("nan"))), "Patch 0 has a vector that is not finite"),
+        (Patch(0, (0,), (3,), ONE_NAN[None]), "Patch 0 has a vector that is not finite"),
+        (Patch(0, (0,), (3,), torch.full((1, 32), 1e39, dtype=torch.float64)), "not finite in torch.float32"),
     ],
 )
 def test_an_invalid_patch_raises_an_error(patch, message, tokenizer):
     with pytest.raises(SelfExplainError, match=message):
         run_patches(sensitive_target("llama", tokenizer), prompts_of(12), [patch])
+
+
+def test_the_error_names_the_patch_whose_vector_is_not_finite(tokenizer):
+    finite = torch.ones(2, 32)
+    patches = [Patch(0, (0,), (3, 4), finite), Patch(0, (0,), (2, 5), torch.stack([finite[0], ONE_NAN]))]
+    with pytest.raises(SelfExplainError, match="Patch 1 has a vector that is not finite"):
+        run_patches(sensitive_target("llama", tokenizer), prompts_of(12), patches)
 
 
 def test_invalid_prompts_and_logits_raise_an_error(tokenizer):
