@@ -12,7 +12,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 SUFFIXES = {".py", ".md", ".yaml", ".yml", ".jinja", ".toml", ".html", ".js", ".css"}
-IGNORED = {"tests/check_wording.py", "src/selfexplain/tiny/weights/tiny-selfexplainer/README.md"}
+IGNORED = {"tests/check_wording.py"}
 
 EXPRESSIONS = {
     r"foret(?:ell|old)\w*": "predict",
