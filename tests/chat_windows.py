@@ -1,4 +1,4 @@
-"""Windows of a feature that is active on cats, and a chat model that knows it."""
+"""Windows of a feature that is active on cats, and a fake chat model that simulates it."""
 
 import json
 import re

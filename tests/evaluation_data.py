@@ -10,10 +10,10 @@ from selfexplain.groundtruth.statistics import DatasetStatistics
 
 
 class Oracle:
-    """Knows the completion of each vector, or of each prompt without vectors; answers "?" to every other row.
+    """An oracle: answers with the completion of a row's vector, or of its prompt without vectors; otherwise with "?".
 
     Args:
-        rows: rows whose completions it knows.
+        rows: rows whose completions it returns.
         stop_after: number of answers after which it raises KeyboardInterrupt.
     """
 

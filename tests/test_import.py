@@ -1,4 +1,4 @@
-"""Test that `import selfexplain` is light, and that the Auto classes know the self-explainer in any import order."""
+"""Test that `import selfexplain` imports no heavy module, and that the Auto classes load it in any import order."""
 
 import os
 import subprocess

@@ -15,7 +15,7 @@ def test_calibration_error_is_the_weighted_gap_per_bin():
 def test_risk_falls_if_confidence_is_informative():
     confidence, correct = np.array([0.9, 0.8, 0.3, 0.2]), np.array([True, True, False, False])
     assert risks(confidence, correct).tolist() == [0, 0, 1 / 3, 1 / 2]
-    assert risks(np.ones(4), correct).tolist() == [0.5] * 4  # equal confidence: as if drawn at random
+    assert risks(np.ones(4), correct).tolist() == [0.5] * 4  # equal confidence: the mean error rate
 
 
 def test_calibration_scores():

@@ -27,7 +27,7 @@ TASKS = ("feature_description", "activation_patching", "input_ablation")
 
 @pytest.fixture
 def tasks(datasets_of, patching_rows, ablation_rows, feature_rows):
-    """Scores of an explainer that knows every answer, and an untrained one that knows none."""
+    """Scores of an oracle that gives every correct answer, with an untrained explainer that gives none."""
     oracle = Oracle(patching_rows + ablation_rows + feature_rows)
     return evaluate(oracle, Oracle([]), TARGET, datasets_of(*TASKS), CONFIG, 0)
 
@@ -80,7 +80,7 @@ def test_out_of_distribution_sets_are_scored_with_their_task(datasets_of, featur
     write_dataset(dataset.root, other, splits=("activations",), statistics=statistics)
 
     class KnowsTestSplit(Oracle):
-        """Knows the features of the test split, and none of the out-of-distribution set."""
+        """Answers correctly about features of the test split, and about none of the out-of-distribution set."""
 
         def answer(self, rows, batch_size=64, progress=None):
             known = [] if rows[0]["group"].startswith("text") else rows
@@ -111,7 +111,7 @@ def test_out_of_distribution_sets_are_scored_with_their_task(datasets_of, featur
 
 
 def scored_at(best_scale, rows, scales):
-    """Function from a scale to a baseline that knows all answers at one scale; records the scales."""
+    """Function from a scale to a baseline that is correct at one scale only; records the scales."""
 
     def at(scale):
         scales.append(scale)

@@ -1,4 +1,4 @@
-"""A fourth task from outside of the package is built like the others: the example of the documentation."""
+"""A fourth task from outside the package is built like the others: the example of the documentation."""
 
 import importlib.util
 import sys

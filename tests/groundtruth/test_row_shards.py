@@ -1,4 +1,4 @@
-"""Shards of rows keep what was counted, and leave out rows with vectors that are not finite."""
+"""Shards of rows keep the counts, and leave out rows with vectors that are not finite."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""Test that a run keeps the commits that its first start commits."""
+"""Test that a run keeps the commits that its first start found."""
 
 import pytest
 

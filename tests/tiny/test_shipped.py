@@ -1,4 +1,4 @@
-"""Test that the shipped models do what their recipe promises."""
+"""Test that the shipped models reach the accuracies that their recipe requires."""
 
 import json
 

@@ -13,7 +13,7 @@ from selfexplain.target.load import load_target
 from selfexplain.tasks import feature_description
 from selfexplain.training.config import AdapterConfig, LoraConfig, TrainingConfig
 from selfexplain.training.pairing import paired_activations
-from selfexplain.training.train import _optimizer_name, base_options, train
+from selfexplain.training.train import _optimizer_name, _trainer_arguments, base_options, train
 
 SHORT = {"epochs": 1, "batch_size": 4, "lora": LoraConfig(rank=4, alpha=8)}
 TEXTS = ["The capital of France is Paris.", "Once there was a small dog near the river.", "The yen is a currency."] * 4
@@ -131,6 +131,17 @@ def test_an_incomplete_checkpoint_is_deleted(target_dir, datasets_dir, tmp_path)
 )
 def test_an_optimizer_is_paged_only_on_a_gpu(optimizer, on_gpu, expected):
     assert _optimizer_name(TrainingConfig(optimizer=optimizer), on_gpu) == expected
+
+
+def test_every_optimisation_setting_reaches_the_trainer(tmp_path):
+    config = TrainingConfig(
+        epochs=3, batch_size=5, gradient_accumulation=7, learning_rate=0.25, weight_decay=0.125, save_steps=11
+    )
+    arguments = _trainer_arguments(config, tmp_path, seed=13)
+    assert (arguments.num_train_epochs, arguments.per_device_train_batch_size) == (3, 5)
+    assert (arguments.gradient_accumulation_steps, arguments.learning_rate) == (7, 0.25)
+    assert (arguments.weight_decay, arguments.save_steps) == (0.125, 11)
+    assert (arguments.seed, arguments.data_seed) == (13, 13)
 
 
 @pytest.mark.filterwarnings("error::FutureWarning")

@@ -85,7 +85,9 @@ def _explain_patch(
 def _at(vectors: "Tensor", token: int) -> "Tensor":
     """The vector `(d,)` at one token of `(T, d)`."""
     if not -len(vectors) <= token < len(vectors):
-        raise SelfExplainError(f"Token {token} does not exist. The text has tokens 0 to {len(vectors) - 1}.")
+        raise SelfExplainError(
+            f"Token {token} does not exist. The text has tokens 0 to {len(vectors) - 1}. Give one of them."
+        )
     return vectors[token]
 
 

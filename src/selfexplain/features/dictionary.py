@@ -224,7 +224,7 @@ def load_matrix(path: Path, target: Target) -> Tensor:
             f"directions in the residual stream of {target.name}."
         )
     if not matrices[0].isfinite().all():
-        raise SelfExplainError(f"{path} contains values that are not finite. Remove these rows.")
+        raise SelfExplainError(f"{path} contains values that are not finite. Remove the rows with such values.")
     return matrices[0].float()
 
 

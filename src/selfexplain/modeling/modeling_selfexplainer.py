@@ -142,7 +142,7 @@ class SelfExplainerForCausalLM(AskingMixin, SelfExplainerPreTrainedModel, Genera
             src: Hub id or directory of a whole model or of a LoRA adapter.
             family: name of the family, a key of `third_party.contracts.FAMILIES`. Needed only if the files do not show
                 it.
-            contract: injection contract that overrides what the files say; `third_party.contracts.CONTRACTS` has one
+            contract: injection contract that overrides the files; `third_party.contracts.CONTRACTS` has one
                 per family. With markers, `neighbour_ids` are the tokens whose embeddings become the markers.
             base: base model of a LoRA adapter, if `adapter_config.json` does not name it.
             options: `revision`, `subfolder`, and options of `AutoModelForCausalLM.from_pretrained`.
@@ -170,7 +170,7 @@ class SelfExplainerForCausalLM(AskingMixin, SelfExplainerPreTrainedModel, Genera
             alpha: scale of the updates: they are multiplied by `alpha / rank`.
             dropout: dropout probability at the inputs of the LoRA weights.
             target_modules: names of linear modules, "all-linear" (all except the head) or "attention" (the linear
-                modules of the attention, whatever their names are).
+                modules of the attention, regardless of their names).
             trainable_tokens: token ids whose embeddings are trained too. The differences are saved with the LoRA
                 weights.
         """

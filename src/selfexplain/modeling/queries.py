@@ -94,7 +94,9 @@ class Query(ABC):
         """
         n_templates = max(1, len(self.templates))
         if not 0 <= self.template < n_templates:
-            raise SelfExplainError(f"Template {self.template} was given. This question has 0 to {n_templates - 1}.")
+            raise SelfExplainError(
+                f"Template {self.template} was given. This question has templates 0 to {n_templates - 1}."
+            )
         others = [index for index in range(n_templates) if index != self.template]
         return [self, *(replace(self, template=index) for index in others)]  # type: ignore[type-var]
 
@@ -181,7 +183,9 @@ class PatchQuery(Query):
         ids = target.encode(self.text)
         layers = sorted(set(check_layers(list(self.layers), n_layers)))
         if not -len(ids) <= self.position < len(ids):
-            raise SelfExplainError(f"Position {self.position} was given. The text has tokens 0 to {len(ids) - 1}.")
+            raise SelfExplainError(
+                f"Position {self.position} was given. The text has tokens 0 to {len(ids) - 1}. Give one of them."
+            )
         position = self.position % len(ids)
         token = target.tokenizer.decode([ids[position]])
         question = activation_patching.question(self.text, layers, position, token, self.template)

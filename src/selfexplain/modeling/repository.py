@@ -223,7 +223,7 @@ def load(
 
 
 def _load_base(files: ExplainerFiles, config: SelfExplainerConfig, options: Mapping[str, Any]) -> PreTrainedModel:
-    """Load the base from `merged/` if the explainer is merged, and from where `config.json` says otherwise."""
+    """Load the base from `merged/` if the explainer is merged, otherwise from the location in `config.json`."""
     if config.merged:
         subfolder = files.location["subfolder"]
         at = f"{subfolder}/{MERGED_DIRECTORY}" if subfolder else MERGED_DIRECTORY

@@ -71,7 +71,9 @@ def _until(stage: str | None, pipeline: Pipeline, name: str) -> list[Step]:
     if stage is None:
         return steps
     if stage not in stages:
-        raise SelfExplainError(f"Stage {stage!r} does not exist. Recipe {name!r} has the stages {', '.join(stages)}.")
+        raise SelfExplainError(
+            f"Stage {stage!r} does not exist. Recipe {name!r} has the stages {', '.join(stages)}. Give one of them."
+        )
     reached = stages[: stages.index(stage) + 1]
     return [step for step in steps if step.stage in reached]
 

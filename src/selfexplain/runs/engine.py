@@ -1,6 +1,6 @@
 """Run the steps of a run in order, record what is done, and continue after an interruption.
 
-The engine does not know what the steps do. `manifest.json` is rewritten atomically before and after every step.
+The engine does not depend on what the steps do. `manifest.json` is rewritten atomically before and after every step.
 """
 
 import errno

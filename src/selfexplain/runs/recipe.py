@@ -327,7 +327,9 @@ def _apply(data: dict[str, Any], override: str) -> None:
     for section in sections:
         data = data.setdefault(section, {})
         if not isinstance(data, dict):
-            raise SelfExplainError(f"Override {override!r}: {section} is a value, not a section with keys.")
+            raise SelfExplainError(
+                f"Override {override!r}: {section} is a value, not a section with keys. Override {section} itself."
+            )
     data[last] = value
 
 

@@ -201,7 +201,7 @@ class _Work:
             ).cpu()
             if not clean_read[chunk, LOG_PROB].isfinite().all():
                 raise SelfExplainError(
-                    f"The logits of {self.target.name} are not finite. Load it in float32 or bfloat16."
+                    f"The logits of {self.target.name} are not finite. Load the model in float32 or bfloat16."
                 )
             groups: dict[Hashable, list[tuple[int, int]]] = defaultdict(list)
             for row, prompt in enumerate(chosen):

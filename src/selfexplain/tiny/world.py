@@ -18,7 +18,7 @@ from selfexplain.tiny.prompts import ANSWER_PREFIX, HINT_STYLES, MultipleChoice,
 from selfexplain.tiny.tokenizer import ALL_WORDS
 
 Text = list[tuple[str, bool]]
-"""A training text in parts; the flag says whether the loss covers the part. It covers only predictable tokens."""
+"""A training text in parts; the flag states whether the loss covers the part: only predictable parts are covered."""
 
 
 class World:

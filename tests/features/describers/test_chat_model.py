@@ -1,4 +1,4 @@
-"""Descriptions by a chat model: what it is asked, and how its replies are parsed."""
+"""Descriptions by a chat model: its requests, and the parsing of its replies."""
 
 import pytest
 

@@ -31,8 +31,8 @@ def test_questions_that_cannot_be_used_are_counted(target):
     unhinted = replace(question, full_text=question.ablated_text)
     rows, counts = ablation.compute_rows(AblationConfig(), target, [question, long, nearly, unhinted], seed=0)
     assert len(rows) == 1 and counts["questions"] == 4
-    assert counts["questions left out: over the context once an explainer is asked"] == 1
-    assert counts["questions left out: over the context"] == counts["questions left out: hint not found"] == 1
+    assert counts["questions left out: question to the explainer longer than the context"] == 1
+    assert counts["questions left out: longer than the context"] == counts["questions left out: hint not found"] == 1
     begin, end = rows[0]["removed_span"]
     assert text[:begin] + text[end:] == question.ablated_text
     with torch.no_grad():
@@ -63,7 +63,7 @@ def test_hints_that_cannot_be_replaced_are_counted(target):
     rows, counts = ablation.compute_rows(AblationConfig(replacement="None."), target, [QUESTION, twice], seed=0)
     assert len(rows) == 1 and counts["questions left out: hint not found"] == 1
     rows, counts = ablation.compute_rows(AblationConfig(replacement="very " * 300), target, [QUESTION], seed=0)
-    assert not rows and counts["questions left out: over the context"] == 1
+    assert not rows and counts["questions left out: longer than the context"] == 1
 
 
 def test_the_answer_can_be_the_option_with_the_highest_likelihood(target):

@@ -50,7 +50,7 @@ def test_token_types_of_prompts_with_options(target):
     ("pair", "reason"),
     [
         (Pair(replace(prompt("France"), subject=(90, 95)), prompt("Japan")), "subject not found"),
-        (Pair(prompt("France", "The capital of {} is" + " very" * 300), prompt("Japan")), "over the context"),
+        (Pair(prompt("France", "The capital of {} is" + " very" * 300), prompt("Japan")), "longer than the context"),
     ],
 )
 def test_pairs_that_cannot_be_aligned_raise_an_error_with_the_reason(target, pair, reason):

@@ -54,7 +54,7 @@ def test_pairs_that_cannot_be_patched_are_counted(target):
     lost = Pair(replace(prompt("France"), subject=(90, 95)), prompt("Japan"))
     long = pair(text="The capital of {} is" + " very" * 300)
     rows, counts = patching.compute_rows(CONFIG, target, [lost, long, pair()], seed=0)
-    assert counts["pairs left out: subject not found"] == counts["pairs left out: over the context"] == 1
+    assert counts["pairs left out: subject not found"] == counts["pairs left out: longer than the context"] == 1
     assert {row["group"] for row in rows} == {"France"}
     assert patching.compute_rows(CONFIG, target, [], seed=0)[0] == []
 

@@ -59,3 +59,16 @@ def test_unreadable_tables_raise_an_error(tmp_path, name, content, message):
         path.write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(SelfExplainError, match=message):
         list(read_columns(TableConfig(path=str(path)), ["question", "choices", "answer"]))
+
+
+def test_subset_split_and_revision_of_a_hub_dataset_reach_datasets(monkeypatch):
+    calls = []
+
+    def load_dataset(*arguments, **options):
+        calls.append((arguments, options))
+        return iter(ROWS)
+
+    monkeypatch.setattr("datasets.load_dataset", load_dataset)
+    table = TableConfig(path="org/name", subset="physics", split="test", revision="abc")
+    assert list(read_table(table)) == ROWS
+    assert calls == [(("org/name", "physics"), {"split": "test", "revision": "abc", "streaming": True})]

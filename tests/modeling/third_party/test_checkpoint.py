@@ -1,4 +1,4 @@
-"""Small files of third-party checkpoints are parsed, and directories that are no checkpoint are refused."""
+"""Small files of third-party checkpoints are parsed, and directories without a checkpoint are refused."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""The contract of a checkpoint is settled from its files, or the error asks for what they leave open."""
+"""The contract of a checkpoint is determined by its files, or the error asks for the missing values."""
 
 import math
 from dataclasses import replace

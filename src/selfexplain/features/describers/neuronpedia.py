@@ -95,7 +95,8 @@ def _local(location: str) -> list[Path]:
     }
     if not numbered:
         raise SelfExplainError(
-            f"{location} contains no export of Neuronpedia. Expected explanations/batch-<n>.jsonl.gz."
+            f"{location} contains no export of Neuronpedia. Expected explanations/batch-<n>.jsonl.gz. Set "
+            "neuronpedia to the directory or URL of an export."
         )
     if missing := sorted(set(range(max(numbered))) - set(numbered)):
         raise SelfExplainError(

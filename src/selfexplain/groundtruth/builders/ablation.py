@@ -142,12 +142,12 @@ def _problem(config: AblationConfig, target: Target, item: HintedQuestion, seed:
     for text in (item.full_text, _ablated_text(config, item)):
         options = continuations(target, text, item.choices)
         if len(target.tokenizer(text)["input_ids"]) + max(len(ids or ()) for ids in options) > target.context_length:
-            return "over the context"
+            return "longer than the context"
         if None in options:
             return "an option merges with the text before it"
     answer = outcome.render(Outcome(True, max(item.choices, key=len)))
     if not fits(target, _question(config, item, seed).prompt + answer):
-        return "over the context once an explainer is asked"
+        return "question to the explainer longer than the context"
     return None
 
 

@@ -60,7 +60,7 @@ def _encode(target: Target, prompt: Prompt) -> tuple[list[int], list[tuple[int, 
     """Token ids of a prompt and their character spans."""
     encoded = target.tokenizer(prompt.text, return_offsets_mapping=True)
     if len(encoded["input_ids"]) > target.context_length:
-        raise SelfExplainError("over the context")
+        raise SelfExplainError("longer than the context")
     return encoded["input_ids"], encoded["offset_mapping"]
 
 

@@ -43,7 +43,7 @@ def layers_and_token_ids(
     """
     check_settings(config)
     if not corpus:
-        raise SelfExplainError("The corpus is empty. Feature description needs at least a few hundred texts.")
+        raise SelfExplainError("The corpus is empty. Give a corpus of at least a few hundred texts.")
     return choose_layers(config.layers, target.n_layers), corpus_token_ids(target, corpus, config.max_text_tokens)
 
 

@@ -173,7 +173,7 @@ def _align_all(target: Target, pairs: Sequence[Pair], blocks: Blocks) -> tuple[l
         try:
             candidate = align(target, pair)
             if not fits(target, _longest_row(target, candidate, blocks)):
-                raise SelfExplainError("over the context once an explainer is asked")
+                raise SelfExplainError("question to the explainer longer than the context")
         except SelfExplainError as error:
             counts[f"pairs left out: {error}"] += 1
         else:
@@ -213,7 +213,7 @@ def _rows(
     results: SweepResults,
     seed: int,
 ) -> list[dict[str, Any]]:
-    """The rows of these patches, whatever their output."""
+    """The rows of these patches, including those that do not change the output."""
     decode = cache(lambda token: target.tokenizer.decode([token]))
     tokens = [[decode(i) for i in pair.ids] for pair in pairs]
     rngs = [random.Random(f"{seed} {pair.pair.clean.text} {pair.pair.source.text}") for pair in pairs]

@@ -65,7 +65,7 @@ def _texts(name: str, config: CorpusConfig) -> Iterator[str]:
             if not isinstance(row[config.text], str):
                 raise SelfExplainError(
                     f"Corpus {name!r}, row {number}: column {config.text!r} contains a value of type "
-                    f"{type(row[config.text]).__name__}, expected text."
+                    f"{type(row[config.text]).__name__}, expected text. Set corpus_options.text to a column of text."
                 )
             if row[config.text].strip():
                 yield row[config.text]

@@ -136,7 +136,7 @@ def test_the_best_candidate_is_chosen_and_scored_on_different_exemplars(target, 
 
 
 def test_the_better_of_two_describers_is_kept_with_a_chat_model_as_simulator(target, corpus, trained, tmp_path):
-    """One writer always gives the same description. The offline describer is kept wherever it predicts better."""
+    """One describer always returns the same description. The offline describer is kept wherever it predicts better."""
 
     def reply(system, user):
         if system == chat_model.DESCRIBE:
