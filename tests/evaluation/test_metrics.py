@@ -1,9 +1,13 @@
 """Metrics: scores computed by hand, and answers that do not parse."""
 
+from types import SimpleNamespace
+
+import numpy as np
 import pytest
 
 from selfexplain.errors import SelfExplainError
-from selfexplain.evaluation.metrics import METRICS, Simulator, confusion, macro_f1
+from selfexplain.evaluation.metrics import METRICS, Simulator, confusion, macro_f1, ratio, row_statistics
+from selfexplain.features import chat_simulator
 from selfexplain.tasks.outcome import Outcome, render
 
 CHANGED, UNCHANGED = render(Outcome(True, "Rome")), render(Outcome(False, "Oslo"))
@@ -74,3 +78,72 @@ def test_descriptions_may_name_the_classes_of_the_simulator(name, feature_rows):
     simulator = Simulator({"warm colours": {"red", "orange"}})
     assert METRICS[name](["warm colours"], exemplars, simulator) == pytest.approx(1)
     assert METRICS[name](["warm colours"], exemplars) == METRICS[name](["?"], exemplars) < 1
+
+
+def test_row_statistics():
+    np.testing.assert_array_equal(row_statistics([0.5, True]), [[0.5, 1], [1, 1]])
+    changed_then_unchanged = [[1, 1, 1, 0, 0, 0], [0, 1, 0, 0, 0, 1], [0, 0, 0, 0, 0, 1], [0, 0, 1, 0, 1, 0]]
+    statistics = confusion([True, True, None, False], [True, False, False, True])
+    np.testing.assert_array_equal(statistics, changed_then_unchanged)
+
+
+def test_scores_of_many_sums_at_once():
+    np.testing.assert_array_equal(ratio(np.array([[[3, 4], [0, 0]], [[1, 2], [0, 5]]])), [[0.75, np.nan], [0.5, 0]])
+    # both classes; only changed rows; no row; (both, predicted, actual) for each class
+    sums = np.array([[1, 2, 3, 1, 4, 2], [2, 2, 2, 0, 0, 0], [0] * 6])
+    np.testing.assert_allclose(macro_f1(sums), [(2 / 5 + 2 / 6) / 2, 1 / 2, 0])
+    assert macro_f1(np.stack([sums, sums])).shape == (2, 3)
+
+
+def test_metrics_return_floats_and_exact_match_needs_both_parts(feature_rows):
+    incorrect_verdict, other_output = render(Outcome(False, "Rome")), render(Outcome(True, "Oslo"))
+    assert METRICS["exact_match"]([incorrect_verdict, other_output], [CHANGED] * 2) == 0
+    assert METRICS["content_match"]([incorrect_verdict, other_output], [CHANGED] * 2) == 1 / 2
+    assert type(METRICS["exact_match"]([CHANGED], [CHANGED])) is float
+
+
+JUDGE = SimpleNamespace(model="judge")
+ROW_ANSWERS = ["good  one\n", " ", "one class", "unparsed", "half"]
+
+
+@pytest.fixture
+def use_scores(monkeypatch):
+    """A function that replaces the chat simulator by fixed scores and returns the list of its calls."""
+
+    def use(scores):
+        calls = []
+
+        def simulate_each(endpoint, pairs):
+            calls.append(list(pairs))
+            return [(None if value is None else SimpleNamespace(value=value), n_unread) for value, n_unread in scores]
+
+        def detect_each(endpoint, pairs, seed):
+            calls.append(list(pairs))
+            assert seed == 0
+            return scores
+
+        monkeypatch.setattr(chat_simulator, "simulate_each", simulate_each)
+        monkeypatch.setattr(chat_simulator, "detect_each", detect_each)
+        return calls
+
+    return use
+
+
+@pytest.mark.parametrize(("name", "chance"), [*zip(DESCRIPTION_METRICS, (0, 0.5), strict=True)])
+def test_statistics_of_an_endpoint_count_scores_and_unparsable_replies(name, chance, use_scores):
+    calls, judge = use_scores([(0.75, 0), (None, 0), (None, 3), (0.25, 2)]), Simulator(endpoint=JUDGE)
+    statistics = METRICS[name].count(ROW_ANSWERS, [[n] for n in range(5)], judge)
+    expected = [[0.75, 1, 0], [chance, 1, 0], [chance, 1, 0], [0, 0, 3], [0.25, 1, 2]]
+    np.testing.assert_array_equal(statistics, expected)
+    assert calls == [[("good one", [0]), ("one class", [2]), ("unparsed", [3]), ("half", [4])]]
+    score = METRICS[name](ROW_ANSWERS, [[n] for n in range(5)], judge)
+    assert score == pytest.approx((0.75 + chance + chance + 0.25) / 4)
+
+
+@pytest.mark.parametrize("name", DESCRIPTION_METRICS)
+def test_an_endpoint_may_leave_less_than_half_of_the_descriptions_unscored(name, use_scores):
+    use_scores([(None, 1), (0.5, 0), (0.5, 0)])
+    assert METRICS[name](["a", "b", "c"], [[], [], []], Simulator(endpoint=JUDGE)) == 0.5
+    use_scores([(None, 1), (0.5, 0)])
+    with pytest.raises(SelfExplainError, match="replies of judge on 1 of 2 descriptions could not be parsed"):
+        METRICS[name](["a", "b"], [[], []], Simulator(endpoint=JUDGE))

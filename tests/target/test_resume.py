@@ -154,6 +154,14 @@ def test_full_passes_read_the_last_position_or_the_given_ones(model):
         assert_close(chosen[row], expected[read[row]])
 
 
+def test_logits_are_float32_in_any_precision():
+    model = tiny_model("llama").bfloat16()
+    clean = resume.clean_run(model, PROMPTS[:1])
+    resumed = resume.resume(model, clean, torch.tensor([0]), 0, -1, clean.input_ids, torch.tensor([[6]]))
+    full = resume.full_forward(model, PROMPTS[:1])
+    assert clean.logits.dtype == resumed.dtype == full.dtype == torch.float32
+
+
 def test_hooks_are_active_only_during_the_run(model):
     block, clean = decoder_blocks(model)[1], resume.clean_run(model, PROMPTS[:1], [1])
     before = logits_of(model, PROMPTS[0])
