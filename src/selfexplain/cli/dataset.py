@@ -9,14 +9,16 @@ from selfexplain.cli.common import Debug, report_errors, show_log
 from selfexplain.errors import SelfExplainError
 from selfexplain.groundtruth.dataset_directory import DatasetDirectory
 
-app = typer.Typer(help="Inspect a ground-truth dataset, or check it against its target.", no_args_is_help=True)
+app = typer.Typer(
+    help="Inspect or export a ground-truth dataset, or check it against its target.", no_args_is_help=True
+)
 
 Directory = Annotated[str, typer.Argument(metavar="DIR", help="A dataset: runs/<recipe>/datasets/<task>.")]
 
 
 @app.command("stats")
 def stats(directory: Directory, debug: Debug = False) -> None:
-    """Show the statistics of a dataset: rows per split, what was left out, balance."""
+    """Show the statistics of a dataset: rows per split, excluded rows, balance."""
     with report_errors(debug):
         dataset = DatasetDirectory(Path(directory))
         if not dataset.statistics_path.is_file():
@@ -56,10 +58,12 @@ def check(
 def export(
     directory: Directory,
     out_dir: Annotated[str, typer.Argument(metavar="OUT", help="Directory for the exported parquet files.")],
-    format: Annotated[str, typer.Option(help="Form of the exported rows; `transluce` is the only one.")] = "transluce",
+    format: Annotated[
+        str, typer.Option(help="Format of the exported rows; `transluce` is the only one.")
+    ] = "transluce",
     debug: Debug = False,
 ) -> None:
-    """Export a dataset in the form of another project, such as the published datasets of Transluce."""
+    """Export a dataset in the format of another project, such as the published datasets of Transluce."""
     with report_errors(debug):
         from selfexplain.groundtruth.export import export_dataset
 

@@ -10,12 +10,10 @@ from selfexplain.errors import SelfExplainError
 
 def jobs(
     recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="The name of a packaged recipe.")],
-    values: Annotated[
-        list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Values of the recipe to change.")
-    ] = None,
+    values: Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Recipe values to change.")] = None,
     flavor: Annotated[str, typer.Option(help="The machine, such as l4x1 or a100-large.")] = "l4x1",
     org: Annotated[
-        str | None, typer.Option(help="Organisation or user to publish the run to; a job's disk is deleted.")
+        str | None, typer.Option(help="Organisation or user to publish the run to. Without it, the results are lost.")
     ] = None,
     submit: Annotated[bool, typer.Option("--submit", help="Start the job, which costs money.")] = False,
     debug: Debug = False,

@@ -11,9 +11,7 @@ def recipes(
     recipe: Annotated[
         str | None, typer.Argument(metavar="RECIPE", help="Show one recipe with an estimate of its memory.")
     ] = None,
-    values: Annotated[
-        list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Values of the recipe to change.")
-    ] = None,
+    values: Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Recipe values to change.")] = None,
     debug: Debug = False,
 ) -> None:
     """List the packaged recipes with time and memory, the cheapest first; or estimate the memory of one recipe."""

@@ -1,4 +1,4 @@
-"""Export a dataset in the form of another project."""
+"""Export a dataset in the format of another project."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
 
 def to_transluce(task: str, rows: list[dict], tokenizer: "PreTrainedTokenizerBase") -> list[dict[str, Any]]:
-    """Convert rows into the form of the datasets that Transluce published (Li et al., arXiv 2511.08579).
+    """Convert rows into the format of the datasets that Transluce published (Li et al., arXiv 2511.08579).
 
     Values that rows of this package do not contain are None.
 
     Raises:
-        SelfExplainError: Transluce published no dataset for this task, or its form cannot express a row.
+        SelfExplainError: Transluce published no dataset for this task, or its format cannot express a row.
     """
     write = WRITERS[task]
     return [write(index, row, tokenizer) for index, row in enumerate(rows)]
@@ -35,7 +35,7 @@ EXPORT_FORMATS.register("transluce", to_transluce)
 
 
 def export_dataset(directory: Path, out_dir: Path, format: str = "transluce") -> list[Path]:
-    """Write the splits of a dataset as parquet files in the form of another project.
+    """Write the splits of a dataset as parquet files in the format of another project.
 
     Args:
         directory: directory of one task's dataset.
