@@ -88,7 +88,9 @@ def test_row_statistics():
 
 
 def test_scores_of_many_sums_at_once():
-    np.testing.assert_array_equal(ratio(np.array([[[3, 4], [0, 0]], [[1, 2], [0, 5]]])), [[0.75, np.nan], [0.5, 0]])
+    with np.errstate(all="raise"):
+        means = ratio(np.array([[[3, 4], [0, 0]], [[1, 2], [0, 5]]]))
+    np.testing.assert_array_equal(means, [[0.75, np.nan], [0.5, 0]])
     # both classes; only changed rows; no row; (both, predicted, actual) for each class
     sums = np.array([[1, 2, 3, 1, 4, 2], [2, 2, 2, 0, 0, 0], [0] * 6])
     np.testing.assert_allclose(macro_f1(sums), [(2 / 5 + 2 / 6) / 2, 1 / 2, 0])
@@ -114,12 +116,13 @@ def use_scores(monkeypatch):
         calls = []
 
         def simulate_each(endpoint, pairs):
+            assert endpoint is JUDGE
             calls.append(list(pairs))
             return [(None if value is None else SimpleNamespace(value=value), n_unread) for value, n_unread in scores]
 
         def detect_each(endpoint, pairs, seed):
             calls.append(list(pairs))
-            assert seed == 0
+            assert endpoint is JUDGE and seed == 0
             return scores
 
         monkeypatch.setattr(chat_simulator, "simulate_each", simulate_each)
@@ -141,9 +144,13 @@ def test_statistics_of_an_endpoint_count_scores_and_unparsable_replies(name, cha
 
 
 @pytest.mark.parametrize("name", DESCRIPTION_METRICS)
-def test_an_endpoint_may_leave_less_than_half_of_the_descriptions_unscored(name, use_scores):
-    use_scores([(None, 1), (0.5, 0), (0.5, 0)])
-    assert METRICS[name](["a", "b", "c"], [[], [], []], Simulator(endpoint=JUDGE)) == 0.5
-    use_scores([(None, 1), (0.5, 0)])
-    with pytest.raises(SelfExplainError, match="replies of judge on 1 of 2 descriptions could not be parsed"):
-        METRICS[name](["a", "b"], [[], []], Simulator(endpoint=JUDGE))
+@pytest.mark.parametrize(("n_unscored", "n", "is_refused"), [(0, 2, False), (1, 2, True), (2, 5, False), (3, 5, True)])
+def test_an_endpoint_may_leave_less_than_half_of_the_descriptions_unscored(name, n_unscored, n, is_refused, use_scores):
+    use_scores([(None, 1)] * n_unscored + [(0.5, 0)] * (n - n_unscored))
+    judge, inputs = Simulator(endpoint=JUDGE), (["a"] * n, [[]] * n)
+    if is_refused:
+        message = f"replies of judge on {n_unscored} of {n} descriptions could not be parsed"
+        with pytest.raises(SelfExplainError, match=message):
+            METRICS[name](*inputs, judge)
+    else:
+        assert METRICS[name](*inputs, judge) == 0.5

@@ -193,7 +193,7 @@ def test_a_forward_that_accelerate_has_set_is_restored_after_an_error():
     assert module.forward is placed
 
 
-def test_the_last_mlp_runs_only_at_the_positions_that_are_read():
+def test_the_last_mlp_runs_only_at_the_positions_that_are_read(monkeypatch):
     model = tiny_model("llama")
     block, positions = decoder_blocks(model)[-1], torch.tensor([[4, 1], [0, 2]])
     hidden = torch.randn(2, 5, 32)
@@ -203,7 +203,11 @@ def test_the_last_mlp_runs_only_at_the_positions_that_are_read():
             actual = block.mlp(hidden)
         with resume._last_mlp_at(block, positions, [block.mlp]):
             assert torch.equal(actual, block.mlp(hidden))
-        with resume._last_mlp_at(block, positions, [block.mlp.down_proj]):  # its hook needs all positions
+        for part in block.mlp.children():  # a hook inside the MLP needs all positions
+            with resume._last_mlp_at(block, positions, [part]):
+                assert torch.equal(expected, block.mlp(hidden))
+        monkeypatch.setattr(resume, "attention_and_mlp", lambda block: None)  # a block with other parts
+        with resume._last_mlp_at(block, positions, []):
             assert torch.equal(expected, block.mlp(hidden))
     for row in range(2):
         for position in range(5):
