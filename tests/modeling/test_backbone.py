@@ -4,15 +4,17 @@ import itertools
 
 import pytest
 import torch
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from battery import tiny_model
 from selfexplain.errors import SelfExplainError
+from selfexplain.modeling.activation_adapter import ActivationAdapter
 from selfexplain.modeling.contract import InjectionConfig
 from selfexplain.modeling.inputs import VECTOR_INPUTS
 from selfexplain.modeling.modeling_selfexplainer import SelfExplainerForCausalLM, SelfExplainerModel
 from selfexplain.target.blocks import decoder_blocks
 
-FACTORS = {"llama": 1.0, "granite": 3.0}  # of the embeddings
+ARCHITECTURES = ("llama", "granite", "bloom")  # plain embeddings, with a factor of 3, with a norm
 IDS = torch.tensor([[1, 40, 50, 60, 70, 80], [1, 41, 51, 61, 71, 81]])
 SLOTS = [(0, 2), (0, 4), (1, 3)]  # row and position of each vector
 
@@ -33,18 +35,31 @@ def vector_inputs():
 
 
 @torch.no_grad()
-def stream(model, **inputs):
-    """The residual stream `(B, T, d)` at the site, and the final hidden states."""
+def stream(model, replacement=None, **inputs):
+    """The residual stream `(B, T, d)` at the site, and the final hidden states.
+
+    Args:
+        replacement: values for the whole stream at the site; None keeps it as it is.
+    """
     injection, blocks, seen = model.injection, decoder_blocks(model.language_model), []
+
+    def keep(module, args, kwargs):
+        seen.append(args[0] if args else kwargs["hidden_states"])
+        if replacement is not None:
+            return ((replacement, *args[1:]), kwargs) if args else (args, kwargs | {"hidden_states": replacement})
+
+    def keep_output(module, args, output):
+        seen.append(output[0] if isinstance(output, tuple) else output)
+        if replacement is not None:
+            return (replacement, *output[1:]) if isinstance(output, tuple) else replacement
+
     if injection.site == "block_output":
-        handle = blocks[injection.block].register_forward_hook(lambda m, args, output: seen.append(output))
+        handle = blocks[injection.block].register_forward_hook(keep_output)
     else:
-        handle = blocks[injection.block].register_forward_pre_hook(
-            lambda m, args, kwargs: seen.append(args[0] if args else kwargs["hidden_states"]), with_kwargs=True
-        )
+        handle = blocks[injection.block].register_forward_pre_hook(keep, with_kwargs=True)
     final = model(input_ids=IDS, **inputs).last_hidden_state
     handle.remove()
-    return seen[0][0] if isinstance(seen[0], tuple) else seen[0], final
+    return seen[0], final
 
 
 CONTRACTS = [
@@ -58,7 +73,7 @@ CONTRACTS = [
 ]
 
 
-@pytest.mark.parametrize("architecture", FACTORS)
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_vectors_are_written_as_the_contract_prescribes(architecture):
     for contract in CONTRACTS:
         model = explainer_of(architecture, markers=False, **contract)
@@ -71,11 +86,12 @@ def test_vectors_are_written_as_the_contract_prescribes(architecture):
             vector = {"raw": v, "unit": unit, "match": h.square().sum().sqrt() * unit}[contract["norm"]]
             expected[row, position] = (h if contract["operation"] == "add" else 0) + contract["scale"] * vector
         torch.testing.assert_close(written, expected, atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(final, stream(model, expected)[1], atol=1e-4, rtol=1e-3)  # written only there
         assert not torch.allclose(final, clean_final, atol=1e-4)
         assert torch.equal(stream(model)[1], clean_final)  # nothing is left over
 
 
-@pytest.mark.parametrize("architecture", [*FACTORS, "bloom"])
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_markers_are_written_around_the_slots_at_the_scale_of_block_0(architecture):
     model = explainer_of(architecture, site="block_output", block=1)
     begin, end = model.activation_adapter.markers.detach()
@@ -91,6 +107,43 @@ def test_markers_are_written_around_the_slots_at_the_scale_of_block_0(architectu
     assert any(torch.allclose(seen[1][0, 3], marker, atol=1e-5) for marker in both)
     expected[0, 3] = seen[1][0, 3]
     torch.testing.assert_close(seen[1], expected, atol=1e-5, rtol=1e-4)
+
+
+def test_blocks_may_take_and_return_the_stream_in_any_form():
+    """As the first argument, as a keyword, alone or in a tuple; other arguments and outputs stay as they are."""
+    model = explainer_of("llama", site="block_output", norm="raw", markers=False)
+    hidden, vector = torch.zeros(1, 3, 32), torch.ones(1, 32)
+    assert model._write_block_input(None, (hidden,), {}) is None
+    assert model._write_block_output(None, (), hidden) is hidden
+    with model.writing(IDS, None, vector_inputs()):
+        rows, positions = torch.tensor([0]), torch.tensor([1])
+        model._vectors = model._vectors._replace(rows=rows, positions=positions, vectors=vector)
+        (first, second), kwargs = model._write_block_input(None, (hidden, "mask"), {"use_cache": True})
+        assert second == "mask" and kwargs == {"use_cache": True}
+        args, kwargs = model._write_block_input(None, (), {"hidden_states": hidden, "use_cache": True})
+        assert args == () and kwargs.pop("use_cache") is True and list(kwargs) == ["hidden_states"]
+        output, weights, cache = model._write_block_output(None, (), (hidden, "weights", "cache"))
+        assert (weights, cache) == ("weights", "cache")
+        alone = model._write_block_output(None, (), hidden)
+    for written in (first, kwargs["hidden_states"], output, alone):
+        assert written[0].sum(-1).tolist() == [0, 32, 0]
+
+
+def test_each_vector_is_mapped_with_the_map_of_its_layer():
+    model = explainer_of("llama", norm="raw", markers=False)
+    model.activation_adapter = ActivationAdapter(32, 32, "scale", [1, 2, 3])
+    model.activation_adapter.gain.data = torch.tensor([2.0, 3.0, 5.0])
+    inputs = vector_inputs()
+    written, _ = stream(model, **inputs)
+    for (row, position), v, layer in zip(SLOTS, inputs["activations"].flatten(0, 1), [1, 3, 2], strict=False):
+        torch.testing.assert_close(written[row, position], {1: 2, 2: 3, 3: 5}[layer] * v)
+
+
+def test_a_marker_may_be_at_the_first_token():
+    model, inputs = explainer_of("llama"), vector_inputs()
+    inputs["activation_positions"][0, 0], inputs["marker_positions"][0, 0] = 1, torch.tensor([0, 2])
+    written, _ = stream(model, **inputs)
+    torch.testing.assert_close(written[0, [0, 2]], model.activation_adapter.markers.detach())
 
 
 @pytest.mark.parametrize("without", ["markers", "positions"])
@@ -116,6 +169,46 @@ def test_markers_start_at_the_scale_of_the_input_of_block_0(architecture, factor
         torch.testing.assert_close(model.activation_adapter.markers.detach(), factor * std * noise)
 
 
+def test_the_scale_of_markers_is_that_of_the_first_1024_embeddings():
+    config = LlamaConfig(
+        vocab_size=1100, hidden_size=32, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2
+    )
+    base = LlamaForCausalLM(config)
+    base.get_input_embeddings().weight.data[1024:] = 100
+    model = SelfExplainerForCausalLM.from_base(base).model
+    model.init_adapter(3)
+    noise = torch.randn(2, 32, generator=torch.Generator().manual_seed(3))
+    std = base.get_input_embeddings().weight[:1024].std()
+    torch.testing.assert_close(model.activation_adapter.markers.detach(), std.detach() * noise)
+    assert model.language_model is base
+
+
+def test_markers_of_a_base_of_lower_precision_are_scaled_in_float32():
+    base = tiny_model("llama").bfloat16()
+    model = SelfExplainerForCausalLM.from_base(base).model
+    model.init_adapter(3)
+    noise = torch.randn(2, 32, generator=torch.Generator().manual_seed(3))
+    std = base.get_input_embeddings().weight.detach().float().std()
+    torch.testing.assert_close(model.activation_adapter.markers.detach(), std * noise)
+
+
+def test_initialising_the_adapter_initialises_its_map():
+    model = explainer_of("llama")
+    model.activation_adapter = ActivationAdapter(32, 32, "mlp", [0, 1], rank=2)
+    expected = ActivationAdapter(32, 32, "mlp", [0, 1], rank=2)
+    for seed in (0, 4):
+        model.init_adapter(seed)
+        expected.reset(seed)
+        for name in ("weight", "down", "up"):
+            assert torch.equal(getattr(model.activation_adapter, name), getattr(expected, name))
+
+
+def test_the_embeddings_are_those_of_the_base():
+    model, embeddings = explainer_of("llama"), torch.nn.Embedding(512, 32)
+    model.set_input_embeddings(embeddings)
+    assert model.get_input_embeddings() is model.language_model.get_input_embeddings() is embeddings
+
+
 def test_embeddings_may_be_given_instead_of_ids():
     model, inputs = explainer_of("llama"), vector_inputs()
     with torch.no_grad():
@@ -128,12 +221,13 @@ def test_embeddings_may_be_given_instead_of_ids():
         assert torch.equal(model(inputs_embeds=embeddings).last_hidden_state, plain)
 
 
-def test_the_attention_mask_reaches_the_base():
+def test_the_attention_mask_and_options_reach_the_base():
     model, mask = explainer_of("llama"), torch.ones(2, 6)
     mask[:, 1] = 0
     with torch.no_grad():
         expected = model.language_model.model(input_ids=IDS, attention_mask=mask).last_hidden_state
-        assert torch.equal(model(input_ids=IDS, attention_mask=mask).last_hidden_state, expected)
+        output = model(input_ids=IDS, attention_mask=mask, output_hidden_states=True)
+    assert torch.equal(output.last_hidden_state, expected) and len(output.hidden_states) == 5
 
 
 @pytest.mark.parametrize("site", ["embedding", "block_output"])
@@ -145,6 +239,16 @@ def test_a_base_of_lower_precision_keeps_its_precision(site):
     assert written.dtype == final.dtype == torch.bfloat16
     expected = inputs["activations"][0, 0].bfloat16()
     torch.testing.assert_close(written[0, 2], expected)
+
+
+def test_the_norm_of_a_stream_in_low_precision_is_computed_in_float32():
+    model, inputs = explainer_of("llama", site="block_output", block=0, markers=False), vector_inputs()
+    model.language_model.bfloat16()
+    (clean, _), (written, _) = stream(model), stream(model, **inputs)
+    for (row, position), v in zip(SLOTS, inputs["activations"][inputs["activation_mask"]], strict=True):
+        expected = clean[row, position].float().norm() * v / v.norm()
+        difference = (written[row, position].float() - expected.bfloat16().float()).norm() / expected.norm()
+        assert difference < 1e-4
 
 
 def test_pending_writes_are_kept_for_the_backward_pass_only():
