@@ -1,5 +1,7 @@
 """Input ablation: resumed runs equal full ones, chats are rendered, options are scored."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from jinja2 import TemplateError
@@ -93,6 +95,7 @@ def test_importance_measures_the_effect_of_removing_each_unit(sensitive, unit, r
         assert effect.drop == pytest.approx((full.max() - expected[full.argmax()]).item(), abs=1e-3)
         assert effect.kl == pytest.approx((full.exp() * (full - expected)).sum().item(), abs=1e-3)
     assert max(effect.kl for effect in effects) > 0.01
+    assert all(type(value) is float for effect in effects for value in (effect.drop, effect.kl))
 
 
 def test_importance_covers_only_the_text_of_the_user(sensitive, chat_template):
@@ -100,6 +103,25 @@ def test_importance_covers_only_the_text_of_the_user(sensitive, chat_template):
     for unit in ("word", "token"):
         effects = importance(sensitive, TEXT, unit, system="Answer with one of Paris, Tokyo.", answer_prefix="Answer:")
         assert "".join(effect.text.replace(" ", "") for effect in effects) == TEXT.replace(" ", "")
+
+
+@pytest.mark.parametrize("chat", [None, False])
+def test_importance_is_measured_in_the_rendered_prompt(sensitive, chat_template, chat):
+    chat_template(TEMPLATE)
+    text, options = "Paris or Tokyo", ("Answer briefly.", "Answer:", chat)
+    full = log_probs(sensitive, sensitive.encode(render(sensitive, text, *options)))[-1]
+    settings = {"system": options[0], "answer_prefix": options[1], "chat": chat}
+    words = importance(sensitive, text, **settings)
+    for effect, remaining in zip(words, ["or Tokyo", "Paris Tokyo", "Paris or"], strict=True):
+        expected = log_probs(sensitive, sensitive.encode(render(sensitive, remaining, *options)))[-1]
+        assert effect.drop == pytest.approx((full.max() - expected[full.argmax()]).item(), abs=1e-3)
+    ids = sensitive.encode(render(sensitive, text, *options))
+    tokens = importance(sensitive, text, "token", **settings)
+    begin = next(i for i in range(len(ids)) if sensitive.tokenizer.decode(ids[i:]).startswith(text) and i > 1)
+    assert "".join(effect.text for effect in tokens) == text
+    for n, effect in enumerate(tokens):
+        expected = log_probs(sensitive, [*ids[: begin + n], *ids[begin + n + 1 :]])[-1]
+        assert effect.drop == pytest.approx((full.max() - expected[full.argmax()]).item(), abs=1e-3)
 
 
 def test_a_chat_is_rendered_with_its_system_prompt_and_without_thinking(sensitive, chat_template, caplog):
@@ -136,6 +158,8 @@ def test_neighbouring_spans_and_whole_texts_can_be_removed():
         find_span("one two three", "e")
     with pytest.raises(SelfExplainError, match="'' occurs 0 times in the text"):
         find_span("one two three", "")
+    with pytest.raises(SelfExplainError, match="'' occurs 0 times in the text"):
+        find_span("", "")
 
 
 @pytest.mark.parametrize(
@@ -185,16 +209,33 @@ def test_progress_of_variants_is_shown_if_it_has_a_label(sensitive, capsys):
     assert "ablating: 100%" in capsys.readouterr().err
 
 
-def test_a_template_that_refuses_the_question_raises_its_own_error(sensitive, chat_template):
+def test_a_template_that_refuses_the_question_raises_its_own_error(sensitive, chat_template, caplog):
     chat_template("{{ raise_exception('no questions') }}")
     with pytest.raises(TemplateError, match="no questions"):
         render(sensitive, "Hi")
+    assert not caplog.messages
+
+
+@pytest.mark.parametrize(("first_tokens", "expected"), [([1, 5], "Hi:"), ([7], "<s>Hi:"), ([], "<s>Hi:")])
+def test_the_first_token_is_removed_from_a_chat_if_the_tokenizer_adds_it(first_tokens, expected):
+    class Tokenizer:
+        chat_template, bos_token, bos_token_id = "a template", "<s>", 1
+
+        def __call__(self, text):
+            return {"input_ids": first_tokens}
+
+        def apply_chat_template(self, turns, **options):
+            assert turns == [{"role": "user", "content": "Hi"}]
+            return "<s>Hi"
+
+    assert render(SimpleNamespace(tokenizer=Tokenizer(), name="chat"), "Hi", answer_prefix=":") == expected
 
 
 def test_the_warning_about_the_system_role_is_logged_once_per_model(sensitive, chat_template, caplog):
     chat_template(NO_SYSTEM)
     for name in ("one", "one", "two"):
         render(Target(sensitive.model, sensitive.tokenizer, name), "Hi", "Be brief.")
+    assert "(no system role)" in caplog.messages[0]
     assert [message.split(" has ")[0] for message in caplog.messages] == [
         "The chat template of one", "The chat template of two",
     ]  # fmt: skip
@@ -230,6 +271,12 @@ def test_near_ties_of_answers_are_recomputed_in_float32(sensitive, monkeypatch):
     assert low[index].output == exact[index].output
     assert low[index].log_prob == pytest.approx(exact[index].log_prob, abs=1e-4)
     assert low[index].option_log_probs == pytest.approx(exact[index].option_log_probs, abs=1e-4)
+
+
+def test_an_option_that_changes_the_tokens_of_the_text_has_no_continuation():
+    token_ids = {"x": [1, 2], "x y": [1, 3], "x z": [1, 2, 4]}
+    target = SimpleNamespace(tokenizer=lambda texts: {"input_ids": [token_ids[text] for text in texts]})
+    assert continuations(target, "x", ["y", "z"]) == [None, [4]]
 
 
 def test_options_that_merge_with_the_text_or_exceed_the_context_are_refused(sensitive):
