@@ -273,6 +273,14 @@ def test_near_ties_of_answers_are_recomputed_in_float32(sensitive, monkeypatch):
     assert low[index].option_log_probs == pytest.approx(exact[index].option_log_probs, abs=1e-4)
 
 
+def test_options_and_texts_of_different_lengths_are_scored_together(sensitive):
+    texts, options = [TEXT, "The"], [("Paris",), ("capital of France is Paris",)]
+    together = answers(sensitive, texts, options, by="likelihood")
+    for text, choices, answer in zip(texts, options, together, strict=True):
+        (alone,) = answers(sensitive, [text], [choices], by="likelihood")
+        assert answer.log_prob == pytest.approx(alone.log_prob, abs=1e-3) and type(answer.log_prob) is float
+
+
 def test_an_option_that_changes_the_tokens_of_the_text_has_no_continuation():
     token_ids = {"x": [1, 2], "x y": [1, 3], "x z": [1, 2, 4]}
     target = SimpleNamespace(tokenizer=lambda texts: {"input_ids": [token_ids[text] for text in texts]})
