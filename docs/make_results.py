@@ -45,15 +45,15 @@ SECTIONS = {
         "row is of these kinds.\n\n"
         "- Feature descriptions depend on the vector, and are better than those of the nearest training feature. They are far below the ground truth's own descriptions.\n"
         "- Patching answers depend on the vector in part. The lookup rule on token type and layer block scores at chance, because rows are balanced over these cells.\n"
-        "- Whether an ablation changes the answer is predicted equally well by a lookup rule on topic and hint style. What it changes to, no lookup rule can predict.\n"
+        "- Whether an ablation changes the answer is predicted equally well by a lookup rule on topic and hint style. The rule cannot predict what the answer becomes.\n"
         "- Out of distribution, whole activations are described hardly better than with zero vectors and no better than by the nearest training feature. Differences are not "
-        "described at all.",
+        "described at all, and calibration, which was fitted on features, makes their confidence worse.",
     ),
     "claims": (
         "Self-explanation against explanation by another model",
         "`selfexplain run recipes/tiny_claims.yaml`. Both embedded models explain themselves and each other, with one training per explainer. [Compare explainers](compare.md) describes the "
-        "method. For features, a model explains itself better than the other model does. For patching and ablation, it does not. One training per explainer does not show how much "
-        "another training would differ.",
+        "method. For features, a model explains itself better than the other model does. For patching and ablation, no score shows such an advantage with all rows. One training per explainer does not show how much "
+        "another training would differ. Numbers in parentheses are shares of the training groups.",
     ),
     "stories": (
         "A story model",
