@@ -1,19 +1,29 @@
 """Test `selfexplain demo` without starting a server."""
 
+import os
 import subprocess
 from types import SimpleNamespace
+
+import pytest
 
 from selfexplain.cli import demo
 
 
-def test_the_demo_gets_explainer_host_and_port(invoke, monkeypatch):
+@pytest.mark.parametrize("replaces", [True, False])
+def test_the_demo_gets_explainer_host_and_port(invoke, monkeypatch, replaces):
     calls = []
 
     def run(command, env):
         calls.append((command[1], env))
         return SimpleNamespace(returncode=3)
 
+    def execve(path, command, env):
+        calls.append((command[1], env))
+        raise SystemExit(3)
+
+    monkeypatch.setattr(demo, "CAN_REPLACE_PROCESS", replaces)
     monkeypatch.setattr(subprocess, "run", run)
+    monkeypatch.setattr(os, "execve", execve)
     assert invoke("demo", "some/explainer", "--port", "7000").exit_code == 3
     [(script, environment)] = calls
     assert script.endswith("spaces/explainer/app.py")

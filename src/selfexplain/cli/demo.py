@@ -12,6 +12,9 @@ from selfexplain.cli.common import Debug, report_errors
 from selfexplain.errors import SelfExplainError
 from selfexplain.resources import resource
 
+CAN_REPLACE_PROCESS = os.name == "posix"
+"""Whether the server can replace this process, so that a signal to the command stops the server."""
+
 
 def demo(
     explainer: Annotated[
@@ -37,4 +40,7 @@ def demo(
         find_explainer(explainer)  # raises if the run has no explainer yet
         settings = {"SELFEXPLAIN_EXPLAINER": explainer, "GRADIO_SERVER_NAME": host, "GRADIO_SERVER_PORT": str(port)}
         command = [sys.executable, str(resource("spaces/explainer/app.py"))]
-        raise typer.Exit(subprocess.run(command, env=os.environ | settings).returncode)
+        environment = os.environ | settings
+        if CAN_REPLACE_PROCESS:
+            os.execve(command[0], command, environment)
+        raise typer.Exit(subprocess.run(command, env=environment).returncode)
