@@ -93,7 +93,7 @@ def test_trusted_publishing_requests_a_token_for_the_repository(monkeypatch):
         (Fault("GET", code=422, message="bad name", times=9), r"\(422\): bad name\. Change what was refused"),
         (
             Fault("GET", code=503, message="down", times=9),
-            r"\(503\): down\. The Hub is busy.*the same command continues",
+            r"\(503\): down\. The Hub is overloaded or unavailable.*the same command continues",
         ),
         (Fault("GET", kind="drop", times=9), r"cannot be reached \(.*Check the network and HF_ENDPOINT"),
     ],
