@@ -92,7 +92,9 @@ class Scorer(ABC):
 
     def count_changed(self, predictions: Sequence[bool], rows: Sequence[Row]) -> np.ndarray:
         """Row statistics of `changed_metric` for has-changed predictions, `(n, k)`."""
-        raise NotImplementedError(f"{type(self).__name__} has changed_baselines but does not define count_changed.")
+        raise SelfExplainError(
+            f"{type(self).__name__} has changed_baselines but no count_changed. Define count_changed in the scorer."
+        )
 
     def counts(self, rows: Sequence[Row]) -> dict[str, int] | None:
         """Number of rows per true class; None for tasks without classes."""

@@ -5,6 +5,7 @@ python -m selfexplain.runs.reference > docs/recipe_reference.md
 
 import inspect
 import re
+import sys
 from dataclasses import MISSING, Field, fields, is_dataclass
 from typing import Any, cast, get_args, get_type_hints
 
@@ -85,4 +86,4 @@ def _default(item: "Field[Any]") -> str:
 
 
 if __name__ == "__main__":
-    print(render(), end="")
+    sys.stdout.write(render())
