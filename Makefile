@@ -27,8 +27,8 @@ $(DOCS_INSTALLED): $(INSTALLED)
 	$(BIN)/pip install --disable-pip-version-check -c constraints.txt -e '.[docs]'
 	@touch $@
 
-quickstart: install  ## data, training, evaluation and cards on the embedded model: about 5 minutes on two CPU cores
-	@echo "Running recipes/quickstart.yaml: about 5 minutes on two CPU cores."
+quickstart: install  ## data, training, evaluation and cards on the embedded model: about 6 minutes on two CPU cores
+	@echo "Running recipes/quickstart.yaml: about 6 minutes on two CPU cores."
 	$(BIN)/selfexplain run recipes/quickstart.yaml
 
 test: install  ## run the tests: about 8 minutes on two CPU cores

@@ -13,7 +13,13 @@ _OUTPUT = "output_dir="
 
 
 def run_command(
-    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A YAML file or the name of a packaged recipe.")],
+    recipe: Annotated[
+        str,
+        typer.Argument(
+            metavar="RECIPE",
+            help="A YAML file, or the name of a packaged recipe; `selfexplain recipes` lists these.",
+        ),
+    ],
     values: Annotated[
         list[str] | None,
         typer.Argument(metavar="KEY=VALUE", help="Recipe values to change; output_dir=DIR sets the run directory."),
