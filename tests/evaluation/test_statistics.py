@@ -125,3 +125,11 @@ def test_systems_are_compared_by_the_sums_of_all_their_rows():
     extreme = sum(abs(difference) >= abs(f1(a) - f1(b)) - 1e-9 for difference in differences)
     assert 0 < extreme < 400
     assert permutation_test(first, second, groups, macro_f1, 400, 2) == pytest.approx((1 + extreme) / 401)
+
+
+def test_the_observed_difference_of_a_total_is_that_of_the_sums_over_groups():
+    """Totals 3 and 1 differ by 2. Swapping the two unequal groups gives 2, 0, 0 or -2, so half are as large."""
+    first, second = np.array([[1.0], [1.0], [1.0]]), np.array([[0.0], [1.0], [0.0]])
+    for pair in ((first, second), (second, first)):
+        p_value = permutation_test(*pair, ["a", "b", "c"], lambda sums: sums[..., 0], n_resamples=2000)
+        assert p_value == pytest.approx(0.5, abs=0.05)
