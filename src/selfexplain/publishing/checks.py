@@ -1,6 +1,5 @@
 """Refuse to publish unfinished runs, secrets, local paths, and files that the Hub does not accept."""
 
-import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from selfexplain.publishing.repositories import PublishedFile, PublishedReposito
 from selfexplain.runs.manifest import RunManifest
 from selfexplain.runs.recipe import Recipe
 from selfexplain.runs.run_directory import RunDirectory
+from selfexplain.utils.parsing import parse_json, parse_yaml
 
 MAX_FILE_BYTES = 50 * 10**9
 MAX_FILES_IN_DIRECTORY = 10_000
@@ -257,6 +257,4 @@ def _first_local_path(values: Iterable[str]) -> str | None:
 
 
 def _parse(path: Path, text: str) -> Any:
-    import yaml
-
-    return json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+    return parse_json(text, str(path)) if path.suffix == ".json" else parse_yaml(text, str(path))

@@ -1,7 +1,6 @@
 """Recipes: YAML files that are read into typed dataclasses."""
 
 import json
-import re
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import asdict, field, fields, is_dataclass
 from difflib import SequenceMatcher
@@ -22,6 +21,7 @@ from selfexplain.runs.settings import about_one_model
 from selfexplain.tasks import BUILT_IN, TASKS
 from selfexplain.training.config import AdapterConfig, TrainingConfig
 from selfexplain.utils.formatting import format_count
+from selfexplain.utils.parsing import parse_yaml, read_yaml
 from selfexplain.utils.registry import Registry
 
 RENAMED_KEYS = {("training", "gradient_checkpointing"): "activation_checkpointing"}
@@ -283,15 +283,6 @@ def dotted_keys(cls: type, prefix: str = "") -> Iterator[tuple[str, type, str]]:
             yield from dotted_keys(hints[item.name], f"{prefix}{item.name}.")
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML 1.1, except that `1e-3` is a number."""
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
-)
-
-
 def _find(source: str | Path) -> Path:
     path = Path(source)
     if path.is_file():
@@ -306,10 +297,7 @@ def _find(source: str | Path) -> Path:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    try:
-        data = yaml.load(path.read_text(encoding="utf-8"), _Loader)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise SelfExplainError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+    data = read_yaml(path)
     if not isinstance(data, dict):
         raise SelfExplainError(f"{path} contains a {type(data).__name__}. Expected a mapping of recipe keys to values.")
     return data
@@ -319,10 +307,7 @@ def _apply(data: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
     if not equals or not key:
         raise SelfExplainError(f"Override {override!r} is not of the form key=value, such as training.epochs=5.")
-    try:
-        value = yaml.load(text, _Loader)
-    except yaml.YAMLError as error:
-        raise SelfExplainError(f"The value of override {override!r} is not valid YAML. Quote it.") from error
+    value = parse_yaml(text, f"The value of override {override!r}")
     *sections, last = key.split(".")
     for section in sections:
         data = data.setdefault(section, {})
@@ -367,8 +352,10 @@ def _explain(error: ValidationError, known: list[str], source: str, overrides: S
     if problem["type"] == "value_error":
         return f"{source}: {problem['msg'].removeprefix('Value error, ')}"
     parts = list(problem["loc"])
-    while ".".join(part for part in parts if isinstance(part, str)) not in known:
+    while parts and ".".join(part for part in parts if isinstance(part, str)) not in known:
         parts.pop()  # pydantic appends the name of a union's member
     key = ".".join(map(str, parts))
+    if not key:
+        return f"{source} is not a valid recipe: {problem['msg']}."
     expected = problem["msg"].removeprefix("Input should be ")
     return f"{source}: {key} is {problem['input']!r}. Expected {expected}."

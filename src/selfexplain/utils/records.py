@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from selfexplain.errors import SelfExplainError
 from selfexplain.utils.io import write_atomically
+from selfexplain.utils.parsing import parse_json
 
 
 class Value(BaseModel):
@@ -51,9 +52,9 @@ class Record(Value):
     def parse(cls, text: str, source: str) -> Self:
         """Like `read`, from the text of a file; `source` names it in errors."""
         try:
-            data = json.loads(text)
-        except ValueError as error:
-            raise SelfExplainError(f"{source} is not valid JSON ({error}). {cls.remedy}") from error
+            data = parse_json(text, source)
+        except SelfExplainError as error:
+            raise SelfExplainError(f"{error}. {cls.remedy}") from error
         if not isinstance(data, dict):
             raise SelfExplainError(f"{source} contains a JSON {type(data).__name__}, expected an object. {cls.remedy}")
         return cls.from_data(data, source)

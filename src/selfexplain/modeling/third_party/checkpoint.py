@@ -1,15 +1,13 @@
 """Read the small files of a third-party checkpoint."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-import yaml
-
 from selfexplain import bundled
 from selfexplain.errors import SelfExplainError
 from selfexplain.modeling.repository import ExplainerFiles
+from selfexplain.utils.parsing import parse_json, parse_yaml
 
 
 @dataclass(frozen=True)
@@ -64,8 +62,9 @@ def _parse(files: Checkpoint, file: str) -> Mapping[str, Any] | None:
         path = files.find(file)
         if path is None:
             return None
-        content = json.loads(path.read_text()) if path.suffix == ".json" else yaml.safe_load(path.read_text())
-    except (OSError, ValueError, yaml.YAMLError) as error:
+        parse = parse_json if path.suffix == ".json" else parse_yaml
+        content = parse(path.read_text(encoding="utf-8"), file)
+    except (OSError, ValueError) as error:  # a SelfExplainError is a ValueError
         raise SelfExplainError(
             f"{files.name}: {file} could not be read ({error}). Give the directory or the Hub id of a checkpoint."
         ) from error
