@@ -1,9 +1,11 @@
 """Vectors and markers in the residual stream: values of every contract, and when nothing is written."""
 
 import itertools
+from copy import deepcopy
 
 import pytest
 import torch
+from accelerate import infer_auto_device_map, init_empty_weights
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from battery import tiny_model
@@ -278,3 +280,44 @@ def test_the_tokens_around_a_slot_must_be_those_of_the_contract():
 def test_a_base_is_made_from_the_configuration_if_none_is_given():
     config = SelfExplainerForCausalLM.from_base(tiny_model("llama")).config
     assert type(SelfExplainerModel(config).language_model) is type(tiny_model("llama"))
+
+
+META = {
+    "torch.device": lambda: torch.device("meta"),
+    "init_empty_weights": init_empty_weights,
+    "init_empty_weights with buffers": lambda: init_empty_weights(include_buffers=True),
+}
+
+
+@pytest.mark.parametrize("context", META)
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_an_explainer_made_without_weights_equals_the_original_once_they_are_loaded(architecture, context):
+    original = SelfExplainerForCausalLM.from_base(tiny_model(architecture), injection=InjectionConfig(block=1))
+    with META[context]():
+        empty = SelfExplainerForCausalLM(deepcopy(original.config)).eval()
+    assert all(parameter.is_meta for parameter in empty.parameters())
+    device_map = infer_auto_device_map(empty, no_split_module_classes=empty._no_split_modules)
+    assert set(device_map.values()) == {0 if torch.cuda.is_available() else "cpu"}
+    empty.load_state_dict(original.state_dict(), assign=True)
+    for name, buffer in original.named_buffers():  # not in the state dict
+        owner, _, attribute = name.rpartition(".")
+        setattr(empty.get_submodule(owner), attribute, buffer)
+    inputs = vector_inputs()
+    with torch.no_grad():
+        torch.testing.assert_close(empty(IDS, **inputs).logits, original(IDS, **inputs).logits)
+
+
+def test_measuring_the_embedding_site_leaves_every_module_in_its_mode():
+    base = tiny_model("bloom").train()
+    base.transformer.h[1].eval()
+    modes = [module.training for module in base.modules()]
+    SelfExplainerModel(SelfExplainerForCausalLM.from_base(tiny_model("bloom")).config, base)
+    assert [module.training for module in base.modules()] == modes
+
+
+def test_modules_that_were_added_to_the_base_keep_their_weights():
+    base = tiny_model("llama")
+    base.model.layers[1].mlp.up_proj = torch.nn.Linear(32, 64, bias=False)
+    before = base.model.layers[1].mlp.up_proj.weight.clone()
+    SelfExplainerForCausalLM.from_base(base)
+    assert torch.equal(base.model.layers[1].mlp.up_proj.weight, before)

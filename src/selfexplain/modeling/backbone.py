@@ -2,18 +2,29 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from threading import Lock
 from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import initialization as init
 from transformers.modeling_outputs import BaseModelOutputWithPast
 
 from selfexplain.modeling.activation_adapter import ActivationAdapter
 from selfexplain.modeling.configuration_selfexplainer import SelfExplainerConfig
 from selfexplain.modeling.contract import InjectionConfig
 from selfexplain.modeling.inputs import VECTOR_INPUTS, check_neighbours, check_vectors
-from selfexplain.target.blocks import backbone, context_length, decoder_blocks, embedding_site
+from selfexplain.target.blocks import (
+    backbone,
+    context_length,
+    decoder_blocks,
+    embedding_site,
+    norms_before_blocks,
+)
+
+_measuring = Lock()
+"""Held while the embedding site is measured, because the measurement puts the base in evaluation mode."""
 
 
 class PendingWrite(NamedTuple):
@@ -44,7 +55,18 @@ class SelfExplainerPreTrainedModel(PreTrainedModel):
     _keep_in_fp32_modules_strict: ClassVar[list[str]] = ["activation_adapter"]
 
     def _init_weights(self, module: nn.Module) -> None:
-        """Do nothing: the base initialises its own weights, and `init_adapter` initialises the adapter."""
+        """Initialise the adapter where a checkpoint has no weights for it. The base initialises its own weights.
+
+        `init_adapter` replaces these values by ones on the scale of the input of block 0.
+        """
+        if isinstance(module, ActivationAdapter):
+            std = getattr(self.config.get_text_config(), "initializer_range", None) or 0.02
+            with torch.device("cpu"):
+                fresh = ActivationAdapter(module.d_explainer, **self.config.adapter)
+                fresh.reset()
+                fresh.markers.normal_(std=std, generator=torch.Generator().manual_seed(0))
+            for parameter, value in zip(module.parameters(), fresh.parameters(), strict=True):
+                init.copy_(parameter, value)
 
     @classmethod
     def register_for_auto_class(cls, auto_class="AutoModel") -> None:
@@ -63,24 +85,49 @@ class SelfExplainerModel(SelfExplainerPreTrainedModel):
 
     def __init__(self, config: SelfExplainerConfig, base: PreTrainedModel | None = None):
         super().__init__(config)
-        self.language_model = base if base is not None else AutoModelForCausalLM.from_config(config.text_config)
+        if base is None:
+            base = AutoModelForCausalLM.from_config(config.text_config)
+        else:
+            for module in base.modules():  # otherwise `post_init` would initialise modules added after loading
+                setattr(module, "_is_hf_initialized", True)  # noqa: B010 - mypy expects Tensor or Module
+        self.language_model = base
         weight = self.get_input_embeddings().weight
-        self.activation_adapter = ActivationAdapter(weight.shape[1], **self.config.adapter).to(weight.device)
+        with torch.device(weight.device):
+            self.activation_adapter = ActivationAdapter(weight.shape[1], **self.config.adapter)
         self.injection = InjectionConfig(**self.config.injection)
         blocks = decoder_blocks(self.language_model)
         self.injection.check(len(blocks))
-        self._embedding_scale, self._embedding_norm = embedding_site(self.language_model)
+        self._embedding_site: tuple[float, nn.Module | None] | None = None
         self._markers: PendingWrite | None = None
         self._vectors: PendingWrite | None = None
         # The hooks are never removed. Activation checkpointing runs blocks again during the backward pass, and the
         # hooks must write the same vectors then.
-        if self._embedding_norm is not None:
-            self._embedding_norm.register_forward_hook(lambda module, args, output: self._write_embeddings(output))
+        for norm in norms_before_blocks(self.language_model):
+            norm.register_forward_hook(self._write_normed_embeddings)
         if self.injection.site == "block_output":
             blocks[self.injection.block].register_forward_hook(self._write_block_output)
         if self.injection.site == "block_input":
             blocks[self.injection.block].register_forward_pre_hook(self._write_block_input, with_kwargs=True)
         self.post_init()
+        if not weight.is_meta:  # without weights, the site is measured when it is first used
+            self._measure_embedding_site()
+
+    @property
+    def _embedding_scale(self) -> float:
+        """The factor of `embedding_site`."""
+        return self._measure_embedding_site()[0]
+
+    @property
+    def _embedding_norm(self) -> nn.Module | None:
+        """The norm of `embedding_site`."""
+        return self._measure_embedding_site()[1]
+
+    def _measure_embedding_site(self) -> tuple[float, nn.Module | None]:
+        """Measure `embedding_site` once and keep the result."""
+        if self._embedding_site is None:
+            with _measuring:
+                self._embedding_site = self._embedding_site or embedding_site(self.language_model)
+        return self._embedding_site
 
     @torch.no_grad()
     def init_adapter(self, seed: int = 0) -> None:
@@ -123,6 +170,7 @@ class SelfExplainerModel(SelfExplainerPreTrainedModel):
         if vectors["activations"] is None:
             yield {"input_ids": input_ids} if inputs_embeds is None else {"inputs_embeds": inputs_embeds}
             return
+        self._measure_embedding_site()  # before the writes are pending, because it runs the base
         self._prepare(input_ids, inputs_embeds, vectors)
         if inputs_embeds is None:
             inputs_embeds = self.get_input_embeddings()(input_ids)
@@ -168,6 +216,11 @@ class SelfExplainerModel(SelfExplainerPreTrainedModel):
         if self._vectors is not None and self.injection.site == "embedding":
             hidden = self._write(hidden, self._embedding_scale)
         return hidden
+
+    def _write_normed_embeddings(self, module: nn.Module, args: tuple, output: Tensor) -> Tensor:
+        if self._markers is None and self._vectors is None:
+            return output
+        return self._write_embeddings(output) if module is self._embedding_norm else output
 
     def _write_block_input(self, module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
         if self._vectors is None:

@@ -60,7 +60,7 @@ def embedding_site(model: "PreTrainedModel") -> tuple[float, nn.Module | None]:
     """
     embeddings = model.get_input_embeddings()
     weight = embeddings.weight
-    training = model.training
+    training = {module: module.training for module in model.modules()}
     model.eval()  # no dropout
     try:
         ids = torch.zeros(1, 1, dtype=torch.long, device=weight.device)
@@ -69,7 +69,7 @@ def embedding_site(model: "PreTrainedModel") -> tuple[float, nn.Module | None]:
         ramp = torch.arange(3, dtype=weight.dtype, device=weight.device)[:, None, None]
         zero, one, two = _entering_block_0(model, inputs_embeds=ramp.expand(3, *embedded.shape[1:]).contiguous())
         same = torch.allclose(read, _entering_block_0(model, inputs_embeds=embedded), rtol=1e-2, atol=1e-3)
-        norms = [module for module in _before_blocks(model) if "Norm" in type(module).__name__]
+        norms = norms_before_blocks(model)
         normed = len(norms) == 1 and torch.allclose(read, norms[0](embedded).float(), rtol=1e-2, atol=1e-3)
     except (TypeError, ValueError, RuntimeError) as error:
         raise SelfExplainError(
@@ -77,7 +77,8 @@ def embedding_site(model: "PreTrainedModel") -> tuple[float, nn.Module | None]:
             "`inputs_embeds`."
         ) from error
     finally:
-        model.train(training)
+        for module, value in training.items():
+            module.training = value
     factor = (one - zero).mean()
     if same and factor > 1e-3 and torch.allclose(two - one, factor.expand_as(one), rtol=1e-2):
         return round(factor.item(), 6), None
@@ -111,10 +112,11 @@ def _entering_block_0(model: "PreTrainedModel", **inputs: Tensor) -> Tensor:
     return seen[0].float()
 
 
-def _before_blocks(model: "PreTrainedModel") -> list[nn.Module]:
-    """The modules of the backbone that come before the decoder blocks."""
-    modules = list(backbone(model).children())
-    return modules[: modules.index(decoder_blocks(model))]
+def norms_before_blocks(model: "PreTrainedModel") -> list[nn.Module]:
+    """The normalising modules next to the decoder blocks that come before them."""
+    blocks = decoder_blocks(model)
+    siblings = next(found for m in backbone(model).modules() if blocks in (found := list(m.children())))
+    return [m for m in siblings[: siblings.index(blocks)] if "Norm" in type(m).__name__]
 
 
 def attention_and_mlp(block: nn.Module) -> tuple[nn.Module, nn.Module] | None:
