@@ -1,6 +1,7 @@
 """Recipes: YAML files that are read into typed dataclasses."""
 
 import json
+import shlex
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import asdict, field, fields, is_dataclass
 from difflib import SequenceMatcher
@@ -17,11 +18,12 @@ from selfexplain.evaluation.config import ComparisonConfig, EvaluationConfig
 from selfexplain.groundtruth.config import TASK_CONFIGS, AblationConfig, CorpusConfig, FeatureConfig, PatchingConfig
 from selfexplain.modeling.contract import InjectionConfig
 from selfexplain.resources import resource
+from selfexplain.runs.overrides import apply_override
 from selfexplain.runs.settings import about_one_model
 from selfexplain.tasks import BUILT_IN, TASKS
 from selfexplain.training.config import AdapterConfig, TrainingConfig
 from selfexplain.utils.formatting import format_count
-from selfexplain.utils.parsing import parse_yaml, read_yaml
+from selfexplain.utils.parsing import read_yaml
 from selfexplain.utils.registry import Registry
 
 RENAMED_KEYS = {("training", "gradient_checkpointing"): "activation_checkpointing"}
@@ -203,24 +205,22 @@ def load_recipe(source: str | Path, overrides: Sequence[str] = ()) -> AnyRecipe:
 
     Args:
         source: a YAML file, or the name of a packaged recipe: `quickstart`, `recipes/quickstart.yaml`.
-        overrides: dotted keys with YAML values, such as `training.epochs=5` or `tasks=[input_ablation]`.
+        overrides: dotted keys with values, such as `training.epochs=5` or `tasks=[input_ablation]`. Values are YAML,
+            except that text is taken literally.
 
     Raises:
         SelfExplainError: the recipe does not exist or is not valid YAML, a key does not exist (the message names the
             nearest one), or a value is missing or has the wrong type.
     """
     data = _read(_find(source))
-    for override in overrides:
-        _apply(data, override)
+    for override in sorted(overrides, key=lambda text: not text.startswith("kind=")):  # which decides the other keys
+        apply_override(data, override, RECIPE_KINDS[_kind(data, str(source))](None))
     return _checked(data, str(source), overrides)
 
 
 def _checked(data: dict[str, Any], source: str, overrides: Sequence[str] = ()) -> AnyRecipe:
     """The recipe with these keys and values; `source` and `overrides` are for errors."""
-    kind = data.get("kind", "explainer")
-    if kind not in RECIPE_KINDS:
-        raise SelfExplainError(f"{source}: kind is {kind!r}. Expected one of {', '.join(map(repr, RECIPE_KINDS))}.")
-    tasks = data.get("tasks")
+    kind, tasks = _kind(data, source), data.get("tasks")
     used = [name for name in [*data, *(tasks if isinstance(tasks, list) else [])] if isinstance(name, str)]
     cls = RECIPE_KINDS[kind](used)
     known = list(_keys(cls))
@@ -233,6 +233,13 @@ def _checked(data: dict[str, Any], source: str, overrides: Sequence[str] = ()) -
         return TypeAdapter(cls).validate_json(json.dumps(data, default=str), strict=True)
     except ValidationError as error:
         raise SelfExplainError(_explain(error, known, source, overrides)) from error
+
+
+def _kind(data: dict[str, Any], source: str) -> str:
+    kind = data.get("kind", "explainer")
+    if not isinstance(kind, str) or kind not in RECIPE_KINDS:
+        raise SelfExplainError(f"{source}: kind is {kind!r}. Expected one of {', '.join(map(repr, RECIPE_KINDS))}.")
+    return kind
 
 
 def dump_recipe(recipe: AnyRecipe) -> str:
@@ -303,21 +310,6 @@ def _read(path: Path) -> dict[str, Any]:
     return data
 
 
-def _apply(data: dict[str, Any], override: str) -> None:
-    key, equals, text = override.partition("=")
-    if not equals or not key:
-        raise SelfExplainError(f"Override {override!r} is not of the form key=value, such as training.epochs=5.")
-    value = parse_yaml(text, f"The value of override {override!r}")
-    *sections, last = key.split(".")
-    for section in sections:
-        data = data.setdefault(section, {})
-        if not isinstance(data, dict):
-            raise SelfExplainError(
-                f"Override {override!r}: {section} is a value, not a section with keys. Override {section} itself."
-            )
-    data[last] = value
-
-
 def _keys(cls: type) -> Iterator[str]:
     return (key for key, _, _ in dotted_keys(cls))
 
@@ -346,8 +338,8 @@ def _explain(error: ValidationError, known: list[str], source: str, overrides: S
     missing = [".".join(map(str, problem["loc"])) for problem in problems if problem["type"] == "missing"]
     if missing:
         values = " ".join(f"{key}={_PLACEHOLDERS.get(key, 'VALUE')}" for key in missing)
-        command = " ".join(["selfexplain run", source, *overrides, values])
-        return f"{source} does not set {' and '.join(missing)}. Run: {command}"
+        command = shlex.join(["selfexplain", "run", source, *overrides])
+        return f"{source} does not set {' and '.join(missing)}. Run: {command} {values}"
     problem = problems[0]
     if problem["type"] == "value_error":
         return f"{source}: {problem['msg'].removeprefix('Value error, ')}"
