@@ -36,7 +36,9 @@ def run_command(
 
         show_log()
         overrides = values or []
-        directories = [Path(value.removeprefix(_OUTPUT)).expanduser() for value in overrides if value.startswith(_OUTPUT)]
+        directories = [
+            Path(value.removeprefix(_OUTPUT)).expanduser() for value in overrides if value.startswith(_OUTPUT)
+        ]
         loaded = load_recipe(recipe, [value for value in overrides if not value.startswith(_OUTPUT)])
         directory = RunDirectory(run(loaded, directories[-1] if directories else None, stage))
         if stage not in ("dataset", "train") and directory.results_path.is_file():
