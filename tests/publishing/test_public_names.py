@@ -112,6 +112,20 @@ def test_copy_links_unchanged_files_and_rewrites_names(run_dir, tmp_path):
     assert run.read_recipe().target == "selfexplain/tiny"
 
 
+def test_links_and_paths_outside_of_the_run_are_not_copied(run_dir, tmp_path):
+    (tmp_path / "secret.txt").write_text("secret")
+    results = run_dir / "results.json"
+    results.unlink()
+    results.symlink_to(tmp_path / "secret.txt")
+    copy = RunDirectory(tmp_path / "copy")
+    with pytest.raises(SelfExplainError, match=r"results\.json is a symbolic link"):
+        copy_with_public_names(RunDirectory(run_dir), copy, {})
+    manifest = run_dir / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"results.json"', f'"{tmp_path}/secret.txt"'))
+    with pytest.raises(SelfExplainError, match="is not a relative path inside the run directory"):
+        copy_with_public_names(RunDirectory(run_dir), copy, {})
+
+
 def test_column_of_strings_may_contain_paths_below_a_name(run_dir, tmp_path):
     run = RunDirectory(run_dir)
     path = run.dataset("feature_description").rows("test")

@@ -187,3 +187,22 @@ def test_a_file_in_place_of_the_directory_is_refused(tmp_path):
     (tmp_path / "run").write_text("")
     with pytest.raises(SelfExplainError, match="cannot be used as a run directory"):
         open_run(tmp_path / "run", IDENTITY, seed=0)
+
+
+def test_files_outside_of_the_run_are_neither_read_nor_deleted(fake, tmp_path):
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "data.txt").write_text("keep")
+    fake.run_dir.mkdir()
+    (fake.run_dir / "left").symlink_to(outside)
+    (fake.run_dir / "manifest.json").write_text(
+        json.dumps({"schema_version": 1, "identity": IDENTITY, "seed": 0, "versions": {}, "stages": {}})
+    )
+    with pytest.raises(SelfExplainError, match="left is a symbolic link to"):
+        fake.go()
+    (fake.run_dir / "left").unlink()
+    for name in ("../outside", str(outside)):
+        step = Step("left", {}, (name,), lambda: None)
+        with pytest.raises(SelfExplainError, match="is not a relative path inside"):
+            execute([step], fake.open())
+    assert (outside / "data.txt").read_text() == "keep"

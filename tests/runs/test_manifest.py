@@ -2,6 +2,9 @@
 
 import json
 
+import pytest
+
+from selfexplain.errors import SelfExplainError
 from selfexplain.runs.manifest import RunManifest, StepRecord
 
 
@@ -24,3 +27,13 @@ def test_only_finished_steps_have_a_duration():
         "b": StepRecord(input_hash="", status="stopped", seconds=3.0),
     }
     assert RunManifest(identity={}, seed=0, versions={}, stages=steps).seconds == {"a": 2.0}
+
+
+@pytest.mark.parametrize("field", ["outputs", "amends"])
+@pytest.mark.parametrize("path", ["/etc/passwd", "../outside.txt", "a/../../b", ""])
+def test_paths_outside_of_the_run_are_refused(tmp_path, field, path):
+    step = {"input_hash": "", field: {path: 1} if field == "outputs" else [path]}
+    data = {"schema_version": 1, "identity": {}, "seed": 0, "versions": {}, "stages": {"train": step}}
+    (tmp_path / "manifest.json").write_text(json.dumps(data))
+    with pytest.raises(SelfExplainError, match=r"manifest\.json does not have.*is not a relative path inside the run"):
+        RunManifest.read(tmp_path / "manifest.json")

@@ -135,6 +135,14 @@ def test_invalid_overrides_are_refused(path, override, words):
         load_recipe(path, [override])
 
 
+@pytest.mark.parametrize("name", ["../../x", "/tmp/x", "..", "a b", "<script>", "''"])
+def test_a_name_that_is_not_a_file_name_is_refused(path, name):
+    with pytest.raises(SelfExplainError, match=r"name: '.*' is not a valid name\. Expected at most 96"):
+        load_recipe(path, [f"name={name}"])
+    with pytest.raises(SelfExplainError, match="is not a valid name"):
+        load_recipe("tiny_target", [f"name={name}"])
+
+
 def test_the_error_for_missing_values_contains_the_full_command():
     with pytest.raises(SelfExplainError, match="selfexplain run local_model seed=1 target=DIR corpus=FILE"):
         load_recipe("local_model", ["seed=1"])

@@ -52,3 +52,29 @@ def test_a_directory_with_neither_a_run_nor_a_model_is_refused(tmp_path):
         find_explainer(str(tmp_path))
     with pytest.raises(SelfExplainError, match=r"does not exist\. Give a run directory"):
         find_explainer(str(tmp_path / "none"))
+
+
+def test_files_are_inside_the_run_directory(tmp_path):
+    (tmp_path / "run" / "datasets").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "run")
+    run = RunDirectory(tmp_path / "link")  # the run directory itself may be a link
+    assert run.file("datasets/x.json") == tmp_path / "link" / "datasets" / "x.json"
+    for name in ("/etc/passwd", "../run/x", "a/../../x"):
+        with pytest.raises(SelfExplainError, match="is not a relative path inside"):
+            run.file(name)
+    run.check_links()
+    (run.datasets / "own").symlink_to(run.datasets)
+    run.check_links()
+    for name in ("datasets/own", "datasets/own/x.json"):
+        with pytest.raises(SelfExplainError, match="is a symbolic link or is reached through one"):
+            run.file(name)
+
+
+@pytest.mark.parametrize("place", ["explainer", "explainer.txt", "a/b/c"])
+def test_links_that_leave_the_run_directory_are_refused(tmp_path, place):
+    run = RunDirectory(tmp_path / "run")
+    link = run.root / place
+    link.parent.mkdir(parents=True)
+    link.symlink_to(tmp_path)
+    with pytest.raises(SelfExplainError, match=f"{place} is a symbolic link to .*outside of the run directory"):
+        run.check_links()

@@ -25,6 +25,14 @@ def test_a_failed_write_leaves_the_old_content(tmp_path, monkeypatch):
     assert path.read_text(encoding="utf-8") == "é"
 
 
+def test_a_link_in_place_of_the_temporary_file_is_not_followed(tmp_path):
+    (tmp_path / "outside.txt").write_text("outside")
+    (tmp_path / "x.txt.tmp").symlink_to(tmp_path / "outside.txt")
+    write_atomically(tmp_path / "x.txt", "inside")
+    assert (tmp_path / "outside.txt").read_text() == "outside"
+    assert (tmp_path / "x.txt").read_text() == "inside" and not (tmp_path / "x.txt").is_symlink()
+
+
 def test_json_is_indented_and_ends_with_a_newline(tmp_path):
     write_json(tmp_path / "x.json", {"a": [1]})
     assert (tmp_path / "x.json").read_text() == '{\n  "a": [\n    1\n  ]\n}\n'

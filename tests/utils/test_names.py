@@ -2,7 +2,8 @@
 
 import pytest
 
-from selfexplain.utils.names import is_hub_id, is_reserved, looks_like_path
+from selfexplain.errors import SelfExplainError
+from selfexplain.utils.names import check_file_name, check_relative_path, is_hub_id, is_reserved, looks_like_path
 
 
 @pytest.mark.parametrize(
@@ -35,3 +36,41 @@ def test_paths(name, expected):
 )
 def test_reserved_names(name, expected):
     assert is_reserved(name) == expected
+
+
+NOT_FILE_NAMES = [
+    "",
+    ".",
+    "..",
+    ".hidden",
+    "-x",
+    "a/b",
+    "../../x",
+    "/etc",
+    "a b",
+    "a\\b",
+    "a\0",
+    "a\n",
+    "<b>",
+    "x" * 97,
+]
+NOT_RELATIVE = ["", "/", "/etc/passwd", "..", "../x", "a/../../b", "a//b", "a/", "./a", "a/.", "a\\b", "C:/x", "a\0b"]
+
+
+@pytest.mark.parametrize("name", NOT_FILE_NAMES)
+def test_names_that_are_not_file_names_are_refused(name):
+    with pytest.raises(SelfExplainError, match=r"is not a valid name\. Expected at most 96 letters"):
+        check_file_name(name)
+
+
+@pytest.mark.parametrize("path", NOT_RELATIVE)
+def test_paths_that_could_leave_a_directory_are_refused(path):
+    with pytest.raises(SelfExplainError, match="is not a relative path inside the run directory"):
+        check_relative_path(path)
+
+
+def test_safe_names_and_paths_are_returned():
+    for name in ("tiny", "llama_3.2_1b", "über-1", "_x", "x" * 96):
+        assert check_file_name(name) == name
+    for path in ("a", "datasets/a/train.parquet", "..a/b", "a b/c"):
+        assert check_relative_path(path) == path

@@ -5,6 +5,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
+from selfexplain.utils.names import FileName
 from selfexplain.utils.records import Record, Value
 
 Interval = tuple[float, float]
@@ -104,7 +105,7 @@ class TestSetResult(Value):
 class TaskResult(TestSetResult):
     """Scores of a task: on its test split, and on its out-of-distribution test sets by name."""
 
-    out_of_distribution: dict[str, TestSetResult] | None = None
+    out_of_distribution: dict[FileName, TestSetResult] | None = None
 
 
 class ScoredModel(Value):
@@ -210,7 +211,7 @@ class Results(Record):
     recipe: str
     target: ScoredModel
     explainer: ScoredModel
-    tasks: dict[str, TaskResult]
+    tasks: dict[FileName, TaskResult]
     environment: Environment
     comparison: ComparisonResult | None = Field(default=None)
 

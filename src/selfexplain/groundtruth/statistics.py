@@ -4,6 +4,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 
+from selfexplain.utils.names import FileName
 from selfexplain.utils.records import Record, Value
 
 
@@ -54,12 +55,12 @@ class DatasetStatistics(Record):
     schema_version: Literal[1] = 1
     neuronpedia: dict[str, dict[str, Any]] = Field(default_factory=dict)
     classes: dict[str, list[str]] = Field(default_factory=dict)
-    out_of_distribution: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    out_of_distribution: dict[FileName, dict[str, Any]] = Field(default_factory=dict)
     balance: Balance | None = None
     target_dtype: str | None = None
     target_quantization: dict[str, Any] | None = None
     vector_dtype: str | None = None
-    splits: dict[str, SplitSize] = Field(default_factory=dict)
+    splits: dict[FileName, SplitSize] = Field(default_factory=dict)
 
     @property
     def counts(self) -> dict[str, Any]:

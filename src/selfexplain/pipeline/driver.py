@@ -10,7 +10,7 @@ from selfexplain.pipeline.registry import PIPELINES, Pipeline
 from selfexplain.pipeline.simulator import requests_per_description, simulator
 from selfexplain.pipeline.steps import RecipeSteps
 from selfexplain.runs.engine import Step, execute, forget_removed, open_run
-from selfexplain.runs.recipe import AnyRecipe, Recipe, dump_recipe
+from selfexplain.runs.recipe import AnyRecipe, Recipe, check_name, dump_recipe
 from selfexplain.runs.revisions import pin
 from selfexplain.utils.formatting import format_count
 from selfexplain.utils.io import require_disk_space, write_atomically
@@ -31,9 +31,11 @@ def run(recipe: AnyRecipe, output_dir: Path | None = None, stage: str | None = N
         stage: the last stage to run, such as "dataset", "train", "evaluate", "compare" or "card"; None for all.
 
     Raises:
-        SelfExplainError: the stage does not exist, a model or the corpus cannot be loaded, no simulator can score the
-            descriptions, the run directory cannot be used, or the disk is full.
+        SelfExplainError: the name of the recipe is not a file name, the stage does not exist, a model or the corpus
+            cannot be loaded, no simulator can score the descriptions, the run directory cannot be used, or the disk is
+            full.
     """
+    check_name(recipe)
     run_dir = Path("runs", recipe.name) if output_dir is None else Path(output_dir)
     revisions: dict[str, str] = {}
     if isinstance(recipe, Recipe):

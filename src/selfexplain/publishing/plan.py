@@ -26,7 +26,7 @@ from selfexplain.publishing.public_names import (
 from selfexplain.publishing.repositories import Kind, PublishedFile, PublishedRepository, PublishingPlan, files_below
 from selfexplain.runs.recipe import Recipe
 from selfexplain.runs.run_directory import RunDirectory
-from selfexplain.utils.names import is_hub_id
+from selfexplain.utils.names import check_relative_path, is_hub_id
 
 logger = logging.getLogger(__name__)
 
@@ -142,7 +142,7 @@ class _Planner:
         facts = self._facts(task)
         earlier = map(DatasetFacts.read, self._earlier(repository, "*/card.json", facts.name))
         card = cards.dataset_card(task, sorted([facts, *earlier], key=lambda facts: facts.name), self.names)
-        facts_path = self.staging / facts.name / f"{task}.json"
+        facts_path = self.staging / check_relative_path(f"{facts.name}/{task}.json")
         facts_path.parent.mkdir(parents=True, exist_ok=True)
         facts.write(facts_path)
         files = [
@@ -228,7 +228,7 @@ class _Planner:
         return facts.model_copy(update={"name": configuration(facts.recipe.target), "licences": licences})
 
     def _stage(self, name: str, text: str) -> Path:
-        path = self.staging / name
+        path = self.staging / check_relative_path(name)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
         return path

@@ -109,10 +109,13 @@ def copy_with_public_names(run: RunDirectory, copy: RunDirectory, names: Mapping
         run: the run; it is not changed.
         copy: where to write.
         names: local name -> public name.
+
+    Raises:
+        SelfExplainError: a file is outside of the run directory or is a symbolic link.
     """
     listed = {name for step in run.read_manifest().steps.values() for name in step.outputs}
     for name in sorted({run.relative(run.recipe_path), *listed}):
-        source, target = run.root / name, copy.root / name
+        source, target = run.file(name), copy.root / name
         target.parent.mkdir(parents=True, exist_ok=True)
         if names and source.suffix == ".parquet":
             _rewrite_parquet(source, target, names)

@@ -122,8 +122,8 @@ def open_run(run_dir: Path, identity: dict[str, str], seed: int, revisions: Mapp
         revisions: revisions that the run uses; they replace the ones in the manifest.
 
     Raises:
-        SelfExplainError: the directory cannot be created, holds a different run or other files, or its manifest cannot
-            be read. Nothing in it is changed.
+        SelfExplainError: the directory cannot be created, holds a different run or other files, has a symbolic link to
+            files outside of it, or its manifest cannot be read. Nothing in it is changed.
     """
     directory = RunDirectory(run_dir)
     remedy = "Give a different directory with output_dir=DIR"
@@ -134,6 +134,7 @@ def open_run(run_dir: Path, identity: dict[str, str], seed: int, revisions: Mapp
         has_files = any(entry.suffix != ".tmp" for entry in run_dir.iterdir())
     except OSError as error:
         raise SelfExplainError(f"{run_dir} cannot be used as a run directory: {error.strerror}. {remedy}.") from error
+    directory.check_links()
     if directory.is_run:
         manifest = directory.read_manifest()
     elif has_files:
@@ -161,10 +162,13 @@ def execute(steps: Sequence[Step], run: OpenRun) -> None:
     are damaged starts from the beginning, and so do the steps that read its results.
 
     Raises:
-        SelfExplainError: the disk is full.
+        SelfExplainError: the disk is full, or the files of a step are not inside the run directory.
     """
     if process_state().process_index:
         return _assist(steps)
+    for step in steps:
+        for name in (*step.outputs, *step.amends):
+            run.directory.file(name)  # raises if it is outside of the run directory
     hashes: dict[str, str] = {}
     for number, step in enumerate(steps, start=1):
         upstream = {name: hashes[name] for name in step.after}
@@ -205,7 +209,7 @@ def forget_removed(steps: Sequence[Step], run: OpenRun) -> None:
     for name, record in removed.items():
         logger.info("%s: removed, because the recipe no longer has this step", name)
         for file in record.outputs if record.amends else ():
-            (run.root / file).unlink(missing_ok=True)
+            run.directory.file(file).unlink(missing_ok=True)
         run.forget(name)
     rewritten = {file for record in removed.values() for file in record.amends}
     for name in [name for name, record in run.steps.items() if rewritten & set(record.outputs)]:
@@ -242,7 +246,7 @@ def _prepare(step: Step, input_hash: str, run: OpenRun, title: str) -> bool:
         return False
     else:
         logger.warning("%s: running again, because files of it are missing or truncated", title)
-    _delete_outputs(step, run.root)
+    _delete_outputs(step, run.directory)
     run.start_again(step, input_hash)
     return True
 
@@ -277,8 +281,8 @@ def _is_complete(record: StepRecord, root: Path) -> bool:
     return all(path.is_file() and size in (0, path.stat().st_size) for path, size in paths.items())
 
 
-def _delete_outputs(step: Step, root: Path) -> None:
-    for path in (root / output for output in step.outputs):
+def _delete_outputs(step: Step, run: RunDirectory) -> None:
+    for path in (run.file(output) for output in step.outputs):
         if path.is_dir():
             shutil.rmtree(path)
         else:

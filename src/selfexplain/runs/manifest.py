@@ -5,6 +5,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
+from selfexplain.utils.names import RelativePath
 from selfexplain.utils.records import Record, Value
 
 
@@ -22,9 +23,9 @@ class StepRecord(Value):
     input_hash: str
     status: Literal["running", "stopped", "done"] = "running"
     seconds: float = 0.0
-    outputs: dict[str, int] = Field(default_factory=dict)
+    outputs: dict[RelativePath, int] = Field(default_factory=dict)
     after: tuple[str, ...] = ()
-    amends: tuple[str, ...] = ()
+    amends: tuple[RelativePath, ...] = ()
 
     @property
     def is_done(self) -> bool:

@@ -13,7 +13,7 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
-from selfexplain.errors import SelfExplainError
+from selfexplain.errors import SelfExplainError, prefix_errors
 from selfexplain.evaluation.config import ComparisonConfig, EvaluationConfig
 from selfexplain.groundtruth.config import TASK_CONFIGS, AblationConfig, CorpusConfig, FeatureConfig, PatchingConfig
 from selfexplain.modeling.contract import InjectionConfig
@@ -23,6 +23,7 @@ from selfexplain.runs.settings import about_one_model
 from selfexplain.tasks import BUILT_IN, TASKS
 from selfexplain.training.config import AdapterConfig, TrainingConfig
 from selfexplain.utils.formatting import format_count
+from selfexplain.utils.names import check_file_name
 from selfexplain.utils.parsing import read_yaml
 from selfexplain.utils.registry import Registry
 
@@ -230,9 +231,25 @@ def _checked(data: dict[str, Any], source: str, overrides: Sequence[str] = ()) -
         raise SelfExplainError(f"{source}: recipe key {unknown!r} does not exist. Did you mean {nearest!r}?")
     try:
         # Through JSON, because only there pydantic's strict mode accepts a mapping for a dataclass.
-        return TypeAdapter(cls).validate_json(json.dumps(data, default=str), strict=True)
+        recipe: AnyRecipe = TypeAdapter(cls).validate_json(json.dumps(data), strict=True)
     except ValidationError as error:
         raise SelfExplainError(_explain(error, known, source, overrides)) from error
+    check_name(recipe, source)
+    return recipe
+
+
+def check_name(recipe: AnyRecipe, source: str = "recipe") -> None:
+    """Check the name of a recipe, which becomes part of paths and of names on the Hub.
+
+    Args:
+        recipe: the recipe.
+        source: where it comes from, for the error.
+
+    Raises:
+        SelfExplainError: it is not a valid file name.
+    """
+    with prefix_errors(f"{source}: name"):
+        check_file_name(recipe.name)
 
 
 def _kind(data: dict[str, Any], source: str) -> str:

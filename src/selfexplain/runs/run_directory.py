@@ -1,10 +1,13 @@
 """Paths and readers of the files of a run. All other modules get the paths from here."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from selfexplain.errors import SelfExplainError
 from selfexplain.groundtruth.dataset_directory import DatasetDirectory
+from selfexplain.utils.names import check_relative_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -135,6 +138,35 @@ class RunDirectory:
     def relative(self, path: Path) -> str:
         """A path of this run as steps and manifests name it."""
         return path.relative_to(self.root).as_posix()
+
+    def file(self, name: str) -> Path:
+        """The path of a file that a step or a manifest names.
+
+        Raises:
+            SelfExplainError: the name is not a relative path, or it or a directory on the way is a symbolic link. The
+                run directory itself may be a link.
+        """
+        path = self.root / check_relative_path(name)
+        if os.path.realpath(path) != os.path.join(os.path.realpath(self.root), name):
+            raise SelfExplainError(
+                f"{path} is a symbolic link or is reached through one. Replace the link by its files."
+            )
+        return path
+
+    def check_links(self) -> None:
+        """Check that no symbolic link in the directory leads out of it, so that no step reads or writes other files.
+
+        Raises:
+            SelfExplainError: there is such a link.
+        """
+        root = Path(os.path.realpath(self.root))
+        for directory, directories, files in os.walk(root):
+            for entry in (Path(directory, name) for name in (*directories, *files)):
+                if entry.is_symlink() and not Path(os.path.realpath(entry)).is_relative_to(root):
+                    raise SelfExplainError(
+                        f"{entry} is a symbolic link to {os.readlink(entry)}, which is outside of the run directory. "
+                        "Replace the link by its files, or delete it."
+                    )
 
     def contents(self) -> dict[Path, str]:
         """The files and directories of the run that exist -> one line about each."""

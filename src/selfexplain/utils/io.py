@@ -18,7 +18,9 @@ _DISK_FULL_MESSAGES = ("No space left on device", "inline_container")
 def write_atomically(path: Path, text: str) -> None:
     """Write a UTF-8 text file so that a reader sees either the old content or all of the new content."""
     partial = path.with_name(path.name + ".tmp")
-    partial.write_text(text, encoding="utf-8")
+    partial.unlink(missing_ok=True)  # left by an interrupted process, or a link to another file
+    with partial.open("x", encoding="utf-8") as file:
+        file.write(text)
     os.replace(partial, path)
 
 
