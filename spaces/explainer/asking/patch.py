@@ -121,17 +121,19 @@ def _change_probabilities(
 
     The probability is read at the first token in which the sentences for "changes" and "unchanged" differ.
     """
-    explainer, tokenizer = showcase.explainer, showcase.explainer.processor.tokenizer
-    change, remain = (
-        tokenizer(outcome.render(Outcome(changed, "")), add_special_tokens=False)["input_ids"]
-        for changed in (True, False)
-    )
-    fork = next(n for n, (a, b) in enumerate(zip(change, remain, strict=False)) if a != b)
-    rows = []
+    explainer, processor = showcase.explainer, showcase.explainer.processor
+    rows, encoded = [], []
     for position, (token, vector) in enumerate(zip(tokens, vectors, strict=True)):
         question = activation_patching.question(text, layers, position, token)
-        prompt = question.prompt + tokenizer.decode(change[:fork])
-        rows.append(vars(question) | {"prompt": prompt, "activations": [vector], "activation_layers": [layers[0]]})
-    inputs = explainer.processor(rows).to(explainer.device)
+        row = vars(question) | {"activations": [vector], "activation_layers": [layers[0]]}
+        change, remain = (
+            processor.encode_answered(row, outcome.render(Outcome(changed, ""))) for changed in (True, False)
+        )
+        fork = next(n for n, (a, b) in enumerate(zip(change.completion, remain.completion, strict=False)) if a != b)
+        encoded.append((change.ids + change.completion[:fork], change.positions))
+        rows.append(row)
+    ids, positions = zip(*encoded, strict=True)
+    inputs = processor.collate(ids, positions, rows, left=True)
+    inputs = {name: value.to(explainer.device) for name, value in inputs.items()}
     logits = explainer(**inputs, logits_to_keep=1).logits[:, -1]  # (T, vocabulary)
-    return logits[:, [change[fork], remain[fork]]].float().softmax(-1)[:, 0].tolist()
+    return logits[:, [change.completion[fork], remain.completion[fork]]].float().softmax(-1)[:, 0].tolist()

@@ -1,10 +1,7 @@
 """Turn questions with vectors into model inputs."""
 
-import re
 from collections.abc import Mapping, Sequence
-from functools import cached_property
-from itertools import pairwise
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -12,12 +9,8 @@ from transformers import BatchFeature, ProcessorMixin
 
 from selfexplain.errors import SelfExplainError, prefix_errors
 from selfexplain.modeling.contract import InjectionConfig
+from selfexplain.modeling.prompt_encoder import EncodedPrompt, Part, PromptEncoder, Slot, default_template
 from selfexplain.tasks.question import PLACEHOLDER
-
-_USER_TEXT = "the user's text"
-_NO_THINKING = {"enable_thinking": False, "thinking": False}
-# Some chat templates print the current date. A fixed date keeps prompts the same as in training.
-_FIXED_DATE = "{% macro strftime_now(format) %}01 January 2025{% endmacro %}"
 
 
 class SelfExplainerProcessor(ProcessorMixin):
@@ -34,6 +27,9 @@ class SelfExplainerProcessor(ProcessorMixin):
         placeholder_id: token id in a slot; None uses the first token of `placeholder`.
         first_placeholder_id: token id in the first of several adjacent slots, if it differs from the others.
         neighbour_ids: token ids that must be before and after each slot, if the contract fixes them.
+        whole_prompt: whether the rendered prompt is tokenised as a whole, as `apply_chat_template(tokenize=True)` does.
+            False tokenises the chat frame and the text around each slot separately. Processors that were saved
+            without this setting have False, because their explainers were trained on such prompts.
 
     Raises:
         SelfExplainError: `chat` is true and the tokenizer has no chat template.
@@ -48,19 +44,26 @@ class SelfExplainerProcessor(ProcessorMixin):
         placeholder_id: int | None = None,
         first_placeholder_id: int | None = None,
         neighbour_ids: Sequence[int] | None = None,
+        whole_prompt: bool = True,
         **kwargs,
     ):
         self.placeholder = placeholder
         self.markers = markers
-        self.chat = tokenizer.chat_template is not None if chat is None else chat
+        self.chat = bool(tokenizer.chat_template) if chat is None else chat
         self.placeholder_id = placeholder_id
         self.first_placeholder_id = first_placeholder_id
         self.neighbour_ids = neighbour_ids and list(neighbour_ids)
+        self.whole_prompt = whole_prompt
         super().__init__(tokenizer, **kwargs)
-        if self.chat and tokenizer.chat_template is None:
-            raise SelfExplainError(
-                "chat is True, but the tokenizer has no chat template. Set tokenizer.chat_template, or pass chat=False."
-            )
+        if self.chat:
+            default_template(tokenizer)  # raises if there is none
+
+    @classmethod
+    def from_args_and_dict(cls, args, processor_dict: dict[str, Any], **kwargs):
+        """Create a processor from its saved settings."""
+        if "placeholder" in processor_dict:
+            processor_dict = {"whole_prompt": False, **processor_dict}
+        return super().from_args_and_dict(args, processor_dict, **kwargs)
 
     @classmethod
     def for_contract(cls, tokenizer, injection: InjectionConfig, chat: bool | None = None) -> Self:
@@ -78,56 +81,15 @@ class SelfExplainerProcessor(ProcessorMixin):
     @property
     def slot_id(self) -> int:
         """Token id in a slot. Vectors are written by position, so the same id elsewhere is plain text."""
-        return self._ids(self.placeholder)[0] if self.placeholder_id is None else self.placeholder_id
+        return self._encoder.first_id(self.placeholder) if self.placeholder_id is None else self.placeholder_id
 
-    @cached_property
-    def _control(self) -> re.Pattern:
-        """Pattern that matches the empty string after the first character of each spelled-out control token.
-
-        Control tokens are the special tokens of the tokenizer and the added tokens that its chat template writes.
-        """
-        template = self.tokenizer.chat_template or ""
-        spelled = [
-            token.content
-            for token in self.tokenizer.added_tokens_decoder.values()
-            if len(token.content) > 1 and (token.special or (token.content.strip() and token.content in template))
-        ]
-        return re.compile("|".join(f"(?<={re.escape(s[0])})(?={re.escape(s[1:])})" for s in spelled) or "(?!)")
-
-    def _ids(self, text: str, template_spans: Sequence[tuple[int, int]] = ()) -> list[int]:
-        """Return the token ids of a text.
-
-        Outside `template_spans` the spelling of a control token is cut in two before it is encoded, so it stays text.
-        The tokenizer option `split_special_tokens` is not enough: Unigram models have their special tokens in the
-        vocabulary, and would still encode the spelling as that token.
-        """
-        cuts = [match.start() for match in self._control.finditer(text)]
-        cuts = [cut for cut in cuts if not any(begin < cut < end for begin, end in template_spans)]
-        options = {"add_special_tokens": False, "split_special_tokens": not template_spans}
-        pieces = [text[a:b] for a, b in pairwise([0, *cuts, len(text)])]
-        return [token for piece in pieces for token in self.tokenizer(piece, **options)["input_ids"]]
-
-    @cached_property
-    def _frame(self) -> tuple[list[int], list[int]]:
-        """Token ids before and after every question: a user turn of the chat, or only the beginning of text."""
-        if not self.chat:
-            ids, letter = self.tokenizer("a")["input_ids"], self._ids("a")[0]
-            return ids[: ids.index(letter)], []
-        turn = [{"role": "user", "content": _USER_TEXT}]
-        template = _FIXED_DATE + self.tokenizer.chat_template
-        rendered = self.tokenizer.apply_chat_template(
-            turn, chat_template=template, tokenize=False, add_generation_prompt=True, **_NO_THINKING
-        )
-        before, match, after = rendered.partition(_USER_TEXT)
-        if not match or _USER_TEXT in after:
-            raise SelfExplainError(
-                "The chat template does not contain the user's text exactly once and unchanged, so questions cannot be "
-                "placed in it. Set chat=False, or use a different chat template."
-            )
-        ids_before, ids_after = (
-            self.tokenizer(part, add_special_tokens=False)["input_ids"] for part in (before, after)
-        )
-        return ids_before, ids_after
+    @property
+    def _encoder(self) -> PromptEncoder:
+        """The encoder of the present tokenizer, which keeps what it has computed from it."""
+        encoder = self.__dict__.get("_kept_encoder")
+        if encoder is None or encoder.tokenizer is not self.tokenizer or encoder.chat != self.chat:
+            encoder = self._kept_encoder = PromptEncoder(self.tokenizer, self.chat)
+        return encoder
 
     def encode(
         self, prompt: str, placeholder_offsets: Sequence[int], template_spans: Sequence[tuple[int, int]] = ()
@@ -146,10 +108,19 @@ class SelfExplainerProcessor(ProcessorMixin):
             SelfExplainError: there is no `<activation>` at an offset, or the tokens around a slot differ from those
                 that the contract fixes.
         """
-        before, after = self._frame
-        ids = list(before)
-        positions: list[int] = []
-        left, right = self.neighbour_ids or (self.slot_id, self.slot_id)
+        encoded = self._encode(prompt, placeholder_offsets, template_spans)
+        return encoded.ids, encoded.positions
+
+    def _encode(
+        self,
+        prompt: str,
+        placeholder_offsets: Sequence[int],
+        template_spans: Sequence[tuple[int, int]] = (),
+        completion: str = "",
+    ) -> EncodedPrompt:
+        """Encode a prompt and the text that continues it."""
+        parts: list[Part] = []
+        slots: list[Slot] = []
         start = 0
         for offset in placeholder_offsets:
             if offset < start or not prompt.startswith(PLACEHOLDER, offset):
@@ -157,26 +128,47 @@ class SelfExplainerProcessor(ProcessorMixin):
                     f"Placeholder offset {offset} does not point at {PLACEHOLDER} in {prompt!r}. Give the character "
                     "offsets of the placeholders in ascending order."
                 )
-            follows = bool(positions) and offset == start
-            slot = self.slot_id if follows or self.first_placeholder_id is None else self.first_placeholder_id
-            ids += self._ids(prompt[start:offset], [(a - start, b - start) for a, b in template_spans])
-            positions.append(len(ids) + self.markers)
-            ids += [left, slot, right] if self.markers else [slot]
+            slots.append(self._slot(follows=bool(slots) and offset == start))
+            parts.append(Part(prompt[start:offset], [(a - start, b - start) for a, b in template_spans]))
             start = offset + len(PLACEHOLDER)
-        ids += self._ids(prompt[start:], [(a - start, b - start) for a, b in template_spans]) + after
-        for position in positions if self.neighbour_ids else []:
-            around = [ids[position - 1], ids[position + 1]]
+        parts.append(Part(prompt[start:], [(a - start, b - start) for a, b in template_spans]))
+        encode = self._encoder.encode if self.whole_prompt else self._encoder.encode_pieces
+        encoded = encode(parts, slots, completion)
+        for position in encoded.positions if self.neighbour_ids else []:
+            around = [encoded.ids[position - 1], *encoded.ids[position + 1 : position + 2]]
             if around != self.neighbour_ids:
                 raise SelfExplainError(
                     f"The slot of a vector is between the tokens {around}, but the contract requires "
                     f"{self.neighbour_ids}. Use the tokenizer and the prompt template that the explainer was trained "
                     "with."
                 )
-        return ids, positions
+        return encoded
+
+    def _slot(self, follows: bool) -> Slot:
+        """A slot. With markers its tokens are inserted, otherwise it is the placeholder in the text.
+
+        Args:
+            follows: whether the slot follows another one directly.
+        """
+        if self.markers:
+            left, right = self.neighbour_ids or (self.slot_id, self.slot_id)
+            token = self.slot_id if follows or self.first_placeholder_id is None else self.first_placeholder_id
+            return Slot(token, (left, right))
+        if follows or self.first_placeholder_id is None:
+            return Slot(self.slot_id, text=self.placeholder)
+        return Slot(self.first_placeholder_id, text=self.tokenizer.decode([self.first_placeholder_id]))
 
     def encode_row(self, row: Mapping) -> tuple[list[int], list[int]]:
         """Encode the question of a row. Only rows built from a contract's template have `template_spans`."""
         return self.encode(row["prompt"], row["placeholder_offsets"], row.get("template_spans", ()))
+
+    def encode_answered(self, row: Mapping, answer: str) -> EncodedPrompt:
+        """Encode the question of a row together with an answer. Control tokens in the answer are encoded as text.
+
+        Returns:
+            `ids` and `positions` as `encode` returns them, and `completion`, the token ids of the answer.
+        """
+        return self._encode(row["prompt"], row["placeholder_offsets"], row.get("template_spans", ()), answer)
 
     def __call__(self, rows: Sequence[Mapping], **kwargs) -> BatchFeature:
         """Encode rows as left-padded inputs for `generate`.

@@ -26,14 +26,14 @@ def tokenize(row: Mapping, processor: SelfExplainerProcessor, max_length: int) -
     Raises:
         SelfExplainError: the row has more than `max_length` tokens, or the tokenizer has no end-of-text token.
     """
-    prompt, positions = processor.encode(row["prompt"], row["placeholder_offsets"])
     tokenizer = processor.tokenizer
     if tokenizer.eos_token_id is None:
         raise SelfExplainError(
             "The explainer's tokenizer has no end-of-text token, so the explainer could not learn to end its answers. "
             "Set tokenizer.eos_token."
         )
-    completion = tokenizer(row["completion"], add_special_tokens=False)["input_ids"] + [tokenizer.eos_token_id]
+    prompt, positions, completion = processor.encode_answered(row, row["completion"])
+    completion = [*completion, tokenizer.eos_token_id]
     length = len(prompt) + len(completion)
     if length > max_length:
         raise SelfExplainError(

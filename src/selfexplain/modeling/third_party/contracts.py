@@ -261,6 +261,10 @@ def _settle_latentqa(files: Checkpoint, tokenizer) -> InjectionConfig:
 def _placeholder_id(files: Checkpoint, tokenizer, text: str) -> int:
     """Return the token id of a placeholder, which must be a single token."""
     ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+    if len(ids) != 1:  # SentencePiece writes a space before a text, so the placeholder is looked up inside one
+        before, whole = (tokenizer(part, add_special_tokens=False)["input_ids"] for part in ("a", f"a{text}"))
+        if whole[:-1] == before:
+            ids = whole[-1:]
     if len(ids) != 1:
         raise SelfExplainError(
             f"{files.name}: the placeholder {text!r} is {len(ids)} tokens of this tokenizer, expected one. Pass base= "
