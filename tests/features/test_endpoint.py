@@ -35,6 +35,12 @@ def test_replies_are_in_order_and_cached(endpoint, caplog):
     assert "asking: 20 requests" in caplog.text and "again: 0 requests" in caplog.text
 
 
+def test_endpoints_with_the_same_model_name_do_not_share_replies(endpoint):
+    for reply in ("yes", "no"):
+        with FakeEndpoint(lambda system, user, reply=reply: reply) as fake:
+            assert endpoint(fake).ask(requests(1), "asking") == [reply]
+
+
 def test_the_cost_is_estimated_without_sending_requests(endpoint):
     with FakeEndpoint(lambda system, user: "yes") as fake:
         questions = [Request("s" * 400, "u" * 1600, 30), Request("s" * 400, "v" * 1600, 30)]

@@ -14,6 +14,7 @@ def main(ids, out):
     record = {}
     load_models(ids, record)
     load_datasets(ids, record)
+    load_revisions(ids, record)
     run_snippets(ids, record)
     if ids["metric"]:
         load_metric(ids, record)
@@ -61,6 +62,20 @@ def load_datasets(ids, record):
         }
     answers = load_dataset(ids["results"], "activation_patching")["test"]
     record["answers"] = sorted(entry["system"] for entry in answers[0]["answers"])
+
+
+def load_revisions(ids, record):
+    """Load two revisions of a repository, and copies of them in directories of the same name."""
+    from datasets import load_dataset
+    from huggingface_hub import snapshot_download
+
+    record["revisions"] = []
+    for revision in ids["revisions"]:
+        rows = load_dataset(ids["datasets"][1], revision=revision)["test"]
+        path = snapshot_download(
+            ids["datasets"][1], repo_type="dataset", revision=revision, local_dir=f"{revision}/copy"
+        )
+        record["revisions"].append([rows["prompt"][:], load_dataset(path)["test"]["prompt"][:]])
 
 
 def run_snippets(ids, record):

@@ -1,5 +1,7 @@
 """A Hub for each test, clients in this process that use it, and runs to publish."""
 
+import hashlib
+import io
 import json
 import os
 import re
@@ -11,7 +13,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from hub.published import DATASETS, MODEL, RESULTS, TEXT
+from hub.published import DATASETS, MODEL, PATCHING, RESULTS, TEXT
 from hub.server import TOKEN, Hub
 
 ROOT = Path(__file__).parents[2]
@@ -106,6 +108,24 @@ def run_dir(finished, tmp_path):
     return shutil.copytree(finished, tmp_path / "run")
 
 
+def commit_reversed_rows(repo):
+    """Commit the rows of another run, which are those of the first one in reverse order, to a branch."""
+    import pyarrow.parquet as parquet
+
+    from selfexplain.publishing.cards import dataset_card
+    from selfexplain.publishing.facts import DatasetFacts
+
+    files, hashes = dict(repo.files), {}
+    for path in [path for path in files if path.endswith(".parquet")]:
+        rows = parquet.read_table(io.BytesIO(files[path]))
+        parquet.write_table(rows.take(list(reversed(range(len(rows))))), buffer := io.BytesIO())
+        files[path] = buffer.getvalue()
+        hashes[path.rpartition("/")[2]] = hashlib.sha256(files[path]).hexdigest()
+    facts = next(json.loads(content) for path, content in files.items() if path.endswith("/card.json"))
+    card = dataset_card(facts["task"], [DatasetFacts.from_data({**facts, "files": hashes}, "card.json")])
+    return repo.commit({**files, "README.md": card.encode()}, "another run", "another-run")
+
+
 @pytest.fixture(scope="session")
 def reader(pushed, tmp_path_factory):
     """What a fresh process read from the Hub (`hub/client.py`)."""
@@ -120,6 +140,7 @@ def reader(pushed, tmp_path_factory):
             "model": MODEL,
             "revision": revision,
             "datasets": DATASETS,
+            "revisions": [hub.repo(PATCHING).refs["main"], commit_reversed_rows(hub.repo(PATCHING))],
             "results": RESULTS,
             "text": TEXT,
             "metric": "lab/content_match",

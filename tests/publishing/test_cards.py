@@ -246,8 +246,11 @@ def test_results_card_lists_recipes_by_name(run):
     card = results_card({"zebra": results, "ant": results}, Names("lab"))
     assert card.index("[ant](") < card.index("[zebra](")
     assert '"lab/selfexplain-results", "activation_patching"' in card
-    configs = [config["config_name"] for config in RepoCard(card).data.to_dict()["configs"]]
-    assert configs == ["scores", "activation_patching"]
+    configs = RepoCard(card).data.to_dict()["configs"]
+    assert [config["config_name"] for config in configs] == ["scores", "activation_patching"]
+    other = RepoCard(results_card({"zebra": results}, Names("lab"))).data.to_dict()["configs"]
+    assert other[0]["data_files"] == configs[0]["data_files"]
+    assert other[0]["description"] != configs[0]["description"]  # load_dataset caches the results by the metadata
 
 
 def test_space_and_metric_cards_keep_their_text_and_get_ids_and_the_tag(run):

@@ -6,6 +6,7 @@ import pytest
 from huggingface_hub import RepoCard
 
 from hub.published import DATASETS, METRICS, MODEL, RESULTS, SPACE, TEXT
+from selfexplain.groundtruth.formats import read_split
 from selfexplain.modeling.modeling_selfexplainer import SelfExplainerForCausalLM
 from selfexplain.tasks import TASKS
 
@@ -28,6 +29,13 @@ def test_datasets_load_completely_and_as_streams(reader, finished, name):
     task = next(task.name for task in TASKS.values() if name.endswith(task.dataset_name))
     splits = json.loads((finished / "datasets" / task / "statistics.json").read_text())["splits"]
     assert reader[name] == {"rows": {split: part["rows"] for split, part in splits.items()}, "first": True}
+
+
+def test_two_revisions_and_copies_of_them_give_their_own_rows(reader, finished):
+    stored = read_split(finished / "datasets" / "activation_patching" / "test.parquet", ["prompt"])[
+        "prompt"
+    ].to_pylist()
+    assert reader["revisions"] == [[stored] * 2, [stored[::-1]] * 2]
 
 
 def test_answers_load_with_all_systems(reader):

@@ -248,7 +248,7 @@ class Endpoint:
         return content
 
     def _key(self, request: Request) -> str:
-        value = [CACHE_VERSION, self.model, *vars(request).values()]
+        value = [CACHE_VERSION, self.url.rstrip("/"), self.model, *vars(request).values()]
         return hashlib.sha256(json.dumps(value).encode()).hexdigest()
 
     def _keyed(self, requests: Sequence[Request]) -> dict[str, Request]:

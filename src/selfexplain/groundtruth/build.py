@@ -10,6 +10,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from selfexplain.groundtruth import shards
 from selfexplain.groundtruth.builders import BUILDERS, BuildContext
 from selfexplain.groundtruth.config import result_settings
@@ -63,8 +65,8 @@ def build(task: str, config: Any, target: Target, corpus: Corpus, out_dir: Path,
     with report_full_disk(out_dir):
         candidates = builder.candidates(context)
         if process_state().process_index == 0:
-            write_dataset(context, builder, candidates)
-            DatasetManifest(inputs=key, files=directory.hashes()).write(directory.manifest_path)
+            hashes = write_dataset(context, builder, candidates)
+            DatasetManifest(inputs=key, files=hashes).write(directory.manifest_path)
             shutil.rmtree(directory.work)
             return
     while not directory.is_complete(key):
@@ -72,6 +74,14 @@ def build(task: str, config: Any, target: Target, corpus: Corpus, out_dir: Path,
 
 
 def _fingerprint_weights(target: Target) -> str:
-    """A hash of the first values of every parameter, which distinguishes models with the same name."""
-    parameters = {name: p.detach().flatten()[:32].float().tolist() for name, p in target.model.named_parameters()}
+    """A hash of all parameters, which distinguishes models with the same name.
+
+    Each parameter contributes its first values and the sum of its bit patterns as integers. The sum is the same for
+    every device and order of summation.
+    """
+    integers = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+    parameters = {
+        name: [p.flatten()[:32].float().tolist(), p.view(integers[p.element_size()]).sum(dtype=torch.int64).item()]
+        for name, p in ((name, p.detach()) for name, p in target.model.named_parameters())
+    }
     return fingerprint([parameters, str(target.model.dtype)])

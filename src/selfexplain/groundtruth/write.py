@@ -13,6 +13,7 @@ import yaml
 from selfexplain.errors import SelfExplainError
 from selfexplain.groundtruth import balance, formats, schema
 from selfexplain.groundtruth.builders import BuildContext, Candidates, DatasetBuilder, Draw
+from selfexplain.groundtruth.card_metadata import configurations
 from selfexplain.groundtruth.row_shards import Rows, read_columns, read_row_shard, shard_counts
 from selfexplain.groundtruth.splits import SPLITS
 from selfexplain.groundtruth.statistics import Balance, DatasetStatistics, SplitSize
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 ROW_GROUP_BYTES = 64 * 2**20
-VECTORS_CONFIGURATION = "vectors"
 
 
 @dataclass(frozen=True)
@@ -48,8 +48,11 @@ class _CandidateRows:
         return "float32" if self.is_float32 else "float16"
 
 
-def write_dataset(context: BuildContext, builder: DatasetBuilder, candidates: Candidates) -> None:
+def write_dataset(context: BuildContext, builder: DatasetBuilder, candidates: Candidates) -> dict[str, str]:
     """Write the splits, the additional test sets, the statistics and the card of a dataset.
+
+    Returns:
+        Name -> SHA-256 of every parquet file.
 
     Raises:
         SelfExplainError: a split is empty.
@@ -75,8 +78,10 @@ def write_dataset(context: BuildContext, builder: DatasetBuilder, candidates: Ca
         "splits": sizes,
     })  # fmt: skip
     statistics.write(directory.statistics_path)
-    directory.card.write_text(_card(context, shares_vectors, candidates.test_sets), encoding="utf-8")
+    hashes = directory.hashes()
+    directory.card.write_text(_card(context, shares_vectors, candidates.test_sets, hashes), encoding="utf-8")
     logger.info("%s: %s", task.name, ", ".join(f"{size.rows:,} {split} rows" for split, size in sizes.items()))
+    return hashes
 
 
 def _read_candidates(context: BuildContext, builder: DatasetBuilder, candidates: Candidates) -> _CandidateRows:
@@ -170,16 +175,7 @@ def _write_parquet(table: "pa.Table", path: Path) -> None:
     os.replace(partial, path)
 
 
-def _card(context: BuildContext, shares_vectors: bool, test_sets: Iterable[str]) -> str:
+def _card(context: BuildContext, shares_vectors: bool, test_sets: Iterable[str], hashes: Mapping[str, str]) -> str:
     """A minimal card that tells `load_dataset` which files are data. The card stage replaces it."""
-    directory = context.directory
-    files: dict[str, Mapping[str, Path]] = {"default": {split: directory.rows(split) for split in SPLITS}}
-    if shares_vectors:
-        files[VECTORS_CONFIGURATION] = {"train": directory.vectors}
-    files |= {name: {"test": directory.rows(name)} for name in test_sets}
-    configs = [
-        {"config_name": name, "data_files": [{"split": split, "path": path.name} for split, path in paths.items()]}
-        for name, paths in files.items()
-    ]
-    header = yaml.safe_dump({"configs": configs}, sort_keys=False)
+    header = yaml.safe_dump({"configs": list(configurations(test_sets, shares_vectors, hashes))}, sort_keys=False)
     return f"---\n{header}---\n# {context.task.name} of {context.target.name}\n"

@@ -127,7 +127,7 @@ def results_card(runs: Mapping[str, Results], names: Names) -> str:
     tasks = [task for task in TASKS if any(task in results.tasks for results in runs.values())]
     return render(
         "results_card.md.jinja",
-        front_matter=results_metadata(tasks),
+        front_matter=results_metadata(tasks, runs),
         runs=dict(sorted(runs.items())),
         tasks=[TASKS[task] for task in tasks],
         metrics={task: _metrics(task, runs) for task in tasks},

@@ -94,6 +94,7 @@ class DatasetFacts(Record):
         versions: library -> version.
         example: first row of the test split.
         has_vectors_file: whether rows refer to vectors in a separate file.
+        files: name of a parquet file -> its SHA-256; empty if an earlier version wrote the facts.
         licences: target or source -> its licence, where it is known.
     """
 
@@ -109,6 +110,7 @@ class DatasetFacts(Record):
     versions: dict[str, str]
     example: Example
     has_vectors_file: bool = False
+    files: dict[str, str] = Field(default_factory=dict)
     licences: dict[str, str] = Field(default_factory=dict)
 
     @property
@@ -177,6 +179,7 @@ def read_facts(run: RunDirectory, task: str) -> DatasetFacts:
         versions=results.environment.versions,
         example=Example(**first),
         has_vectors_file=dataset.vectors.is_file(),
+        files=dataset.hashes(),
     )
 
 

@@ -1,10 +1,11 @@
 """The metadata (YAML front matter) of cards."""
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from selfexplain.evaluation.results import Results
+from selfexplain.groundtruth.card_metadata import configurations, content_description
 from selfexplain.modeling.configuration_selfexplainer import SelfExplainerConfig
 from selfexplain.publishing.facts import DatasetFacts
 from selfexplain.publishing.names import Names
@@ -14,8 +15,6 @@ from selfexplain.utils.names import is_hub_id
 
 TAG = "selfexplain"
 """Tag of everything that this package publishes."""
-
-SPLITS = ("train", "validation", "test")
 
 
 @dataclass(frozen=True)
@@ -82,7 +81,7 @@ def model_metadata(
 
 
 def dataset_metadata(task: str, facts: Sequence[DatasetFacts]) -> str:
-    """Metadata of a dataset card. It lists the parquet files, so that `load_dataset` reads no other file as data.
+    """Metadata of a dataset card. It lists the parquet files and hashes of their content for `load_dataset`.
 
     Args:
         task: task of the rows.
@@ -96,39 +95,40 @@ def dataset_metadata(task: str, facts: Sequence[DatasetFacts]) -> str:
         license_name="as-target-and-corpus",
         task_categories=["text-generation"],
         tags=[TAG, "interpretability"],
-        configs=[entry for about in facts for entry in _configurations(about, is_only=len(facts) == 1)],
+        configs=[
+            entry
+            for about in facts
+            for entry in configurations(
+                about.statistics.out_of_distribution, about.has_vectors_file, about.files, about.name, len(facts) == 1
+            )
+        ],
     ).to_yaml()
 
 
-def _configurations(facts: DatasetFacts, is_only: bool) -> Iterator[dict[str, object]]:
-    """Configurations of the rows about one target: the splits, the vectors file, and each additional test set."""
+def results_metadata(tasks: Sequence[str], runs: Mapping[str, Results]) -> str:
+    """Metadata of the results repository: a table of scores, and one table of answers per task.
 
-    def name(suffix: str) -> str:
-        return f"{facts.name}-{suffix}" if facts.name else suffix
-
-    splits = [{"split": split, "path": f"{facts.prefix}{split}.parquet"} for split in SPLITS]
-    yield {"config_name": facts.name or "default", **({"default": True} if is_only else {}), "data_files": splits}
-    if facts.has_vectors_file:
-        files = [{"split": "train", "path": f"{facts.prefix}vectors.parquet"}]
-        yield {"config_name": name("vectors"), "data_files": files}
-    for test_set in facts.statistics.out_of_distribution:
-        files = [{"split": "test", "path": f"{facts.prefix}{test_set}.parquet"}]
-        yield {"config_name": name(test_set), "data_files": files}
-
-
-def results_metadata(tasks: Sequence[str]) -> str:
-    """Metadata of the results repository: a table of scores, and one table of answers per task."""
+    Args:
+        tasks: tasks with answers.
+        runs: recipe -> its results, which determine the content hash.
+    """
     from huggingface_hub import DatasetCardData
 
-    scores = {"config_name": "scores", "default": True, "data_files": [{"split": "test", "path": "*/scores.jsonl"}]}
-    answers = [
-        {"config_name": task, "data_files": [{"split": "test", "path": f"*/predictions/{task}.jsonl"}]}
-        for task in tasks
+    content = content_description({recipe: results.to_data() for recipe, results in runs.items()})
+    files = {"scores": "*/scores.jsonl", **{task: f"*/predictions/{task}.jsonl" for task in tasks}}
+    configs = [
+        {
+            "config_name": name,
+            **({"default": True} if name == "scores" else {}),
+            "description": content,
+            "data_files": [{"split": "test", "path": path}],
+        }
+        for name, path in files.items()
     ]
     return DatasetCardData(
         pretty_name="selfexplain: results",
         license="other",
         license_name="as-target-and-corpus",
         tags=[TAG, "interpretability", "leaderboard"],
-        configs=[scores, *answers],
+        configs=configs,
     ).to_yaml()

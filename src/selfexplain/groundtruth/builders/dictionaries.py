@@ -1,6 +1,7 @@
 """Prepare the features to describe: choose layers, tokenize the corpus, and train or load dictionaries."""
 
 import re
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
@@ -72,8 +73,12 @@ def train_dictionaries(
     work_dir: Path,
     seed: int,
 ) -> None:
-    """Train the SAEs of these layers and write them to `work_dir/saes`, unless the settings name existing SAEs."""
+    """Train the SAEs of these layers and write them to `work_dir/saes`, unless the settings name existing SAEs.
+
+    Files that an earlier training with other settings left there are deleted.
+    """
     if config.saes is None:
+        shutil.rmtree(work_dir / "saes", ignore_errors=True)
         names = ("n_saes", "n_features", "k", "n_tokens", "learning_rate")
         settings = {name: getattr(config, name) for name in names}
         train_saes(target, token_ids, layers, work_dir / "saes", **settings, seed=seed)

@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -103,6 +104,8 @@ def test_several_saes_per_layer_are_trained_if_requested(target, corpus, tmp_pat
     config = FeatureConfig(layers=(0,), n_saes=2, n_features=12, k=2, n_tokens=600, window=10, min_correlation=-1.0)
     rows, statistics = build_rows(config, target, corpus, tmp_path, {}, seed=0)
     assert {row["sae_id"] for row in rows} == {"layer_0", "layer_0_seed_1"} and statistics["trained"] == 24
+    rows, _ = build_rows(replace(config, n_saes=1), target, corpus, tmp_path, {}, seed=0)
+    assert {row["sae_id"] for row in rows} == {"layer_0"}  # SAEs of earlier settings are not used
 
 
 def test_the_best_candidate_is_chosen_and_scored_on_different_exemplars(target, corpus, trained, tmp_path):
