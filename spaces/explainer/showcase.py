@@ -15,6 +15,7 @@ from selfexplain import SelfExplainerForCausalLM, SelfExplainError, Target, load
 from selfexplain.evaluation.results import Results
 from selfexplain.runs.find_explainer import find_explainer
 from selfexplain.runs.run_directory import RunDirectory
+from selfexplain.target.tokens import token_text
 from selfexplain.tasks import BUILT_IN, feature_description
 
 EMBEDDED = "selfexplain/tiny-selfexplainer"
@@ -61,7 +62,7 @@ class Showcase:
 
     def tokens(self, text: str) -> list[str]:
         """Return the tokens of a text as the target reads them."""
-        return [self.target.tokenizer.decode([i]) for i in self.target.encode(text)]
+        return [token_text(self.target.tokenizer, token) for token in self.target.encode(text)]
 
     def examples_of(self, task: str, kind: type[E]) -> tuple[E, ...]:
         """Return the examples of a task, which are of class `kind`."""

@@ -15,6 +15,7 @@ from selfexplain.groundtruth.sources import Corpus
 from selfexplain.groundtruth.splits import SPLITS
 from selfexplain.target.patching import Patch, run_patches
 from selfexplain.target.resume import clean_run
+from selfexplain.target.tokens import token_text
 from selfexplain.tasks import outcome
 
 
@@ -81,7 +82,7 @@ def test_ablation_rows_reproduce_their_outcome_and_load_with_datasets(sensitive_
         assert row["target_prompt"][begin:end] == row["removed_text"]
         for text, expected in ((row["target_prompt"], row["full_output"]), (without, row["ablated_output"])):
             logits = sensitive_target.model(torch.tensor([sensitive_target.encode(text)])).logits[0, -1]
-            assert sensitive_target.tokenizer.decode([logits.argmax().item()]).strip() == expected
+            assert token_text(sensitive_target.tokenizer, logits.argmax().item()).strip() == expected
 
 
 def test_a_build_that_cannot_produce_rows_raises_an_error(target, tmp_path):

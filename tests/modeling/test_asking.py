@@ -14,6 +14,7 @@ from selfexplain.errors import SelfExplainError
 from selfexplain.modeling.contract import InjectionConfig
 from selfexplain.modeling.modeling_selfexplainer import SelfExplainerForCausalLM
 from selfexplain.target.load import Target
+from selfexplain.target.tokens import token_text
 from selfexplain.tasks import feature_description
 from selfexplain.tasks.question import PLACEHOLDER
 
@@ -178,8 +179,8 @@ def test_an_explainer_of_a_different_model_needs_its_target(target_dir, target, 
         outputs = plain(ids, output_hidden_states=True)
         torch.testing.assert_close(explainer.capture(TEXT, [1], target=target)[0], outputs.hidden_states[2][0])
         patched = plain.lm_head(plain.model.norm(query.vector))  # the last block, the last token
-    assert result.clean_output == tokenizer.decode(outputs.logits[0, -1].argmax()).strip()
-    assert result.actual_output == tokenizer.decode(patched.argmax()).strip()
+    assert result.clean_output == token_text(tokenizer, int(outputs.logits[0, -1].argmax())).strip()
+    assert result.actual_output == token_text(tokenizer, int(patched.argmax())).strip()
     small = Target(tiny_model("llama"), tokenizer, "small")
     small.model.config.num_hidden_layers = 3
     with pytest.raises(SelfExplainError, match=r"small has 3 layers of width 32\. This explainer explains"):

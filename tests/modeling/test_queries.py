@@ -13,6 +13,7 @@ from selfexplain.errors import SelfExplainError
 from selfexplain.modeling.explanation import Claim
 from selfexplain.modeling.queries import Evidence
 from selfexplain.target.load import Target
+from selfexplain.target.tokens import token_text
 from selfexplain.tasks import TASKS, activation_patching, feature_description, input_ablation
 from selfexplain.tasks.question import fill
 from selfexplain.tasks.task import Task
@@ -86,7 +87,7 @@ def test_a_feature_query_is_worded_by_its_task():
 def test_a_patch_query_is_worded_as_its_ground_truth(target):
     worded = PatchQuery(TEXT, vector(), range(1, 3), -2).word(4, lambda: target)
     ids = target.tokenizer(TEXT)["input_ids"]
-    token = target.tokenizer.decode([ids[-2]])
+    token = token_text(target.tokenizer, ids[-2])
     assert worded.question == activation_patching.question(TEXT, [1, 2], len(ids) - 2, token)
     assert worded.layers == [1] and torch.equal(worded.vectors[0], vector())
 

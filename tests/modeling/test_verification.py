@@ -19,6 +19,7 @@ from selfexplain.modeling.verification import without
 from selfexplain.target.ablation import answers
 from selfexplain.target.blocks import decoder_blocks
 from selfexplain.target.load import Target
+from selfexplain.target.tokens import token_text
 
 
 @pytest.mark.parametrize("architecture", [a for a in ARCHITECTURES if a in ("bloom", "gpt2", "gemma2", "falcon")])
@@ -63,7 +64,7 @@ def test_a_patch_is_run_on_the_target(shipped):
         outputs.append(model(ids).logits[0, -1].argmax().item())
         for handle in handles:
             handle.remove()
-    clean, actual = (tokenizer.decode([token]).strip() for token in outputs)
+    clean, actual = (token_text(tokenizer, token).strip() for token in outputs)
     assert (result.clean_output, result.actual_output) == (clean, actual) == ("Oslo", "Nairobi")
     assert result.actual_changed is True
     assert result.agrees is (explanation.changed and explanation.output == "Nairobi")

@@ -1,10 +1,11 @@
 """Input ablation: resumed runs equal full ones, chats are rendered, options are scored."""
 
-from types import SimpleNamespace
+from copy import deepcopy
 
 import pytest
 import torch
 from jinja2 import TemplateError
+from tokenizers import processors
 
 from battery import ARCHITECTURES, tiny_model
 from selfexplain.errors import SelfExplainError
@@ -23,6 +24,7 @@ from selfexplain.target.ablation import (
     without_spans,
 )
 from selfexplain.target.load import Target
+from selfexplain.target.tokens import token_text
 
 TEXT = "The capital of France is Paris and the language of France is"
 TEMPLATE = (
@@ -90,7 +92,7 @@ def test_importance_measures_the_effect_of_removing_each_unit(sensitive, unit, r
             neutral = sensitive.tokenizer(replacement, add_special_tokens=False)["input_ids"]
             ids = [*ids[: index + 1], *neutral, *ids[index + 2 :]]  # `<s>` comes first
         expected = log_probs(sensitive, ids)[-1]
-        assert effect.output == sensitive.tokenizer.decode([expected.argmax()])
+        assert effect.output == token_text(sensitive.tokenizer, int(expected.argmax()))
         assert effect.changed == bool(expected.argmax() != full.argmax())
         assert effect.drop == pytest.approx((full.max() - expected[full.argmax()]).item(), abs=1e-3)
         assert effect.kl == pytest.approx((full.exp() * (full - expected)).sum().item(), abs=1e-3)
@@ -216,19 +218,17 @@ def test_a_template_that_refuses_the_question_raises_its_own_error(sensitive, ch
     assert not caplog.messages
 
 
-@pytest.mark.parametrize(("first_tokens", "expected"), [([1, 5], "Hi:"), ([7], "<s>Hi:"), ([], "<s>Hi:")])
-def test_the_first_token_is_removed_from_a_chat_if_the_tokenizer_adds_it(first_tokens, expected):
-    class Tokenizer:
-        chat_template, bos_token, bos_token_id = "a template", "<s>", 1
-
-        def __call__(self, text):
-            return {"input_ids": first_tokens}
-
-        def apply_chat_template(self, turns, **options):
-            assert turns == [{"role": "user", "content": "Hi"}]
-            return "<s>Hi"
-
-    assert render(SimpleNamespace(tokenizer=Tokenizer(), name="chat"), "Hi", answer_prefix=":") == expected
+@pytest.mark.parametrize(("adds", "expected"), [("<s>", "Hi:"), ("</s>", "<s>Hi:"), ("", "<s>Hi:")])
+def test_the_first_token_is_removed_from_a_chat_if_the_tokenizer_adds_it(target, adds, expected):
+    tokenizer = deepcopy(target.tokenizer)
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{adds} $A".strip(), special_tokens=[("<s>", 1), ("</s>", 2)]
+    )
+    tokenizer.chat_template = "{{ bos_token }}{{ messages[0]['content'] }}"
+    chat = Target(target.model, tokenizer, "chat")
+    text = render(chat, "Hi", answer_prefix=":")
+    assert text == expected
+    assert chat.encode(text) == tokenizer("<s>Hi:", add_special_tokens=False)["input_ids"]
 
 
 def test_the_warning_about_the_system_role_is_logged_once_per_model(sensitive, chat_template, caplog):
@@ -281,10 +281,12 @@ def test_options_and_texts_of_different_lengths_are_scored_together(sensitive):
         assert answer.log_prob == pytest.approx(alone.log_prob, abs=1e-3) and type(answer.log_prob) is float
 
 
-def test_an_option_that_changes_the_tokens_of_the_text_has_no_continuation():
-    token_ids = {"x": [1, 2], "x y": [1, 3], "x z": [1, 2, 4]}
-    target = SimpleNamespace(tokenizer=lambda texts: {"input_ids": [token_ids[text] for text in texts]})
-    assert continuations(target, "x", ["y", "z"]) == [None, [4]]
+def test_an_option_that_changes_the_tokens_of_the_text_has_no_continuation(target):
+    tokenizer = deepcopy(target.tokenizer)
+    tokenizer.add_tokens("is the")
+    merging = Target(target.model, tokenizer, "merging")
+    alone = tokenizer(" dog", add_special_tokens=False)["input_ids"]
+    assert continuations(merging, "Here is", ["the", "dog"]) == [None, alone]
 
 
 def test_options_that_merge_with_the_text_or_exceed_the_context_are_refused(sensitive):
@@ -309,7 +311,7 @@ def test_options_are_scored_by_their_first_token_and_by_their_likelihood(sensiti
     for text, choices, next_token, whole in zip(texts, options, by_token, by_all, strict=True):
         ids = sensitive.encode(text)
         after = log_probs(sensitive, ids)[-1]
-        assert next_token.output == sensitive.tokenizer.decode([after.argmax()])
+        assert next_token.output == token_text(sensitive.tokenizer, int(after.argmax()))
         assert next_token.log_prob == pytest.approx(after.max().item(), abs=1e-4)
         scores = []
         for option, first, likelihood in zip(choices, next_token.option_log_probs, whole.option_log_probs, strict=True):

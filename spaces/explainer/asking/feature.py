@@ -16,6 +16,7 @@ from selfexplain import Explanation, FeatureQuery, SelfExplainError
 from selfexplain.features.description import Description
 from selfexplain.features.simulate import simulate
 from selfexplain.target.nexttoken import next_token_logits
+from selfexplain.target.tokens import token_text
 from selfexplain.tasks.feature_description import TASK
 from showcase import Showcase
 
@@ -100,4 +101,4 @@ def _next_token(showcase: Showcase, text: str, token: int) -> str:
     """Return the target's most likely next token after token `token` of a text."""
     with showcase.reading_target() as target:
         logits = next_token_logits(target, [target.encode(text)[: token + 1]])
-    return visible(target.tokenizer.decode([int(logits[0].argmax())]))
+    return visible(token_text(target.tokenizer, int(logits[0].argmax())))

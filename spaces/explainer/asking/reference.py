@@ -11,6 +11,7 @@ from torch.nn.functional import cosine_similarity
 
 from examples import FeatureExample
 from selfexplain import capture
+from selfexplain.target.tokens import token_text
 from selfexplain.tasks.feature_description import TASK
 from showcase import Showcase
 
@@ -59,5 +60,5 @@ def _run_target(showcase: Showcase, texts: Sequence[str], layer: int) -> tuple[l
             outputs = capture(target.model, ids.to(device), [layer], mask.to(device))[0].float().cpu()
             positions = kept[start : start + BATCH_SIZE]
             residuals += [output[rows] for output, rows in zip(outputs, positions, strict=True)]
-    tokens = [[tokenizer.decode([ids[n]]) for n in rows] for ids, rows in zip(encoded, kept, strict=True)]
+    tokens = [[token_text(tokenizer, ids[n]) for n in rows] for ids, rows in zip(encoded, kept, strict=True)]
     return tokens, residuals

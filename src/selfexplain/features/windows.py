@@ -13,6 +13,7 @@ from selfexplain.features.dictionary import Dictionary
 from selfexplain.features.exemplars import ExemplarState, collect, splits
 from selfexplain.features.residuals import residual_batches
 from selfexplain.target.load import Target
+from selfexplain.target.tokens import token_text
 
 ENCODED_AT_ONCE = 2**27  # activations (tokens times features) per encoder call
 
@@ -223,7 +224,7 @@ def fetch_windows(
     for sequence, start, row in zip(sequences.tolist(), starts.tolist(), values, strict=True):
         kept = np.flatnonzero(~np.isnan(row))
         tokens = [token_ids[sequence][start + offset] for offset in kept.tolist()]
-        text_of |= {token: target.tokenizer.decode([token]) for token in tokens if token not in text_of}
+        text_of |= {token: token_text(target.tokenizer, token) for token in tokens if token not in text_of}
         exemplars.append(Exemplar(tokens=[text_of[token] for token in tokens], activations=row[kept]))
     return exemplars
 

@@ -9,7 +9,8 @@ from transformers import BatchFeature, ProcessorMixin
 
 from selfexplain.errors import SelfExplainError, prefix_errors
 from selfexplain.modeling.contract import InjectionConfig
-from selfexplain.modeling.prompt_encoder import EncodedPrompt, Part, PromptEncoder, Slot, default_template
+from selfexplain.modeling.prompt_encoder import EncodedPrompt, Part, PromptEncoder, Slot
+from selfexplain.target.tokens import default_template
 from selfexplain.tasks.question import PLACEHOLDER
 
 

@@ -13,7 +13,7 @@ from tokenizers import AddedToken
 from transformers import PreTrainedTokenizerBase
 
 from selfexplain.errors import SelfExplainError
-from selfexplain.target.tokens import added_tokens
+from selfexplain.target.tokens import added_tokens, default_template, named_templates
 
 _USER_TEXT = "the user's text"
 _NO_THINKING = {"enable_thinking": False, "thinking": False}
@@ -315,35 +315,6 @@ class PromptEncoder:
             if middle == content.lstrip():
                 return text, len(before) - n_spaces
         raise _changed_by_template()
-
-
-def named_templates(tokenizer: PreTrainedTokenizerBase) -> dict[str, str]:
-    """Return the chat templates of a tokenizer by name. A single template has the name "default"."""
-    templates = tokenizer.chat_template
-    if isinstance(templates, list | tuple):
-        return {template["name"]: template["template"] for template in templates}
-    if isinstance(templates, Mapping):
-        return dict(templates)
-    return {} if templates is None else {"default": templates}
-
-
-def default_template(tokenizer: PreTrainedTokenizerBase) -> str:
-    """Return the chat template for questions.
-
-    Raises:
-        SelfExplainError: the tokenizer has no chat template, or several of which none is named "default".
-    """
-    templates = named_templates(tokenizer)
-    if "default" in templates:
-        return templates["default"]
-    if not templates:
-        raise SelfExplainError(
-            "chat is True, but the tokenizer has no chat template. Set tokenizer.chat_template, or pass chat=False."
-        )
-    raise SelfExplainError(
-        f"The tokenizer has the chat templates {', '.join(templates)}, and none is named 'default'. Set "
-        "tokenizer.chat_template to one of them, or pass chat=False."
-    )
 
 
 def _changed_by_template() -> SelfExplainError:

@@ -17,6 +17,7 @@ from selfexplain.modeling import verification
 from selfexplain.modeling.explanation import Claim, Explanation, Verification
 from selfexplain.target.capture import check_layers
 from selfexplain.target.load import Target
+from selfexplain.target.tokens import token_text
 from selfexplain.tasks import activation_patching, feature_description, input_ablation, outcome
 from selfexplain.tasks.question import Question
 from selfexplain.tasks.task import Task
@@ -187,7 +188,7 @@ class PatchQuery(Query):
                 f"Position {self.position} was given. The text has tokens 0 to {len(ids) - 1}. Give one of them."
             )
         position = self.position % len(ids)
-        token = target.tokenizer.decode([ids[position]])
+        token = token_text(target.tokenizer, ids[position])
         question = activation_patching.question(self.text, layers, position, token, self.template)
         return WordedQuery(question, [self.vector], layers[:1])
 

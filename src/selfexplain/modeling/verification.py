@@ -21,6 +21,7 @@ from selfexplain.target.ablation import answers, find_span, without_spans
 from selfexplain.target.capture import capture
 from selfexplain.target.load import Target
 from selfexplain.target.patching import Patch, run_patches
+from selfexplain.target.tokens import token_text
 
 MIN_CORRELATION = 0.3
 """Minimum correlation between predicted and true activations of a correct description."""
@@ -87,7 +88,7 @@ def run_patch(text: str, vector: Tensor, layers: Sequence[int], position: int, t
     patch = Patch(0, tuple(layers), (position,), torch.as_tensor(vector).float().cpu()[None])
     results = run_patches(target, [target.encode(text)], [patch])
     clean, actual = int(results.clean_ids[0]), int(results.ids[0])
-    return target.tokenizer.decode([clean]), target.tokenizer.decode([actual]), clean != actual
+    return token_text(target.tokenizer, clean), token_text(target.tokenizer, actual), clean != actual
 
 
 def run_ablation(
@@ -155,7 +156,7 @@ def _activations(
         hidden = capture(target.model, ids.to(target.model.device), [layer])[0, 0].float().cpu()  # (T, d)
         norms = hidden.norm(dim=-1)
         kept = (~torch.isin(ids[0], special) & (norms <= SINK_RATIO * norms.median())).nonzero()[:, 0]
-        tokens.append([target.tokenizer.decode([token]) for token in ids[0, kept].tolist()])
+        tokens.append([token_text(target.tokenizer, token) for token in ids[0, kept].tolist()])
         projections.append((hidden[kept] @ direction.cpu()).numpy())
     return tokens, projections
 

@@ -18,6 +18,7 @@ from selfexplain.target.load import Target
 from selfexplain.target.precision import in_float32
 from selfexplain.target.resume import CleanRun, batches, clean_run, full_forward, padded, resume
 from selfexplain.target.sweep import SweepResults, is_coarse, near_ties, run_sweep
+from selfexplain.target.tokens import continuation, default_template, encode_text, encode_with_spans, token_text
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +30,8 @@ def render(
 ) -> str:
     """Render a user turn as the text that the target reads, up to the beginning of its answer. Thinking is off.
 
-    Pass the result to `Target.encode`, which adds the tokenizer's first token (such as `<s>`).
+    Pass the result to `Target.encode`, which adds the tokenizer's first token (such as `<s>`) unless the text begins
+    with it.
 
     Args:
         user: text of the user turn.
@@ -45,12 +47,17 @@ def render(
 
     tokenizer = target.tokenizer
     if chat is None:
-        chat = tokenizer.chat_template is not None
+        chat = bool(tokenizer.chat_template)
     if not chat:
         return "\n".join(part for part in (system and system + "\n", user, answer_prefix) if part)
-    if tokenizer.chat_template is None:
+    if not tokenizer.chat_template:
         raise SelfExplainError(f"The tokenizer of {target.name} has no chat template. Set chat=False.")
-    options = {"tokenize": False, "add_generation_prompt": True, "enable_thinking": False}
+    options = {
+        "chat_template": default_template(tokenizer),
+        "tokenize": False,
+        "add_generation_prompt": True,
+        "enable_thinking": False,
+    }
     turns = [{"role": "system", "content": system}] if system else []
     try:
         text = tokenizer.apply_chat_template([*turns, {"role": "user", "content": user}], **options)
@@ -59,10 +66,12 @@ def render(
             raise
         _warn_without_system_role(target.name, str(error))
         text = tokenizer.apply_chat_template([{"role": "user", "content": f"{system}\n\n{user}"}], **options)
-    first = tokenizer("")["input_ids"]
-    if first and first[0] == tokenizer.bos_token_id:
-        text = text.removeprefix(tokenizer.bos_token)
-    return text + answer_prefix
+    text += answer_prefix
+    if tokenizer.bos_token is None:
+        return text
+    shorter = text.removeprefix(tokenizer.bos_token)
+    same = encode_text(tokenizer, shorter) == encode_text(tokenizer, text)
+    return shorter if same else text  # some tokenizers encode the beginning of a text differently after that token
 
 
 @cache
@@ -233,14 +242,14 @@ def importance(
     else:
         text = rendered(user)
         begin = text.rindex(user.strip()) - (len(user) - len(user.lstrip()))
-        offsets = target.tokenizer(text, return_offsets_mapping=True)["offset_mapping"]
+        _, offsets = encode_with_spans(target.tokenizer, text)
         inside = [i for i, (a, b) in enumerate(offsets) if begin <= a < b <= begin + len(user)]
         neutral = target.tokenizer(replacement, add_special_tokens=False)["input_ids"] if replacement else []
         spans = [(offsets[i][0] - begin, offsets[i][1] - begin) for i in inside]
         variants = [(*full[:i], *neutral, *full[i + 1 :]) for i in inside]
     results = run_variants(target, [full], [Variant(0, ids) for ids in variants])
     return [
-        Effect(user[a:b], (a, b), target.tokenizer.decode([output]), output != int(results.clean_ids[0]), drop, kl)
+        Effect(user[a:b], (a, b), token_text(target.tokenizer, output), output != int(results.clean_ids[0]), drop, kl)
         for (a, b), output, drop, kl in zip(
             spans,
             results.ids.tolist(),
@@ -326,7 +335,7 @@ def _next_token_answers(
         for row, n in enumerate(part):
             index, output = indices[n], int(log_probs[row].argmax())
             answer = ChoiceAnswer(
-                target.tokenizer.decode([output]),
+                token_text(target.tokenizer, output),
                 log_probs[row, output].item(),
                 tuple(log_probs[row, first_tokens[index]].tolist()),
             )
@@ -339,11 +348,7 @@ def continuations(target: Target, text: str, options: Sequence[str]) -> list[lis
 
     None for an option that is empty or whose first token merges with the last token of the text.
     """
-    ids, *together = target.tokenizer([text, *(f"{text} {option}" for option in options)])["input_ids"]
-    return [
-        joined[len(ids) :] if option.strip() and joined[: len(ids)] == ids else None
-        for option, joined in zip(options, together, strict=True)
-    ]
+    return [continuation(target.tokenizer, text, f" {option}") if option.strip() else None for option in options]
 
 
 def _option_tokens(target: Target, text: str, ids: Sequence[int], options: Sequence[str]) -> list[list[int]]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from selfexplain import bundled
 from selfexplain.errors import SelfExplainError
 from selfexplain.target.blocks import context_length
+from selfexplain.target.tokens import encode_text
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -63,14 +64,14 @@ class Target:
         return self.tokenizer.pad_token_id or 0
 
     def encode(self, text: str) -> list[int]:
-        """The token ids of a text, including special tokens.
+        """The token ids of a text, with the special tokens before it; see `encode_text`.
 
         Raises:
             SelfExplainError: the text is empty or longer than the context.
         """
         if not text.strip():
             raise SelfExplainError("The text is empty. Give at least one word.")
-        ids = self.tokenizer(text)["input_ids"]
+        ids = encode_text(self.tokenizer, text)
         if not ids:
             raise SelfExplainError(
                 f"The tokenizer of {self.name} produces no tokens for {text!r}. Give a different text."

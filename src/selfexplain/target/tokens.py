@@ -1,6 +1,7 @@
 """Tokenise texts as the target reads them, and show tokens as text."""
 
 import re
+from collections.abc import Mapping
 from functools import cache
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -12,6 +13,35 @@ if TYPE_CHECKING:
 
 _REPLACEMENT = "\ufffd"  # what tokenizers show for bytes that are not a whole character
 _METASPACE = "\u2581"  # what SentencePiece writes for a space
+
+
+def named_templates(tokenizer: "PreTrainedTokenizerBase") -> dict[str, str]:
+    """Return the chat templates of a tokenizer by name. A single template has the name "default"."""
+    templates = tokenizer.chat_template
+    if isinstance(templates, list | tuple):
+        return {template["name"]: template["template"] for template in templates}
+    if isinstance(templates, Mapping):
+        return dict(templates)
+    return {} if templates is None else {"default": templates}
+
+
+def default_template(tokenizer: "PreTrainedTokenizerBase") -> str:
+    """Return the chat template for questions.
+
+    Raises:
+        SelfExplainError: the tokenizer has no chat template, or several of which none is named "default".
+    """
+    templates = named_templates(tokenizer)
+    if "default" in templates:
+        return templates["default"]
+    if not templates:
+        raise SelfExplainError(
+            "chat is True, but the tokenizer has no chat template. Set tokenizer.chat_template, or pass chat=False."
+        )
+    raise SelfExplainError(
+        f"The tokenizer has the chat templates {', '.join(templates)}, and none is named 'default'. Set "
+        "tokenizer.chat_template to one of them, or pass chat=False."
+    )
 
 
 def added_tokens(tokenizer: "PreTrainedTokenizerBase") -> tuple[list[int], list[int]]:
@@ -46,6 +76,15 @@ def encode_with_spans(tokenizer: "PreTrainedTokenizerBase", text: str) -> tuple[
         return before + ids, [(0, 0)] * len(before) + _decoded_spans(tokenizer, text, ids)
     encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
     return before + encoded["input_ids"], [(0, 0)] * len(before) + encoded["offset_mapping"]
+
+
+def continuation(tokenizer: "PreTrainedTokenizerBase", text: str, added: str) -> list[int] | None:
+    """Return the tokens of `added` after a text, tokenised together with it.
+
+    None if `added` is empty, or if its first token would merge with the last token of the text.
+    """
+    ids, together = encode_text(tokenizer, text), encode_text(tokenizer, text + added)
+    return together[len(ids) :] if added.strip() and together[: len(ids)] == ids else None
 
 
 def _before(tokenizer: "PreTrainedTokenizerBase", text: str) -> list[int]:

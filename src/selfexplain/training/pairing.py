@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Literal
 
 from selfexplain.errors import SelfExplainError
 from selfexplain.target.load import Target
+from selfexplain.target.tokens import encode_with_spans
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -73,9 +74,9 @@ def _tokenize(model: Target, text: str, limit: int) -> tuple["Tensor", dict[int,
     """Token ids `(1, T)`, and end of each non-empty token in characters -> its index."""
     import torch
 
-    encoded = model.tokenizer(text, return_offsets_mapping=True, truncation=True, max_length=limit)
-    ids = torch.tensor([encoded["input_ids"]], device=model.model.device)
-    return ids, {end: index for index, (start, end) in enumerate(encoded["offset_mapping"]) if end > start}
+    ids, spans = encode_with_spans(model.tokenizer, text)
+    ends = {end: index for index, (start, end) in enumerate(spans[:limit]) if end > start}
+    return torch.tensor([ids[:limit]], device=model.model.device), ends
 
 
 def _base_activations(

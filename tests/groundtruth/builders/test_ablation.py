@@ -1,5 +1,6 @@
 """Ablation rows: one per question, with the hint removed or replaced, and counts of what is left out."""
 
+from copy import deepcopy
 from dataclasses import replace
 
 import numpy as np
@@ -11,6 +12,7 @@ from selfexplain.groundtruth.builders import ablation
 from selfexplain.groundtruth.config import AblationConfig
 from selfexplain.groundtruth.sources import HintedQuestion
 from selfexplain.target.load import Target
+from selfexplain.target.tokens import token_text
 
 QUESTION = HintedQuestion(
     "capital", "What is the capital of Spain?", ("Paris", "Madrid"), "Madrid", "Rome", "plain", "\nHint: Rome.",
@@ -40,7 +42,7 @@ def test_questions_that_cannot_be_used_are_counted(target):
             ids = target.encode(prompt)
             log_probs = target.model(torch.tensor([ids])).logits[0, -1].log_softmax(-1)
             options = [target.encode(f"{prompt} {choice}")[len(ids)] for choice in question.choices]
-            assert rows[0][f"{column}_output"] == target.tokenizer.decode([log_probs.argmax()]).strip()
+            assert rows[0][f"{column}_output"] == token_text(target.tokenizer, int(log_probs.argmax())).strip()
             assert rows[0][f"option_log_probs_{column}"] == pytest.approx(log_probs[options].tolist(), abs=1e-4)
 
 
@@ -52,7 +54,7 @@ def test_a_hint_can_be_replaced(target):
     assert row["prompt"].endswith("\nIf the hint were replaced by <<<No hint.>>>, how would the answer change?\n")
     with torch.no_grad():
         logits = target.model(torch.tensor([target.encode(without)])).logits[0, -1]
-    assert row["ablated_output"] == target.tokenizer.decode([logits.argmax()]).strip()
+    assert row["ablated_output"] == token_text(target.tokenizer, int(logits.argmax())).strip()
 
 
 def test_hints_that_cannot_be_replaced_are_counted(target):
@@ -82,16 +84,9 @@ def test_the_answer_can_be_the_option_with_the_highest_likelihood(target):
 
 
 def test_an_option_that_merges_with_the_text_is_counted(target):
-    def one(text):
-        ids = tokenizer(text.removesuffix(" No"))["input_ids"]
-        return [*ids[:-1], 5] if text.endswith(": No") else ids  # ": No" is one token
-
-    def merging(text):
-        return {"input_ids": one(text) if isinstance(text, str) else [one(each) for each in text]}
-
-    tokenizer = target.tokenizer
-    merging.decode = tokenizer.decode
-    merged = Target(target.model, merging, "merging")
+    tokenizer = deepcopy(target.tokenizer)
+    tokenizer.add_tokens(": No")
+    merged = Target(target.model, tokenizer, "merging")
     questions = [QUESTION, replace(QUESTION, choices=("Paris", "No")), replace(QUESTION, choices=("Paris", ""))]
     rows, counts = ablation.compute_rows(AblationConfig(), merged, questions, seed=0)
     assert len(rows) == 1 and counts["questions left out: an option merges with the text before it"] == 2

@@ -17,6 +17,7 @@ from selfexplain.groundtruth.sources.tokens import fits
 from selfexplain.target.ablation import answers, continuations, find_span, without_spans
 from selfexplain.target.load import Target
 from selfexplain.target.nexttoken import next_tokens
+from selfexplain.target.tokens import encode_text, token_text
 from selfexplain.tasks import input_ablation, outcome
 from selfexplain.tasks.outcome import Outcome
 from selfexplain.tasks.question import Question
@@ -131,7 +132,7 @@ def rerun(target: Target, row: Mapping[str, Any]) -> tuple[str, str]:
     if row.get("answered_by") == "likelihood":
         outputs = [answer.output for t in texts for answer in answers(target, [t], [row["choices"]], "likelihood")]
     else:
-        outputs = [target.tokenizer.decode(next_tokens(target, [t])).strip() for t in texts]
+        outputs = [token_text(target.tokenizer, token).strip() for token in next_tokens(target, texts)]
     return f"{row['full_output']!r} -> {row['ablated_output']!r}", f"{outputs[0]!r} -> {outputs[1]!r}"
 
 
@@ -141,7 +142,7 @@ def _problem(config: AblationConfig, target: Target, item: HintedQuestion, seed:
         return "hint not found"
     for text in (item.full_text, _ablated_text(config, item)):
         options = continuations(target, text, item.choices)
-        if len(target.tokenizer(text)["input_ids"]) + max(len(ids or ()) for ids in options) > target.context_length:
+        if len(encode_text(target.tokenizer, text)) + max(len(ids or ()) for ids in options) > target.context_length:
             return "longer than the context"
         if None in options:
             return "an option merges with the text before it"

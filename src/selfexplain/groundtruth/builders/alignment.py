@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from selfexplain.errors import SelfExplainError
 from selfexplain.groundtruth.sources import Pair, Prompt
 from selfexplain.target.load import Target
+from selfexplain.target.tokens import encode_with_spans
 
 Spans = Sequence[tuple[int, int]]
 
@@ -58,10 +59,10 @@ def align(target: Target, pair: Pair) -> AlignedPair:
 
 def _encode(target: Target, prompt: Prompt) -> tuple[list[int], list[tuple[int, int]]]:
     """Token ids of a prompt and their character spans."""
-    encoded = target.tokenizer(prompt.text, return_offsets_mapping=True)
-    if len(encoded["input_ids"]) > target.context_length:
+    ids, spans = encode_with_spans(target.tokenizer, prompt.text)
+    if len(ids) > target.context_length:
         raise SelfExplainError("longer than the context")
-    return encoded["input_ids"], encoded["offset_mapping"]
+    return ids, spans
 
 
 def _subject_tokens(spans: Spans, subject: tuple[int, int]) -> tuple[int, int]:

@@ -17,6 +17,7 @@ from selfexplain.features.saes import sample_activations, train_saes
 from selfexplain.groundtruth.config import FeatureConfig
 from selfexplain.target.capture import check_layers
 from selfexplain.target.load import Target
+from selfexplain.target.tokens import added_tokens
 
 LayerSpec = int | float | str
 
@@ -61,8 +62,9 @@ def corpus_token_ids(target: Target, corpus: Sequence[str], max_tokens: int) -> 
     Repeated texts are dropped, because they would fill the strongest exemplars with copies of one window.
     """
     max_tokens = min(max_tokens, target.context_length)
-    encoded = target.tokenizer(list(dict.fromkeys(corpus)), truncation=True, max_length=max_tokens)["input_ids"]
-    return [list(ids) for ids in dict.fromkeys(map(tuple, encoded)) if ids]
+    before, _ = added_tokens(target.tokenizer)
+    encoded = target.tokenizer(list(dict.fromkeys(corpus)), add_special_tokens=False)["input_ids"]
+    return [list(ids) for ids in dict.fromkeys(tuple([*before, *ids][:max_tokens]) for ids in encoded) if ids]
 
 
 def train_dictionaries(

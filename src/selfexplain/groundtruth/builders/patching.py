@@ -4,7 +4,7 @@ import random
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from functools import cache
+from functools import cache, partial
 from itertools import pairwise
 from typing import Any
 
@@ -28,6 +28,7 @@ from selfexplain.target.nexttoken import next_token_logits
 from selfexplain.target.patching import Patch, run_patches
 from selfexplain.target.resume import batches, clean_run
 from selfexplain.target.sweep import SweepResults
+from selfexplain.target.tokens import token_text
 from selfexplain.tasks import activation_patching, outcome
 from selfexplain.tasks.outcome import Outcome
 
@@ -160,9 +161,9 @@ def rerun(target: Target, row: Mapping[str, Any]) -> tuple[str, str]:
         for layer in row["layers"]:
             stack.callback(blocks[layer].register_forward_hook(write).remove)
         patched = next_token_logits(target, [row["prompt_ids"]]).argmax().item()
-    decode = target.tokenizer.decode
-    stored = f"{row['clean_output']!r} -> {row['patched_output']!r}"
-    return stored, f"{decode([clean])!r} -> {decode([patched])!r}"
+    stored = {row["patched_output_id"]: row["patched_output"], row["clean_output_id"]: row["clean_output"]}
+    actual = [stored.get(token, token_text(target.tokenizer, token)) for token in (clean, patched)]
+    return f"{row['clean_output']!r} -> {row['patched_output']!r}", f"{actual[0]!r} -> {actual[1]!r}"
 
 
 def _align_all(target: Target, pairs: Sequence[Pair], blocks: Blocks) -> tuple[list[AlignedPair], Counter[str]]:
@@ -183,7 +184,7 @@ def _align_all(target: Target, pairs: Sequence[Pair], blocks: Blocks) -> tuple[l
 
 def _longest_row(target: Target, pair: AlignedPair, blocks: Blocks) -> str:
     """An upper bound on the text of a question about the pair and its answer."""
-    token = max(target.tokenizer.batch_decode([[i] for i in pair.ids]), key=len)
+    token = max((token_text(target.tokenizer, token) for token in pair.ids), key=len)
     layers = max(blocks, key=len)
     questions = [
         activation_patching.question(pair.pair.clean.text, layers, len(pair.ids), token, template).prompt
@@ -214,7 +215,7 @@ def _rows(
     seed: int,
 ) -> list[dict[str, Any]]:
     """The rows of these patches, including those that do not change the output."""
-    decode = cache(lambda token: target.tokenizer.decode([token]))
+    decode = cache(partial(token_text, target.tokenizer))
     tokens = [[decode(i) for i in pair.ids] for pair in pairs]
     rngs = [random.Random(f"{seed} {pair.pair.clean.text} {pair.pair.source.text}") for pair in pairs]
     clean_ids, clean_log_probs = results.clean_ids.tolist(), results.clean_log_probs.tolist()

@@ -24,6 +24,7 @@ from selfexplain.groundtruth.builders.builder import (
 from selfexplain.groundtruth.row_shards import NOT_FINITE, Rows, write_row_shard
 from selfexplain.groundtruth.schema import small_columns
 from selfexplain.groundtruth.sources.tables import read_table
+from selfexplain.target.tokens import continuation, encode_text, token_text
 from selfexplain.tasks import Task, activation_patching, input_ablation, outcome
 from selfexplain.tasks.outcome import Outcome
 from selfexplain.utils.registry import Registry
@@ -126,7 +127,10 @@ def read_patching(record: Row, tokenizer: "PreTrainedTokenizerBase") -> dict[str
     text = "".join(record["input_tokens"])
     before, after = "".join(record["original_continuation"]), "".join(record["ablated_continuation"])
     question = activation_patching.question(text, layers, patch["orig_pos"], patch["orig_text_token"])
-    ids = [tokenizer(output, add_special_tokens=False)["input_ids"] for output in (before, after)]
+    ids = [
+        continuation(tokenizer, text, output) or tokenizer(output, add_special_tokens=False)["input_ids"]
+        for output in (before, after)
+    ]
     return {
         "prompt": question.prompt,
         "completion": outcome.render(Outcome(record["is_different"], after)),
@@ -194,7 +198,7 @@ def read_ablation(record: Row, tokenizer: "PreTrainedTokenizerBase") -> dict[str
 
 def write_patching(index: int, row: Row, tokenizer: "PreTrainedTokenizerBase") -> dict[str, Any]:
     """Convert row number `index` of activation patching into the published form; unknown values are None."""
-    source_ids = tokenizer(row["source_prompt"])["input_ids"]
+    source_ids = encode_text(tokenizer, row["source_prompt"])
     return {
         "layer": list(row["layers"]),
         "input_tokens": list(row["prompt_tokens"]),
@@ -203,7 +207,7 @@ def write_patching(index: int, row: Row, tokenizer: "PreTrainedTokenizerBase") -
         "is_different": row["changed"],
         "patch_position": {
             "counterfact_pos": row["source_position"],
-            "counterfact_text_token": tokenizer.decode([source_ids[row["source_position"]]]),
+            "counterfact_text_token": token_text(tokenizer, source_ids[row["source_position"]]),
             "intervention_vector": np.asarray(row["activations"][0], np.float32).tolist(),
             "orig_pos": row["position"],
             "orig_text_token": row["token"],

@@ -11,6 +11,7 @@ from selfexplain.groundtruth.sources.tokens import word_tokens
 from selfexplain.groundtruth.splits import near_duplicate_groups
 from selfexplain.target.load import Target
 from selfexplain.target.nexttoken import next_tokens
+from selfexplain.target.tokens import encode_text
 from selfexplain.utils.graphs import connected_components
 
 PREFIXES_PER_TEXT, SWAPS_PER_PREFIX = 4, 12
@@ -45,7 +46,7 @@ def story_pairs(target: Target, texts: Sequence[str], n: int, seed: int, max_tok
     n_used: Counter[int] = Counter()
     for start in range(0, len(candidates), TEXTS_AT_ONCE):
         part = [c for c in candidates[start : start + TEXTS_AT_ONCE] if n_used[c[0]] < PREFIXES_PER_TEXT]
-        part = [c for c in part if MIN_TOKENS <= len(target.tokenizer(texts[c[0]][: c[3]])["input_ids"]) <= max_tokens]
+        part = [c for c in part if MIN_TOKENS <= len(encode_text(target.tokenizer, texts[c[0]][: c[3]])) <= max_tokens]
         predictions = next_tokens(target, [texts[index][:end] for index, _, _, end in part])
         for (index, word, begin, end), token in zip(part, predictions, strict=True):
             others = [w for w in swaps[kinds[word], length[word]] if w != word and w not in texts[index]]

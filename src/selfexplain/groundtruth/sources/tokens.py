@@ -1,6 +1,7 @@
 """Tokenise words in context, and check whether texts fit into the target's context."""
 
 from selfexplain.target.load import Target
+from selfexplain.target.tokens import encode_text
 
 
 def word_tokens(target: Target, word: str) -> list[int]:
@@ -11,4 +12,4 @@ def word_tokens(target: Target, word: str) -> list[int]:
 
 def fits(target: Target, text: str) -> bool:
     """Whether a text fits into the target's context."""
-    return len(target.tokenizer(text)["input_ids"]) <= target.context_length
+    return len(encode_text(target.tokenizer, text)) <= target.context_length
