@@ -13,6 +13,7 @@ PAGE = DOCS / "files.md"
 
 RECORDS = {
     "manifest.json": "selfexplain.runs.manifest.RunManifest",
+    "lock.json, while a process works on the run": "selfexplain.runs.lock.LockHolder",
     "results.json": "selfexplain.evaluation.results.Results",
     "comparison.json": "selfexplain.evaluation.results.Comparison",
     "predictions/<task>.jsonl, per line": "selfexplain.evaluation.predictions.Prediction",

@@ -17,6 +17,7 @@ from selfexplain.evaluation.results import Environment, Results, ScoredModel
 from selfexplain.groundtruth.formats import read_rows
 from selfexplain.pipeline.comparison import Cell, ComparisonSteps
 from selfexplain.pipeline.driver import run
+from selfexplain.pipeline.row_guard import RowGuard
 from selfexplain.pipeline.steps import RecipeSteps
 from selfexplain.runs.recipe import Expected, Recipe, load_recipe
 from selfexplain.runs.run_directory import RunDirectory
@@ -117,7 +118,9 @@ def test_removing_the_comparison_removes_it_from_the_results(recipe, calls, tmp_
 def test_every_cell_has_a_recipe(recipe, tmp_path):
     recipe = replace(recipe, seed=7, comparison=replace(recipe.comparison, n_seeds=2))
     models = {"a": RunDirectory(tmp_path / "of-a"), "b": RunDirectory(tmp_path / "of-b")}
-    comparison = ComparisonSteps(recipe, RunDirectory(tmp_path), models, corpus=lambda: None, free=lambda: None)
+    comparison = ComparisonSteps(
+        recipe, RunDirectory(tmp_path), models, lambda: None, lambda: None, RowGuard(RunDirectory(tmp_path))
+    )
     recipes = {(c.target, c.explainer, c.share, c.seed): comparison.recipe_of(c) for c in comparison.cells()}
     assert len(recipes) == 2 * 2 * 2 * 2
     few = recipes["b", "a", 0.25, 1]
@@ -239,7 +242,7 @@ def test_each_cell_is_trained_and_scored_with_its_own_models_and_share(two_targe
     texts = ["The capital of France is Paris.", "Once there was a small dog near the river."] * 3
     models = {name: RunDirectory(two_targets / f"of-{name}") for name in "ab"}
     run = RunDirectory(two_targets)
-    comparison = ComparisonSteps(recipe, run, models, lambda: SimpleNamespace(texts=texts), free=lambda: None)
+    comparison = ComparisonSteps(recipe, run, models, lambda: SimpleNamespace(texts=texts), lambda: None, RowGuard(run))
     scored = ScoredModel(name="a")
     environment = Environment(versions={}, device="cpu", seed=0)
     results = Results(recipe="mine", target=scored, explainer=scored, tasks={}, environment=environment)

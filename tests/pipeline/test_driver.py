@@ -11,6 +11,7 @@ from selfexplain.errors import SelfExplainError
 from selfexplain.pipeline.driver import run
 from selfexplain.pipeline.steps import RecipeSteps
 from selfexplain.runs.find_explainer import find_explainer
+from selfexplain.runs.lock import lock_run
 from selfexplain.runs.recipe import Expected, Recipe, load_recipe
 from selfexplain.runs.run_directory import RunDirectory
 
@@ -111,6 +112,57 @@ def test_a_run_that_cannot_finish_writes_nothing(recipe, calls, tmp_path, change
         run(replace(recipe, **change), tmp_path / "run")
     assert not calls
     assert not (tmp_path / "run").exists() or not list((tmp_path / "run").iterdir())
+
+
+def test_a_second_run_on_the_same_directory_is_refused(recipe, calls, tmp_path):
+    run_dir = run(recipe, tmp_path / "run")
+    calls.clear()
+    with lock_run(run_dir), pytest.raises(SelfExplainError, match=r"run is in use by process \d+"):
+        run(replace(recipe, seed=1), run_dir)
+    assert not calls and load_recipe(run_dir / "recipe.yaml").seed == 0
+    assert not {".lock", "lock.json"} & {path.name for path in run_dir.iterdir()}
+
+
+def test_a_start_that_was_interrupted_before_the_first_step_continues(recipe, calls, tmp_path, monkeypatch):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr("selfexplain.pipeline.driver.dump_recipe", interrupt)
+        run(recipe, tmp_path / "run")
+    (tmp_path / "run" / "recipe.yaml").write_text("name: min")
+    run(recipe, tmp_path / "run")
+    assert calls == ALL
+    (tmp_path / "killed").mkdir()
+    for name in (".lock", "lock.json", "manifest.json.tmp"):
+        (tmp_path / "killed" / name).write_text("{}")
+    run(recipe, tmp_path / "killed")
+    assert {path.name for path in (tmp_path / "killed").glob("*lock*")} == set()
+
+
+def test_scores_are_not_written_if_the_rows_have_changed_since_training(recipe, monkeypatch, tmp_path):
+    """As if a second run with another seed had rebuilt the rows while the first one was training."""
+
+    def build(self, task):
+        path = self.run.dataset(task).rows("train")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"rows")
+        return {}
+
+    def train(*_):
+        (tmp_path / "run" / "explainer").mkdir(exist_ok=True)
+
+    def evaluate(recipe, run, target, is_trained, free, check):
+        run.dataset("input_ablation").rows("train").write_bytes(b"rows of another seed")
+        check()
+        raise AssertionError
+
+    monkeypatch.setattr(RecipeSteps, "_build", build)
+    monkeypatch.setattr("selfexplain.pipeline.steps.train_explainer", train)
+    monkeypatch.setattr("selfexplain.pipeline.steps.evaluate_explainer", evaluate)
+    for _ in range(2):  # in the process that trained, and in a later one
+        with pytest.raises(SelfExplainError, match="datasets/input_ablation were changed after the explainer"):
+            run(recipe, tmp_path / "run")
 
 
 def test_a_recipe_of_kind_tiny_target_trains_the_embedded_models(tmp_path, monkeypatch):

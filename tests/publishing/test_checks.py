@@ -107,7 +107,7 @@ def private_key(run_dir):
 
 def invalid_name(run_dir):
     path = run_dir / "recipe.yaml"
-    path.write_text(yaml.safe_dump({**yaml.safe_load(path.read_text()), "name": "mine and yours"}))
+    path.write_text(yaml.safe_dump({**yaml.safe_load(path.read_text()), "name": "mine--yours"}))
 
 
 @pytest.mark.parametrize(
@@ -129,7 +129,7 @@ def invalid_name(run_dir):
         (private_key, ["statistics.json contains a private key"]),
         (
             invalid_name,
-            ["lab/mine and yours-selfexplainer is not a valid repository id", "Change `name` in the recipe"],
+            ["lab/mine--yours-selfexplainer is not a valid repository id", "Change `name` in the recipe"],
         ),
     ],
     ids=lambda value: getattr(value, "__name__", None),

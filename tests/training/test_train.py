@@ -133,6 +133,12 @@ def test_an_optimizer_is_paged_only_on_a_gpu(optimizer, on_gpu, expected):
     assert _optimizer_name(TrainingConfig(optimizer=optimizer), on_gpu) == expected
 
 
+@pytest.mark.parametrize(("save_steps", "logging_steps"), [(100, 50), (20, 10), (50, 50), (7, 1), (1000, 50)])
+def test_a_logged_loss_never_spans_a_checkpoint(tmp_path, save_steps, logging_steps):
+    """Otherwise, the first loss after resuming would be the mean of fewer steps than without the interruption."""
+    assert _trainer_arguments(TrainingConfig(save_steps=save_steps), tmp_path, seed=0).logging_steps == logging_steps
+
+
 def test_every_optimisation_setting_reaches_the_trainer(tmp_path):
     config = TrainingConfig(
         epochs=3, batch_size=5, gradient_accumulation=7, learning_rate=0.25, weight_decay=0.125, save_steps=11

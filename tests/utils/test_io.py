@@ -23,6 +23,7 @@ def test_a_failed_write_leaves_the_old_content(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="broken"):
         write_atomically(path, "new")
     assert path.read_text(encoding="utf-8") == "é"
+    assert [file.name for file in tmp_path.iterdir()] == ["x.txt"]
 
 
 def test_a_link_in_place_of_the_temporary_file_is_not_followed(tmp_path):

@@ -10,6 +10,7 @@ from selfexplain.errors import SelfExplainError
 from selfexplain.evaluation.config import ComparisonConfig
 from selfexplain.groundtruth.dataset_directory import DatasetDirectory
 from selfexplain.pipeline.explainers import load_explainer, train_explainer
+from selfexplain.pipeline.row_guard import RowGuard
 from selfexplain.pipeline.simulator import simulator
 from selfexplain.runs.engine import Step
 from selfexplain.runs.recipe import Recipe
@@ -52,6 +53,7 @@ class ComparisonSteps:
         models: short name of a model -> directory with the ground truth about it, the recipe's target first.
         corpus: function that reads the recipe's texts, on which adapters between models are fitted.
         free: function that frees the models that earlier steps have loaded.
+        rows: detects that the ground truth changes between two steps.
     """
 
     recipe: Recipe
@@ -59,6 +61,7 @@ class ComparisonSteps:
     models: Mapping[str, RunDirectory]
     corpus: Callable[[], "Corpus"]
     free: Callable[[], None]
+    rows: RowGuard
 
     def steps(self, datasets: Mapping[str, tuple[str, ...]], weights: Mapping[str, Any]) -> list[Step]:
         """The steps that train explainers, that collect their answers, and that score the answers.
@@ -149,6 +152,7 @@ class ComparisonSteps:
 
     def _train(self, cell: Cell) -> None:
         self.free()
+        self.rows.start(self._datasets(self.models[cell.target]).values())
         datasets, out_dir = self.models[cell.target].datasets, self.explainer_dir(cell)
         train_explainer(self.recipe_of(cell), datasets, out_dir, self.corpus, self.recipe.seed)
 
@@ -156,6 +160,7 @@ class ComparisonSteps:
         from selfexplain.evaluation.answers import answer_all
 
         self.free()
+        self.rows.check(self._datasets(self.models[cell.target]).values())
         explainer = load_explainer(self.recipe, str(self.explainer_dir(cell)))
         batch_size = self.recipe.evaluation.batch_size
         for task in self.recipe.tasks:
@@ -167,6 +172,8 @@ class ComparisonSteps:
         from selfexplain.evaluation.results import Comparison, ComparisonResult
 
         tasks = {task: self._compare(task) for task in self.recipe.tasks}
+        for run in self.models.values():
+            self.rows.check(self._datasets(run).values())
         n_seeds = self.recipe.comparison.n_seeds
         result = ComparisonResult(models=list(self.models), n_seeds=n_seeds, tasks=tasks)
         write_figures(result, self.run.figures)

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 from selfexplain.errors import SelfExplainError
@@ -9,11 +10,12 @@ from selfexplain.pipeline.gpu_memory import warn_if_too_little_memory
 from selfexplain.pipeline.registry import PIPELINES, Pipeline
 from selfexplain.pipeline.simulator import requests_per_description, simulator
 from selfexplain.pipeline.steps import RecipeSteps
-from selfexplain.runs.engine import Step, execute, forget_removed, open_run
+from selfexplain.runs.engine import Step, create_run_directory, execute, forget_removed, open_run
+from selfexplain.runs.lock import lock_run
 from selfexplain.runs.recipe import AnyRecipe, Recipe, check_name, dump_recipe
 from selfexplain.runs.revisions import pin
 from selfexplain.utils.formatting import format_count
-from selfexplain.utils.io import require_disk_space, write_atomically
+from selfexplain.utils.io import report_full_disk, require_disk_space, write_atomically
 from selfexplain.utils.processes import process_state
 
 logger = logging.getLogger(__name__)
@@ -50,20 +52,24 @@ def run(recipe: AnyRecipe, output_dir: Path | None = None, stage: str | None = N
             f"{state.num_processes} processes were launched, but several processes can only compute ground truth. Add "
             "--stage dataset, and run the remaining stages with one process."
         )
-    opened = open_run(run_dir, pipeline.identity, recipe.seed, revisions)
-    state.wait_for_everyone()  # so that every process sees an empty directory
-    _log_plan(recipe, run_dir, steps)
-    if requests:
-        logger.info(requests)
-    if not opened.steps:
-        pipeline.check()
-        if isinstance(recipe, Recipe):
-            warn_if_too_little_memory(recipe)
-    if state.is_main_process:
-        write_atomically(opened.directory.recipe_path, dump_recipe(recipe))
-        if stage is None:
-            forget_removed(steps, opened)
-    execute(steps, opened)
+    create_run_directory(run_dir)
+    with lock_run(run_dir) if state.is_main_process else nullcontext():
+        opened = open_run(run_dir, pipeline.identity, recipe.seed, revisions)
+        state.wait_for_everyone()  # so that every process sees an empty directory
+        _log_plan(recipe, run_dir, steps)
+        if requests:
+            logger.info(requests)
+        if not opened.steps:
+            pipeline.check()
+            if isinstance(recipe, Recipe):
+                warn_if_too_little_memory(recipe)
+        if state.is_main_process:
+            with report_full_disk(run_dir):
+                opened.save()  # before the recipe, because a directory with files but no manifest is refused
+                write_atomically(opened.directory.recipe_path, dump_recipe(recipe))
+                if stage is None:
+                    forget_removed(steps, opened)
+        execute(steps, opened)
     return run_dir
 
 

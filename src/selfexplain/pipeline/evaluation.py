@@ -21,7 +21,12 @@ if TYPE_CHECKING:
 
 
 def evaluate_explainer(
-    recipe: Recipe, run: RunDirectory, target: Callable[[], "Target"], is_trained: bool, free: Callable[[], None]
+    recipe: Recipe,
+    run: RunDirectory,
+    target: Callable[[], "Target"],
+    is_trained: bool,
+    free: Callable[[], None],
+    check: Callable[[], None],
 ) -> None:
     """Score the explainer with all controls and baselines, and write the results.
 
@@ -33,6 +38,7 @@ def evaluate_explainer(
         target: function that returns the loaded target, for the SelfIE baseline.
         is_trained: whether the recipe names an explainer that is already trained.
         free: function that frees the target.
+        check: function that raises if the datasets have changed; called before anything is written.
     """
     from selfexplain.evaluation import report
     from selfexplain.evaluation.results import Results, ScoredModel
@@ -59,6 +65,7 @@ def evaluate_explainer(
         tasks=tasks,
         environment=_environment(recipe, run, round(time.monotonic() - started, 1)),
     )
+    check()
     report.write_figures(results, run.figures)
     results.write(run.results_path)
     shutil.rmtree(run.answer_cache, ignore_errors=True)

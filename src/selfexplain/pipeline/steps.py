@@ -11,13 +11,16 @@ from selfexplain import bundled
 from selfexplain.errors import SelfExplainError
 from selfexplain.evaluation.config import ComparisonConfig
 from selfexplain.groundtruth.config import result_settings
+from selfexplain.groundtruth.dataset_directory import DatasetDirectory
 from selfexplain.groundtruth.shards import fingerprint_table
 from selfexplain.pipeline.comparison import ComparisonSteps, models_of
 from selfexplain.pipeline.evaluation import evaluate_explainer
 from selfexplain.pipeline.explainers import free_memory, load_target_of, reads_quantized, train_explainer
 from selfexplain.pipeline.fingerprints import fingerprint_corpus, fingerprint_model
+from selfexplain.pipeline.row_guard import RowGuard
 from selfexplain.runs.engine import Step
 from selfexplain.runs.recipe import Recipe
+from selfexplain.runs.revisions import NEURONPEDIA
 from selfexplain.runs.run_directory import RunDirectory
 from selfexplain.utils.processes import process_state
 
@@ -61,6 +64,7 @@ class RecipeSteps:
         self.recipe = recipe
         self.run = RunDirectory(run_dir)
         self.target = TargetSlot(recipe)
+        self.rows = RowGuard(self.run)
 
     @property
     def identity(self) -> dict[str, str]:
@@ -142,6 +146,10 @@ class RecipeSteps:
         }
 
     @property
+    def _datasets(self) -> list[DatasetDirectory]:
+        return [self.run.dataset(task) for task in self.recipe.tasks]
+
+    @property
     def is_trained(self) -> bool:
         """Whether the recipe's explainer is already trained."""
         return self._trained_config is not None
@@ -192,7 +200,7 @@ class RecipeSteps:
             built[name], runs[name] = tuple(step.name for step in about_other), other.run
             steps += about_other
         weights = {name: fingerprint_model(*model) for name, model in models.items()}
-        comparison = ComparisonSteps(recipe, self.run, runs, lambda: self.corpus, self._free_targets)
+        comparison = ComparisonSteps(recipe, self.run, runs, lambda: self.corpus, self._free_targets, self.rows)
         return steps, comparison.steps(built, weights)
 
     def _about_other(self, name: str, other: "RecipeSteps", step: Step) -> Step:
@@ -232,21 +240,28 @@ class RecipeSteps:
         settings = self.recipe.settings(task)
         build(task, settings, self.target.get(), self.corpus, dataset.root, self.recipe.seed)
         exports = dataset.statistics().neuronpedia if process_state().is_main_process else {}
-        return {f"neuronpedia {source}": export["sha256"] for source, export in exports.items()}
+        return {f"{NEURONPEDIA}{source}": export["sha256"] for source, export in exports.items()}
 
     def _build_other(self, other: "RecipeSteps", build: Callable[[], Mapping[str, str] | None]) -> None:
         """Build ground truth about another model, with only its target on the device."""
         self._free_targets(keep=other)
         build()
 
-    def _train(self) -> None:
+    def _train(self) -> dict[str, str]:
+        """Train the explainer; return the SHA-256 of the rows of every dataset."""
         self._free_targets()
         run, seed = self.run, self.recipe.seed
+        hashes = self.rows.start(self._datasets)
         train_explainer(self.recipe, run.datasets, run.explainer, lambda: self.corpus, seed)
+        return hashes
 
     def _evaluate(self) -> None:
         self._free_targets()
-        evaluate_explainer(self.recipe, self.run, self.target.get, self.is_trained, free=self._free_targets)
+        if not self.is_trained:
+            self.rows.expect(self.run.read_manifest().revisions)
+        check = partial(self.rows.check, self._datasets)
+        check()
+        evaluate_explainer(self.recipe, self.run, self.target.get, self.is_trained, self._free_targets, check)
 
     def _write_cards(self) -> None:
         from selfexplain.publishing.cards import write_cards

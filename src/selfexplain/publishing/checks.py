@@ -11,6 +11,7 @@ from selfexplain.publishing.facts import DatasetFacts
 from selfexplain.publishing.names import Names, configuration
 from selfexplain.publishing.public_names import LOCAL_PATH, NAMING_COLUMNS, TEXT_SUFFIXES, strings_in
 from selfexplain.publishing.repositories import PublishedFile, PublishedRepository
+from selfexplain.runs.lock import check_unused
 from selfexplain.runs.manifest import RunManifest
 from selfexplain.runs.recipe import Recipe
 from selfexplain.runs.run_directory import RunDirectory
@@ -52,12 +53,14 @@ def check_finished(run: RunDirectory) -> Recipe:
         The recipe of the run.
 
     Raises:
-        SelfExplainError: the run is not finished or its files do not belong together; the message says what to do.
+        SelfExplainError: the run is in use or not finished, or its files do not belong together; the message says what
+            to do.
     """
     if not run.is_run:
         raise SelfExplainError(
             f"{run.root} is not a run, because manifest.json is missing. Give the directory of a finished run."
         )
+    check_unused(run.root)
     recipe, manifest = run.read_recipe(), run.read_manifest()
     _check_steps(run, recipe, manifest)
     _check_sizes(run, manifest)

@@ -2,7 +2,6 @@
 
 import hashlib
 import logging
-import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,6 +20,7 @@ from selfexplain.publishing.public_names import base_of
 from selfexplain.publishing.repositories import PublishedFile, PublishedRepository, PublishingPlan
 from selfexplain.runs.recipe import Recipe
 from selfexplain.runs.run_directory import RunDirectory
+from selfexplain.utils.temporary import temporary_directory
 from selfexplain.version import __version__
 
 if TYPE_CHECKING:
@@ -30,6 +30,9 @@ logger = logging.getLogger(__name__)
 
 SPACE_VARIABLE = "SELFEXPLAIN_EXPLAINER"
 """Environment variable that gives the Space the explainer's id."""
+
+STAGING = "selfexplain-publish-"
+"""Beginning of the name of the temporary directory with the files that are written for publishing."""
 
 MAX_DESCRIPTION = 150
 """Longest description of a collection, in characters."""
@@ -87,9 +90,9 @@ class Published:
 @contextmanager
 def plan_only(run_dir: Path, org: str, options: Options, space: Path | None) -> Iterator[PublishingPlan]:
     """Plan what `publish` would push, without a request to the Hub. Staged files exist only inside the block."""
-    with tempfile.TemporaryDirectory(prefix="selfexplain-publish-") as staging:
+    with temporary_directory(STAGING) as staging:
         known = PlanOptions(full=options.full, base=options.base, space=space, metrics=options.metrics)
-        yield make_plan(run_dir, org, Path(staging), known)
+        yield make_plan(run_dir, org, staging, known)
 
 
 def publish(run_dir: Path, org: str, options: Options, space: Path | None) -> list[Published]:
@@ -116,7 +119,7 @@ def publish(run_dir: Path, org: str, options: Options, space: Path | None) -> li
     run = RunDirectory(Path(run_dir))
     recipe = check_finished(run)
     api = HfApi(library_name="selfexplain", library_version=__version__)
-    with report_errors(api, org), tempfile.TemporaryDirectory(prefix="selfexplain-publish-") as staging:
+    with report_errors(api, org), temporary_directory(STAGING) as staging:
         may_create = check_rights(api, org, options.create_pr)
         known = PlanOptions(
             full=options.full,
@@ -124,11 +127,11 @@ def publish(run_dir: Path, org: str, options: Options, space: Path | None) -> li
             licence=base_licence(api, options.base or base_of(run), options.full),
             licences=source_licences(api, recipe),
             space=space,
-            earlier=_download_earlier(api, recipe, Names(org), options.revision, Path(staging) / "earlier"),
+            earlier=_download_earlier(api, recipe, Names(org), options.revision, staging / "earlier"),
             replace=options.replace,
             metrics=options.metrics,
         )
-        plan = make_plan(run.root, org, Path(staging), known)
+        plan = make_plan(run.root, org, staging, known)
         for repository in plan.repositories:
             check_name(api, repository, options.private)
         published = [_push(api, repository, options, may_create) for repository in plan.repositories]

@@ -25,6 +25,8 @@ from selfexplain.version import __version__
 
 logger = logging.getLogger(__name__)
 
+_OTHER_DIRECTORY = "Give a different directory with output_dir=DIR"
+
 
 @dataclass(frozen=True)
 class Step:
@@ -112,6 +114,31 @@ class OpenRun:
         self.manifest = self.manifest.model_copy(update={"stages": steps})
 
 
+def create_run_directory(run_dir: Path) -> RunDirectory:
+    """Create a run directory if it does not exist.
+
+    Raises:
+        SelfExplainError: it cannot be created, holds files but not a run, or has a symbolic link to files outside of
+            it. Nothing in it is changed.
+    """
+    directory = RunDirectory(run_dir)
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+        if not os.access(run_dir, os.W_OK):
+            raise PermissionError(errno.EACCES, "not writable")
+        is_empty = directory.is_empty
+    except OSError as error:
+        raise SelfExplainError(
+            f"{run_dir} cannot be used as a run directory: {error.strerror}. {_OTHER_DIRECTORY}."
+        ) from error
+    if not (directory.is_run or is_empty):
+        raise SelfExplainError(
+            f"{run_dir} contains files but not a run (there is no manifest.json). {_OTHER_DIRECTORY}."
+        )
+    directory.check_links()
+    return directory
+
+
 def open_run(run_dir: Path, identity: dict[str, str], seed: int, revisions: Mapping[str, str] | None = None) -> OpenRun:
     """Open a run directory. If it is empty or does not exist, create it; no manifest is written yet.
 
@@ -122,29 +149,18 @@ def open_run(run_dir: Path, identity: dict[str, str], seed: int, revisions: Mapp
         revisions: revisions that the run uses; they replace the ones in the manifest.
 
     Raises:
-        SelfExplainError: the directory cannot be created, holds a different run or other files, has a symbolic link to
-            files outside of it, or its manifest cannot be read. Nothing in it is changed.
+        SelfExplainError: the directory cannot be used (`create_run_directory`), holds a different run, or its manifest
+            cannot be read. Nothing in it is changed.
     """
-    directory = RunDirectory(run_dir)
-    remedy = "Give a different directory with output_dir=DIR"
-    try:
-        run_dir.mkdir(parents=True, exist_ok=True)
-        if not os.access(run_dir, os.W_OK):
-            raise PermissionError(errno.EACCES, "not writable")
-        has_files = any(entry.suffix != ".tmp" for entry in run_dir.iterdir())
-    except OSError as error:
-        raise SelfExplainError(f"{run_dir} cannot be used as a run directory: {error.strerror}. {remedy}.") from error
-    directory.check_links()
+    directory = create_run_directory(run_dir)
     if directory.is_run:
         manifest = directory.read_manifest()
-    elif has_files:
-        raise SelfExplainError(f"{run_dir} contains files but not a run (there is no manifest.json). {remedy}.")
     else:
         manifest = RunManifest(identity=identity, seed=seed, versions=library_versions())
     if manifest.identity != identity:
         raise SelfExplainError(
             f"{run_dir} contains a different run ({_describe(manifest.identity)}) from the one that was requested "
-            f"({_describe(identity)}). {remedy}."
+            f"({_describe(identity)}). {_OTHER_DIRECTORY}."
         )
     changes = {"seed": seed, "versions": library_versions(), "revisions": dict(revisions or {})}
     return OpenRun(directory, manifest.model_copy(update=changes))

@@ -16,6 +16,10 @@ from selfexplain.utils.names import is_hub_id, is_reserved
 
 logger = logging.getLogger(__name__)
 
+NEURONPEDIA = "neuronpedia "
+ROWS = "rows "
+"""Beginnings of keys of `RunManifest.revisions` that steps add."""
+
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 Table = TypeVar("Table", bound=TableConfig)
@@ -26,7 +30,8 @@ def pin(recipe: Recipe, run_dir: Path) -> tuple[Recipe, dict[str, str]]:
 
     Commits in the manifest of an earlier start take precedence over the current ones on the Hub. sae-lens, which reads
     releases of SAEs, accepts no commit; if a release has moved since the first start, a warning is logged. SHA-256
-    values of Neuronpedia exports from an earlier start (`neuronpedia <source>`) are kept.
+    values of Neuronpedia exports (`neuronpedia <source>`) and of the rows that the explainer was trained on
+    (`rows <directory>`) are kept from an earlier start.
 
     Returns:
         The recipe with commits, and `<kind> <id>@<revision>` -> commit (`RunManifest.revisions`).
@@ -34,7 +39,7 @@ def pin(recipe: Recipe, run_dir: Path) -> tuple[Recipe, dict[str, str]]:
     run, known = RunDirectory(run_dir), {}
     with suppress(SelfExplainError):  # opening the run reports a damaged manifest
         known = dict(run.read_manifest().revisions) if run.is_run else {}
-    pins = _Pins(known, {key: value for key, value in known.items() if key.startswith("neuronpedia ")})
+    pins = _Pins(known, {key: value for key, value in known.items() if key.startswith((NEURONPEDIA, ROWS))})
     _pin_saes(recipe, pins)
     corpus, compared = recipe.corpus_options, recipe.comparison
     models = zip(compared.models, compared.revisions or [None] * len(compared.models), strict=True)

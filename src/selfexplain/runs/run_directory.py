@@ -50,6 +50,16 @@ class RunDirectory:
         return self.root / "manifest.json"
 
     @property
+    def lock_path(self) -> Path:
+        """The file that the operating system locks while a process changes the run (`runs.lock`)."""
+        return self.root / ".lock"
+
+    @property
+    def lock_holder_path(self) -> Path:
+        """Which process that is."""
+        return self.root / "lock.json"
+
+    @property
     def recipe_path(self) -> Path:
         """The recipe with every default filled in."""
         return self.root / "recipe.yaml"
@@ -153,6 +163,13 @@ class RunDirectory:
             )
         return path
 
+    def delete_leftovers(self) -> None:
+        """Delete temporary files of an interrupted process; the lock of the run must be held."""
+        for pattern in ("*.tmp", "*.partial"):
+            for path in self.root.rglob(pattern):
+                if path.is_file() or path.is_symlink():
+                    path.unlink(missing_ok=True)
+
     def check_links(self) -> None:
         """Check that no symbolic link in the directory leads out of it, so that no step reads or writes other files.
 
@@ -172,6 +189,12 @@ class RunDirectory:
         """The files and directories of the run that exist -> one line about each."""
         paths = {getattr(self, name): line for name, line in _CONTENTS.items()}
         return {path: line for path, line in paths.items() if path.exists()}
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there are no files but those that a process leaves if it is interrupted before the first step."""
+        unfinished = {self.lock_path, self.lock_holder_path}
+        return all(path in unfinished or path.suffix == ".tmp" for path in self.root.iterdir())
 
     @property
     def is_run(self) -> bool:

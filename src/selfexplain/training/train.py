@@ -1,6 +1,7 @@
 """Train an explainer on ground-truth datasets and save it."""
 
 import logging
+import math
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -196,7 +197,7 @@ def _trainer_arguments(config: TrainingConfig, checkpoints: Path, seed: int) -> 
         dataset_kwargs={"skip_prepare_dataset": True},
         save_steps=config.save_steps,
         save_total_limit=1,
-        logging_steps=50,
+        logging_steps=math.gcd(50, config.save_steps),  # a logged loss never spans a checkpoint
         report_to=[],
         seed=seed,
         data_seed=seed,

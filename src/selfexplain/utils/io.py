@@ -19,9 +19,12 @@ def write_atomically(path: Path, text: str) -> None:
     """Write a UTF-8 text file so that a reader sees either the old content or all of the new content."""
     partial = path.with_name(path.name + ".tmp")
     partial.unlink(missing_ok=True)  # left by an interrupted process, or a link to another file
-    with partial.open("x", encoding="utf-8") as file:
-        file.write(text)
-    os.replace(partial, path)
+    try:
+        with partial.open("x", encoding="utf-8") as file:
+            file.write(text)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)  # it is still there if the disk is full
 
 
 def write_json(path: Path, value: Any) -> None:
