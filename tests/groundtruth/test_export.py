@@ -7,11 +7,10 @@ import pytest
 from selfexplain.errors import SelfExplainError
 from selfexplain.groundtruth.build import build
 from selfexplain.groundtruth.builders.transluce import from_transluce, read_patching
-from selfexplain.groundtruth.config import TableConfig
 from selfexplain.groundtruth.export import export_dataset, to_transluce
 from selfexplain.groundtruth.formats import read_rows
-from selfexplain.groundtruth.sources.tables import read_table
 from selfexplain.groundtruth.splits import SPLITS
+from selfexplain.utils.table_files import read_file
 
 KEPT = ("source_prompt", "layers", "position", "token", "token_type", "source_position",
         "clean_output", "patched_output", "changed", "completion")  # fmt: skip
@@ -36,7 +35,7 @@ def test_exported_rows_can_be_read_as_published_rows(built, tokenizer, tmp_path)
     assert [path.name for path in paths] == [f"{split}.parquet" for split in SPLITS]
     for path in paths:
         rows = read_rows(built / path.name)
-        exported = list(read_table(TableConfig(path=str(path))))
+        exported = list(read_file(path))
         assert len(exported) == len(rows)
         for row, record in zip(rows, exported, strict=True):
             copy = from_transluce(read_patching, record, tokenizer)

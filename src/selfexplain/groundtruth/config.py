@@ -34,8 +34,8 @@ class TableConfig:
     """A table of rows.
 
     Attributes:
-        path: a JSONL, JSON, CSV or parquet file, in which `{split}` is replaced by the split, or the id of a dataset on
-            the Hub, which is streamed.
+        path: a JSONL, JSON, CSV, TSV or parquet file, also compressed, in which `{split}` is replaced by the split, or
+            the id of a dataset on the Hub, which is streamed.
         subset: configuration of the Hub dataset, if it has several.
         split: split of the Hub dataset, and the value of `{split}` in `path`.
         revision: branch, tag or commit of the Hub dataset.
@@ -92,8 +92,8 @@ class PairSource(TableConfig):
 
 
 SYSTEM_PROMPT = (
-    "The following are multiple choice questions (with a correct answer). Output only the answer letter (A, B, C, or D)"
-    " and nothing else, in the format Answer: x, where x is one of A, B, C, or D."
+    "The following are multiple choice questions (with a correct answer). Output only the answer letter ({letters})"
+    " and nothing else, in the format Answer: x, where x is one of {letters}."
 )
 
 
@@ -104,17 +104,23 @@ class QuestionSource(TableConfig):
     Attributes:
         kind: "corpus": the recipe's corpus, which must be the embedded world.
             "multiple_choice": a table of questions (columns: question, choices, answer, and optionally subject).
-            `choices` is a list, or the names of several columns joined by ",". `answer` is an index, a letter or the
-            text of the correct choice. The defaults read MMLU.
+            `choices` is a list in one of the forms that `sources.choices.read_choices` describes, or the names of
+            several columns joined by ",". `answer` is a label, an index, a letter or the text of the correct choice,
+            or one of the columns of choices. The defaults read MMLU.
             "transluce": rows of a published `Transluce/input_ablation_*` dataset. The target is not run.
         chat: whether to use the target's chat template; null to use it if there is one.
-        system: system prompt. Without a chat template it precedes the question.
-        hints: name of a hint style -> its text. `{}` is the suggested letter, which is drawn uniformly.
+        answer_form: how the table names the correct choice: by its text, its letter, or its number from 0 or from 1;
+            null to infer it from all answers.
+        system: system prompt, in which `{letters}` is replaced by the letters of the question's choices. Without a chat
+            template it precedes the question.
+        hints: name of a hint style -> its text. `{}` is the suggested letter, which is drawn uniformly; other braces
+            are kept.
         answer_prefix: beginning of the answer. The next token after it is the answer.
     """
 
     kind: Literal["corpus", "multiple_choice", "transluce"] = "corpus"
     chat: bool | None = None
+    answer_form: Literal["text", "letter", "zero_based", "one_based"] | None = None
     system: str = SYSTEM_PROMPT
     hints: dict[str, str] = field(
         default_factory=lambda: {

@@ -18,6 +18,7 @@ from tqdm import tqdm
 from selfexplain.groundtruth.config import source_path
 from selfexplain.utils.hashing import file_sha256, fingerprint, fingerprint_files
 from selfexplain.utils.io import report_full_disk, write_json
+from selfexplain.utils.names import local_path
 from selfexplain.utils.processes import fixed_threads, process_state
 
 logger = logging.getLogger(__name__)
@@ -68,7 +69,7 @@ def fingerprint_table(config: Any) -> str | None:
         config: settings of a task.
     """
     name = source_path(config)
-    path = Path(name or "").expanduser()
+    path = local_path(name or "")
     return fingerprint_files(path) if name and path.exists() else None
 
 

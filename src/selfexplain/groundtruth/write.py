@@ -71,6 +71,7 @@ def write_dataset(context: BuildContext, builder: DatasetBuilder, candidates: Ca
     quantization = getattr(context.target.model.config, "quantization_config", None)
     statistics = DatasetStatistics.model_validate({
         **draw.statistics,
+        **({"corpus": {"skipped": dict(context.corpus.skipped)}} if context.corpus.skipped else {}),
         "balance": _measure_balance(task, draw, read.rows),
         "target_dtype": str(context.target.model.dtype).removeprefix("torch."),
         "target_quantization": quantization.to_dict() if quantization else None,

@@ -1,14 +1,14 @@
 """Compute fingerprints of the models and texts of a recipe, which determine whether a step runs again."""
 
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from selfexplain import bundled
 from selfexplain.errors import SelfExplainError
 from selfexplain.groundtruth.config import CorpusConfig
 from selfexplain.utils.hashing import fingerprint_files
-from selfexplain.utils.names import is_hub_id, is_reserved
+from selfexplain.utils.names import is_hub_id, is_reserved, local_path
+from selfexplain.utils.table_files import TABLES, TEXTS, format_of
 
 
 def fingerprint_model(name: str, revision: str | None) -> str | dict[str, Any]:
@@ -17,7 +17,7 @@ def fingerprint_model(name: str, revision: str | None) -> str | dict[str, Any]:
     Raises:
         SelfExplainError: the name is written as a path and there is no such directory.
     """
-    path = Path(bundled.resolve(name)).expanduser()
+    path = local_path(bundled.resolve(name))
     if path.is_dir():
         return fingerprint_files(path)
     if name in bundled.NAMES or name.startswith((".", "/", "~")):
@@ -31,12 +31,12 @@ def fingerprint_corpus(name: str, options: CorpusConfig) -> Any:
     Raises:
         SelfExplainError: the name is neither a file nor a Hub id nor the reserved name of the generated corpus.
     """
-    path = Path(name).expanduser()
     if is_reserved(name):
         return name
+    path = local_path(name)
     if path.is_file():
         return [fingerprint_files(path), asdict(options)]
-    if path.suffix or not is_hub_id(name):
+    if path.is_dir() or format_of(name) in (*TABLES, *TEXTS) or not is_hub_id(name):
         raise SelfExplainError(
             f"Corpus {name!r}: there is no such file. Give a text file, a JSONL, CSV or parquet file, a dataset on the "
             f"Hub (org/name) or {bundled.TINY_WORLD}."

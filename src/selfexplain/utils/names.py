@@ -1,7 +1,7 @@
 """Recognise Hub ids, local paths and reserved names, and check the names of files."""
 
 import re
-from pathlib import PureWindowsPath
+from pathlib import Path, PureWindowsPath
 from typing import Annotated
 
 from pydantic import AfterValidator
@@ -9,6 +9,7 @@ from pydantic import AfterValidator
 from selfexplain.bundled import NAMES, TINY_WORLD
 from selfexplain.errors import SelfExplainError
 
+MAX_NAME_BYTES = 255  # of a file or directory on common file systems
 _HUB_ID = re.compile(r"\w[\w.-]*/[\w.-]+")
 _FILE_NAME = re.compile(r"\w[\w.-]{0,95}")
 
@@ -62,3 +63,20 @@ FileName = Annotated[str, AfterValidator(check_file_name)]
 
 RelativePath = Annotated[str, AfterValidator(check_relative_path)]
 """A field of a record that names a file by its relative POSIX path."""
+
+
+def local_path(name: str) -> Path:
+    """The path that a name spells, with `~` replaced by the home directory.
+
+    Raises:
+        SelfExplainError: no file can have this name, because a part of it is too long or contains NUL.
+    """
+    if "\0" in name or any(len(part.encode(errors="replace")) > MAX_NAME_BYTES for part in name.split("/")):
+        raise SelfExplainError(
+            f"{name[:80]!r} (of {len(name):,} characters) cannot be the name of a file or of a repository. Give a path "
+            "or a Hub id."
+        )
+    try:
+        return Path(name).expanduser()
+    except RuntimeError:  # the home directory of an unknown user
+        return Path(name)

@@ -1,6 +1,7 @@
 """Published datasets of Transluce are converted into rows of this package and back."""
 
 import json
+from collections import Counter
 
 import pytest
 
@@ -14,7 +15,9 @@ from selfexplain.groundtruth.builders.transluce import (
     write_patching,
 )
 from selfexplain.groundtruth.config import AblationConfig, PairSource, PatchingConfig, QuestionSource
+from selfexplain.groundtruth.dataset_directory import DatasetDirectory
 from selfexplain.groundtruth.formats import read_rows
+from selfexplain.groundtruth.sources import Corpus
 from selfexplain.groundtruth.splits import SPLITS
 from selfexplain.tasks import outcome
 
@@ -125,6 +128,46 @@ def test_published_datasets_are_built_without_running_the_target(target, world, 
     (tmp_path / "patching-train.jsonl").write_text(json.dumps(wide))
     with pytest.raises(SelfExplainError, match=r"width \[8\].*has width 32"):
         build("activation_patching", sources["activation_patching"], target, world, tmp_path / "wide", seed=0)
+
+
+@pytest.mark.parametrize(
+    ("task", "record", "changes"),
+    [
+        (
+            "activation_patching",
+            PUBLISHED,
+            [{"is_different": None}, {"layer": []}, {"ablated_continuation": [None]}, {"counterfactual_text": None},
+             {"patch_position": None}, {"patch_position": PUBLISHED["patch_position"] | {"orig_pos": None}},
+             {"token_type": float("nan")}],
+        ),
+        (
+            "input_ablation",
+            PUBLISHED_ABLATION,
+            [{"zeroshot_prediction": None}, {"choices": ["a", None]}, {"correct_answer": None}, {"question": 3},
+             {"hint_prompt_full": None}, {"changed_pred_bc_hint": "yes"}, {"question": "\ud800"}],
+        ),
+    ],
+)  # fmt: skip
+def test_incomplete_rows_and_texts_are_counted_in_the_statistics(target, tmp_path, task, record, changes):
+    for split in ("train", "test"):
+        unlike = [{"question": f"{n}", "input_tokens": [f"Text {n}", " is"]} for n in range(80)]
+        lines = [json.dumps(record | change) for change in (*unlike, *(changes if split == "train" else ()))]
+        (tmp_path / f"{split}.jsonl").write_text("\n".join([*lines, "null"]))
+    cls, source_cls = {
+        "activation_patching": (PatchingConfig, PairSource),
+        "input_ablation": (AblationConfig, QuestionSource),
+    }[task]
+    config = cls(source=source_cls(kind="transluce", path=str(tmp_path / "{split}.jsonl")))
+    corpus = Corpus("file", ["a"], skipped=Counter({"no text": 2}))
+    build(task, config, target, corpus, tmp_path / "data", seed=0)
+    statistics = DatasetDirectory(tmp_path / "data").statistics()
+    published = statistics.counts["published"]
+    skipped = {name: n for name, n in published.items() if name.startswith("train rows skipped")}
+    assert published["train"] == 80 and sum(skipped.values()) == len(changes) + 1
+    assert published["test rows skipped: not an object (first: row 81)"] == 1
+    assert statistics.counts["corpus"] == {"skipped": {"no text": 2}}
+    rows = [row for split in SPLITS for row in read_rows(tmp_path / "data" / f"{split}.parquet")]
+    assert len(rows) == 160 and not any("None" in str(row | {"target_revision": ""}) for row in rows)
 
 
 def fail_if_run(model):

@@ -97,9 +97,6 @@ def test_ready_made_pairs_are_checked_and_every_skip_is_counted(target, tmp_path
 def test_invalid_sources_raise_an_error(target, tmp_path, counterfact):
     with pytest.raises(SelfExplainError, match=r"lacks \{options\}"):
         fact_pairs(PairSource(kind="counterfact", path=counterfact, template="{statement}"), target, 1, 0)
-    incomplete = write(tmp_path / "incomplete.jsonl", [{"requested_rewrite": {"prompt": "x"}}])
-    with pytest.raises(SelfExplainError, match=r"incomplete requested_rewrite.*must contain prompt"):
-        fact_pairs(PairSource(kind="counterfact", path=incomplete), target, 1, 0)
     relation = tmp_path / "relation.json"
     relation.write_text('{"name": "x"}')
     with pytest.raises(SelfExplainError, match="is not a relation file"):
@@ -120,6 +117,83 @@ def test_facts_without_a_counterpart_are_skipped_and_counted(target, tmp_path):
     assert result.items == []
     assert result.skipped == {
         "the subject occurred before with a different answer": 1,
-        "no subject or no answer": 1,
+        "no subject or no answer (first: row 3)": 1,
         "no fact of the same relation and split has an answer that begins with a different token": 1,
     }
+
+
+MISSING = [None, float("nan"), "", " ", "\ud800", ["x"], {"x": 1}, True]
+
+
+@pytest.mark.parametrize("field", ["prompt", "subject", "target_true"])
+def test_incomplete_records_of_counterfact_are_skipped(target, tmp_path, field):
+    record = {"prompt": "{} is in", "subject": "Paris", "target_true": {"str": "France"}, "target_new": {"str": "Peru"}}
+    records = [record | {field: value if field == "prompt" else {"str": value}} for value in MISSING]
+    records += [{name: value for name, value in record.items() if name != field}, None, "no JSON", []]
+    rows = [{"requested_rewrite": record | {"target_new": None}}, *({"requested_rewrite": r} for r in records)]
+    result = fact_pairs(PairSource(kind="counterfact", path=write(tmp_path / "facts.jsonl", rows)), target, 5, 0)
+    incomplete = "requested_rewrite has no prompt, subject, target_true.str and target_new.str"
+    expected = {
+        "prompt": {f"{incomplete} (first: row 2)": 12},
+        "subject": {"no subject or no answer (first: row 2)": 9, f"{incomplete} (first: row 11)": 3},
+    }
+    skipped = {reason: count for reason, count in result.skipped.items() if "first:" in reason}
+    assert skipped == expected["subject" if field == "target_true" else field]
+
+
+@pytest.mark.parametrize("field", ["relation", "prompt", "subject", "object"])
+def test_incomplete_facts_of_a_table_are_skipped(target, tmp_path, field):
+    fact = {"relation": "capital", "prompt": "The capital of {} is", "subject": "France", "object": "Paris"}
+    rows = [fact, *(fact | {field: value} for value in MISSING), fact | {"subject": 3, "object": 4.5}]
+    result = fact_pairs(PairSource(kind="relations", path=write(tmp_path / "facts.jsonl", rows)), target, 5, 0)
+    reason = "no relation or no prompt" if field in ("relation", "prompt") else "no subject or no answer"
+    assert result.skipped[f"{reason} (first: row 2)"] == len(MISSING)
+
+
+def test_incomplete_samples_of_a_relation_file_are_skipped(target, tmp_path):
+    samples = [{"subject": "France", "object": "Paris"}, {"subject": None, "object": "Rome"}, None, {"subject": "x"}]
+    relation = {"name": "capital", "prompt_templates": ["The capital of {} is", None], "samples": samples}
+    (tmp_path / "Capital.JSON").write_text(json.dumps(relation))
+    for path in (tmp_path, tmp_path / "Capital.JSON"):
+        result = fact_pairs(PairSource(kind="relations", path=str(path)), target, 5, 0)
+        assert result.skipped["no subject or no answer (first: sample 2 of Capital.JSON)"] == 3
+        assert result.skipped["a prompt template is not text (first: Capital.JSON)"] == 1
+
+
+def test_a_json_list_of_facts_is_a_table(target, tmp_path):
+    facts = [{"relation": "capital", "prompt": "The capital of {} is", "subject": s, "object": o}
+             for s, o in CAPITALS.items()]  # fmt: skip
+    (tmp_path / "facts.json").write_text(json.dumps(facts))
+    lines = write(tmp_path / "facts.jsonl", facts)
+    of_list, of_lines = (
+        fact_pairs(PairSource(kind="relations", path=str(path), n_options=0), target, 9, 0).items
+        for path in (tmp_path / "facts.json", lines)
+    )
+    assert len(of_list) == 9 and of_list == of_lines
+
+
+@pytest.mark.parametrize(
+    ("field", "reason"),
+    [
+        ("clean_prompt", "no text in clean_prompt or source_prompt"),
+        ("source_prompt", "no text in clean_prompt or source_prompt"),
+        ("subject", "no text in subject or source_subject"),
+        ("source_subject", "no text in subject or source_subject"),
+        ("options", "options are not a list of texts"),
+    ],
+)
+def test_incomplete_pairs_are_skipped(target, tmp_path, field, reason):
+    row = {"clean_prompt": "Tom ran", "source_prompt": "Ann ran", "subject": "Tom", "source_subject": "Ann"}
+    row |= {"group": "g", "options": ["dog", "cat"]}
+    missing = [["dog", None], 3, {"a": 1}] if field == "options" else MISSING
+    rows = [row, *(row | {field: value} for value in missing)]
+    result = table_pairs(PairSource(kind="pairs", path=write(tmp_path / "pairs.jsonl", rows)), target, 99, 0)
+    assert len(result.items) == 1 and result.skipped == {f"{reason} (first: row 2)": len(missing)}
+
+
+def test_options_may_be_null_or_text(target, tmp_path):
+    row = {"clean_prompt": "Tom ran", "source_prompt": "Ann ran", "subject": "Tom", "source_subject": "Ann"}
+    given = [None, "dog, cat", '["dog", "cat"]', [1, 2]]
+    rows = [row | {"group": "g", "options": options} for options in given]
+    result = table_pairs(PairSource(kind="pairs", path=write(tmp_path / "pairs.jsonl", rows)), target, 99, 0)
+    assert [pair.options for pair in result.items] == [(), ("dog", "cat"), ("dog", "cat"), ("1", "2")]

@@ -8,7 +8,8 @@ import pytest
 
 from selfexplain.errors import SelfExplainError
 from selfexplain.groundtruth.config import TableConfig
-from selfexplain.groundtruth.sources.tables import read_columns, read_table
+from selfexplain.groundtruth.sources.tables import read_columns, read_rows
+from selfexplain.groundtruth.sources.values import Skips
 
 ROWS = [{"question": "Which?", "n": 1}, {"question": "Who?", "n": 2}]
 
@@ -24,7 +25,7 @@ def test_every_format_gives_the_same_rows(tmp_path, suffix):
             "json": json.dumps(ROWS),
             "csv": "question,n\nWhich?,1\nWho?,2\n",
         }[suffix])  # fmt: skip
-    rows = list(read_table(TableConfig(path=str(path))))
+    rows = [row for _, row in read_rows(TableConfig(path=str(path)), Skips())]
     assert rows == ([{**row, "n": str(row["n"])} for row in ROWS] if suffix == "csv" else ROWS)
 
 
@@ -32,14 +33,14 @@ def test_columns_are_renamed_and_missing_optional_columns_are_left_out(tmp_path)
     path = tmp_path / "table.json"
     path.write_text(json.dumps(ROWS))
     table = TableConfig(path=str(path), columns={"text": "question"})
-    assert list(read_columns(table, ["text"], ["topic"])) == [{"text": "Which?"}, {"text": "Who?"}]
+    assert list(read_columns(table, ["text"], ["topic"], Skips())) == [(1, {"text": "Which?"}), (2, {"text": "Who?"})]
     with pytest.raises(SelfExplainError, match=r"maps text, but this source reads only the columns question"):
-        list(read_columns(table, ["question"]))
+        list(read_columns(table, ["question"], [], Skips()))
 
 
 def test_a_table_without_a_path_raises_an_error():
     with pytest.raises(SelfExplainError, match=r"source\.path is not set"):
-        list(read_table(TableConfig()))
+        list(read_rows(TableConfig(), Skips()))
 
 
 @pytest.mark.parametrize(
@@ -58,7 +59,7 @@ def test_unreadable_tables_raise_an_error(tmp_path, name, content, message):
     if content is not None:
         path.write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(SelfExplainError, match=message):
-        list(read_columns(TableConfig(path=str(path)), ["question", "choices", "answer"]))
+        list(read_columns(TableConfig(path=str(path)), ["question", "choices", "answer"], [], Skips()))
 
 
 def test_subset_split_and_revision_of_a_hub_dataset_reach_datasets(monkeypatch):
@@ -70,5 +71,5 @@ def test_subset_split_and_revision_of_a_hub_dataset_reach_datasets(monkeypatch):
 
     monkeypatch.setattr("datasets.load_dataset", load_dataset)
     table = TableConfig(path="org/name", subset="physics", split="test", revision="abc")
-    assert list(read_table(table)) == ROWS
+    assert [row for _, row in read_rows(table, Skips())] == ROWS
     assert calls == [(("org/name", "physics"), {"split": "test", "revision": "abc", "streaming": True})]

@@ -1,14 +1,16 @@
 """Read and write the datasets that Transluce published (Li et al., arXiv 2511.08579)."""
 
 import json
+import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
+from pydantic import AfterValidator, BaseModel, Field, ValidationError
 
 from selfexplain.errors import SelfExplainError
 from selfexplain.groundtruth import shards
@@ -23,7 +25,8 @@ from selfexplain.groundtruth.builders.builder import (
 )
 from selfexplain.groundtruth.row_shards import NOT_FINITE, Rows, write_row_shard
 from selfexplain.groundtruth.schema import small_columns
-from selfexplain.groundtruth.sources.tables import read_table
+from selfexplain.groundtruth.sources.tables import read_rows
+from selfexplain.groundtruth.sources.values import Skips
 from selfexplain.target.tokens import continuation, encode_text, token_text
 from selfexplain.tasks import Task, activation_patching, input_ablation, outcome
 from selfexplain.tasks.outcome import Outcome
@@ -32,8 +35,67 @@ from selfexplain.utils.registry import Registry
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+logger = logging.getLogger(__name__)
+
 SPLITS = ("train", "test")
 """Splits of the published datasets."""
+
+
+def _encodable(text: str) -> str:
+    text.encode()  # raises a ValueError for half of a surrogate pair
+    return text
+
+
+_Text = Annotated[str, AfterValidator(_encodable)]
+
+
+class _PatchPosition(BaseModel):
+    counterfact_pos: int
+    orig_pos: int
+    orig_text_token: _Text
+    intervention_vector: list[float]
+
+
+class _Patching(BaseModel):
+    patch_position: _PatchPosition
+    layer: Annotated[list[int], Field(min_length=1)]
+    input_tokens: list[_Text]
+    original_continuation: list[_Text]
+    ablated_continuation: list[_Text]
+    is_different: bool
+    counterfactual_text: _Text
+    token_type: _Text
+
+
+class _Ablation(BaseModel):
+    question: _Text
+    choices: list[_Text | int | float]
+    correct_answer: _Text | int | float
+    zeroshot_prediction: _Text
+    random_hint_prediction: _Text
+    original_prompt_full: _Text
+    hint_prompt_full: _Text
+    changed_pred_bc_hint: bool
+
+
+class MistypedRowError(Exception):
+    """A value of a published row is null or has the wrong type."""
+
+
+def _check(form: type[BaseModel], record: Row) -> None:
+    """Check the types of a published row.
+
+    Raises:
+        KeyError: a column is missing.
+        MistypedRowError: a value is null or has the wrong type.
+    """
+    try:
+        form.model_validate(record, strict=True)
+    except ValidationError as error:
+        for problem in error.errors():
+            if problem["type"] == "missing":
+                raise KeyError(problem["loc"][-1]) from error
+        raise MistypedRowError(f"{error.errors()[0]['loc'][0]} is null or has the wrong type") from error
 
 
 @dataclass(frozen=True)
@@ -87,14 +149,25 @@ class PublishedRows:
 
     def _write_split(self, context: BuildContext, index: int, path: Path) -> None:
         source, target, split = context.config.source, context.target, SPLITS[index]
-        rows = [from_transluce(self.read, r, target.tokenizer) for r in read_table(replace(source, split=split))]
+        rows, skips = [], Skips()
+        for number, record in read_rows(replace(source, split=split), skips):
+            try:
+                rows.append(from_transluce(self.read, record, target.tokenizer))
+            except MistypedRowError as error:
+                skips.add(str(error), number)
+        skipped = {f"{split} rows skipped: {reason}": count for reason, count in skips.counter().items()}
+        for reason, count in skipped.items():
+            logger.warning("%s: %d %s", source.path, count, reason)
+        if not rows:
+            reasons = "".join(f"; {reason}" for reason in skipped)
+            raise SelfExplainError(f"{source.path} contains no usable {split} row{reasons}. Check source.path.")
         widths = {len(vector) for row in rows for vector in row["activations"]} - {target.d_model}
         if widths:
             raise SelfExplainError(
                 f"{source.path} contains vectors of width {sorted(widths)}, but {target.name} has width "
                 f"{target.d_model}. Set `target` to the model that these rows are about."
             )
-        write_row_shard(context.task.name, target, rows, {split: len(rows)}, path)
+        write_row_shard(context.task.name, target, rows, {split: len(rows), **skipped}, path)
 
 
 def from_transluce(
@@ -111,6 +184,7 @@ def from_transluce(
 
     Raises:
         SelfExplainError: a column is missing, or the two prompts of an ablation differ in more than the hint.
+        MistypedRowError: a value is null or has the wrong type.
     """
     try:
         return read(record, tokenizer)
@@ -123,6 +197,7 @@ def from_transluce(
 
 def read_patching(record: Row, tokenizer: "PreTrainedTokenizerBase") -> dict[str, Any]:
     """Convert a row of `Transluce/act_patch_*`."""
+    _check(_Patching, record)
     patch, layers = record["patch_position"], [int(layer) for layer in record["layer"]]
     text = "".join(record["input_tokens"])
     before, after = "".join(record["original_continuation"]), "".join(record["ablated_continuation"])
@@ -160,12 +235,13 @@ def read_patching(record: Row, tokenizer: "PreTrainedTokenizerBase") -> dict[str
 
 def read_ablation(record: Row, tokenizer: "PreTrainedTokenizerBase") -> dict[str, Any]:
     """Convert a row of `Transluce/input_ablation_*`."""
+    _check(_Ablation, record)
     text, without = record["hint_prompt_full"], record["original_prompt_full"]
     n_removed = len(text) - len(without)
     begin = next((i for i, (a, b) in enumerate(zip(text, without, strict=False)) if a != b), len(without))
     if n_removed <= 0 or text[:begin] + text[begin + n_removed :] != without:
         raise SelfExplainError(
-            f"Row {record['index']}: original_prompt_full is not hint_prompt_full without a hint. Expected the two "
+            f"Row {record.get('index')}: original_prompt_full is not hint_prompt_full without a hint. Expected the two "
             "prompts to differ only in one contiguous part."
         )
     hint = text[begin : begin + n_removed]

@@ -1,10 +1,10 @@
 """Build counterfactual pairs from facts: CounterFact, relation tables, and tables of ready-made pairs."""
 
-import json
 import random
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,12 @@ from selfexplain.groundtruth.config import PairSource
 from selfexplain.groundtruth.sources.items import Pair, Prompt, SourceItems
 from selfexplain.groundtruth.sources.tables import read_columns
 from selfexplain.groundtruth.sources.tokens import fits, word_tokens
+from selfexplain.groundtruth.sources.values import Skips, as_text, as_word, as_words
 from selfexplain.groundtruth.splits import SAME_NAME, near_duplicate_groups, split_of
 from selfexplain.target.load import Target
+from selfexplain.utils.names import local_path
+from selfexplain.utils.parsing import parse_json
+from selfexplain.utils.table_files import format_of, read_file
 
 TRIES = 20  # counterparts drawn for a fact before it is skipped
 
@@ -99,7 +103,9 @@ def fact_pairs(source: PairSource, target: Target, n: int, seed: int) -> SourceI
     pools: dict[tuple[str, str], list[Fact]] = defaultdict(list)
     for fact in facts:
         pools[fact.relation, split_of(groups[fact.subject], seed)].append(fact)
-    first_tokens = {answer: word_tokens(target, answer)[0] for values in answers.values() for answer in values}
+    first_tokens = {
+        answer: next(iter(word_tokens(target, answer)), -1) for values in answers.values() for answer in values
+    }
     indexed = _Facts(source, target, seed, answers, groups, pools, first_tokens)
     rng = random.Random(seed)
     rng.shuffle(facts)
@@ -127,17 +133,15 @@ def table_pairs(source: PairSource, target: Target, n: int, seed: int) -> Source
         SelfExplainError: the table is missing or unreadable.
     """
     result: SourceItems[Pair] = SourceItems()
-    required = ("clean_prompt", "source_prompt", "subject", "source_subject")
-    rows = list(read_columns(source, required, ("options", "group")))
-    names = [str(row[name]) for row in rows for name in ("subject", "source_subject")]
+    rows = _complete_pairs(source, result.skipped)
+    names = [name for row in rows for name in row.subjects]
     groups = dict(zip(names, near_duplicate_groups(names, SAME_NAME), strict=True))
     for row in rows:
         if len(result.items) == n:
             break
-        texts = str(row["clean_prompt"]), str(row["source_prompt"])
-        subjects = [str(row[name]) for name in ("subject", "source_subject")]
-        group = [str(row["group"])] * 2 if row.get("group") else [groups[subject] for subject in subjects]
-        begins = [text.find(subject) if subject else -1 for text, subject in zip(texts, subjects, strict=True)]
+        texts, subjects = row.texts, row.subjects
+        group = [row.group] * 2 if row.group else [groups[subject] for subject in subjects]
+        begins = [text.find(subject) for text, subject in zip(texts, subjects, strict=True)]
         if -1 in begins:
             result.skipped["the subject does not occur in the prompt"] += 1
         elif texts[0] == texts[1]:
@@ -151,8 +155,39 @@ def table_pairs(source: PairSource, target: Target, n: int, seed: int) -> Source
                 Prompt(text, name, (begin, begin + len(subject)), len(text))
                 for text, name, begin, subject in zip(texts, group, begins, subjects, strict=True)
             )
-            result.items.append(Pair(clean, counterfactual, tuple(_as_list(row.get("options")))))
+            result.items.append(Pair(clean, counterfactual, row.options))
     return result
+
+
+@dataclass(frozen=True)
+class _PairRow:
+    """A row of a table of pairs; the clean prompt is first. `group` is empty if the table has none."""
+
+    texts: tuple[str, str]
+    subjects: tuple[str, str]
+    options: tuple[str, ...]
+    group: str
+
+
+def _complete_pairs(source: PairSource, skipped: Counter[str]) -> list[_PairRow]:
+    """The rows that have both prompts, both subjects and readable options; counts the others in `skipped`."""
+    rows, skips = [], Skips()
+    required = ("clean_prompt", "source_prompt", "subject", "source_subject")
+    for number, row in read_columns(source, required, ("options", "group"), skips):
+        clean, other = as_text(row["clean_prompt"]), as_text(row["source_prompt"])
+        subject, other_subject = as_word(row["subject"]), as_word(row["source_subject"])
+        options = as_words(row.get("options"), ",")
+        if clean is None or other is None:
+            skips.add("no text in clean_prompt or source_prompt", number)
+        elif subject is None or other_subject is None:
+            skips.add("no text in subject or source_subject", number)
+        elif options is None:
+            skips.add("options are not a list of texts", number)
+        else:
+            group = as_word(row.get("group")) or ""
+            rows.append(_PairRow((clean, other), (subject, other_subject), tuple(options), group))
+    skipped.update(skips.counter())
+    return rows
 
 
 def _prompt(source: PairSource, wording: str, subject: str, options: Sequence[str], group: str) -> Prompt:
@@ -163,65 +198,98 @@ def _prompt(source: PairSource, wording: str, subject: str, options: Sequence[st
     return Prompt(before + statement + after, group, (begin, begin + len(subject)), len(before + statement))
 
 
-def _as_list(value: Any) -> list[str]:
-    """Options given as a list, or as comma-separated text (in CSV files)."""
-    return [word.strip() for word in value.split(",")] if isinstance(value, str) else list(value or ())
-
-
 def _read_facts(source: PairSource, skipped: Counter[str]) -> tuple[list[Fact], dict[str, list[str]]]:
     """One fact per relation and subject, and all answers of each relation; counts other facts in `skipped`."""
     facts: dict[tuple[str, str], Fact] = {}
     answers: dict[str, dict[str, None]] = defaultdict(dict)
-    for fact, others in (_counterfact if source.kind == "counterfact" else _relations)(source):
-        if not fact.subject.strip() or not fact.answer.strip():
-            skipped["no subject or no answer"] += 1
-            continue
+    skips = Skips()
+    for fact, others in (_counterfact if source.kind == "counterfact" else _relations)(source, skips):
         answers[fact.relation].update(dict.fromkeys([fact.answer, *others]))
         if (known := facts.setdefault((fact.relation, fact.subject), fact)) is not fact:
             skipped["the subject occurred before" + (" with a different answer" * (known.answer != fact.answer))] += 1
+    skipped.update(skips.counter())
     return list(facts.values()), {relation: list(values) for relation, values in answers.items()}
 
 
-def _counterfact(source: PairSource) -> Iterator[tuple[Fact, list[str]]]:
+def _counterfact(source: PairSource, skips: Skips) -> Iterator[tuple[Fact, list[str]]]:
     """Facts of CounterFact (Meng et al., arXiv 2202.05262) with further answers of their relation.
 
     A relation is identified by its id, or by its wording if it has no id.
     """
-    for number, row in enumerate(read_columns(source, ["requested_rewrite"]), start=1):
+    for number, row in read_columns(source, ["requested_rewrite"], [], skips):
+        record = row["requested_rewrite"]
         try:
-            record = row["requested_rewrite"]
-            record = json.loads(record) if isinstance(record, str) else record
-            prompt = record["prompt"]
-            true, new = (record[name]["str"] for name in ("target_true", "target_new"))
-            yield Fact(record.get("relation_id") or prompt, (prompt,), record["subject"], true.strip()), [new.strip()]
-        except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
-            raise SelfExplainError(
-                f"{source.path}, row {number} has an incomplete requested_rewrite ({type(error).__name__}: {error}). "
-                "It must contain prompt, subject, target_true.str and target_new.str."
-            ) from error
+            record = parse_json(record, "requested_rewrite") if isinstance(record, str) else record
+        except SelfExplainError:
+            record = None
+        if not isinstance(record, dict) or not (prompt := as_text(record.get("prompt"))):
+            skips.add("requested_rewrite has no prompt, subject, target_true.str and target_new.str", number)
+            continue
+        subject, true, new = (_text_in(record.get(name)) for name in ("subject", "target_true", "target_new"))
+        if subject and true:
+            yield (
+                Fact(as_word(record.get("relation_id")) or prompt, (prompt,), subject, true.strip()),
+                ([new.strip()] if new else []),
+            )
+        else:
+            skips.add("no subject or no answer", number)
 
 
-def _relations(source: PairSource) -> Iterator[tuple[Fact, list[str]]]:
-    path = Path(source.path or "").expanduser()
-    if source.path and (path.is_dir() or path.suffix == ".json"):
-        files = sorted(path.rglob("*.json")) if path.is_dir() else [path]
+def _text_in(value: Any) -> str | None:
+    """The text of a subject, or of a target of CounterFact such as {"str": "Paris"}."""
+    return as_word(value.get("str") if isinstance(value, dict) else value)
+
+
+def _relations(source: PairSource, skips: Skips) -> Iterator[tuple[Fact, list[str]]]:
+    path = local_path(source.path or "")
+    if source.path and path.is_dir():
+        files = sorted(file for file in path.rglob("*") if file.suffix.lower() == ".json")
         if not files:
             raise SelfExplainError(f"{path} contains no JSON file. Give a directory with one JSON file per relation.")
         for file in files:
-            yield from _relation_file(file)
-        return
-    for row in read_columns(source, ["relation", "prompt", "subject", "object"]):
-        yield Fact(row["relation"], (row["prompt"],), str(row["subject"]), str(row["object"]).strip()), []
+            yield from _relation_file(file, skips)
+    elif source.path and format_of(path.name) == ".json" and path.is_file() and not _is_table(path):
+        yield from _relation_file(path, skips)
+    else:
+        for number, row in read_columns(source, ["relation", "prompt", "subject", "object"], [], skips):
+            relation, prompt = as_word(row["relation"]), as_text(row["prompt"])
+            if relation is None or prompt is None:
+                skips.add("no relation or no prompt", number)
+            else:
+                yield from _fact(relation, (prompt,), row, number, skips)
 
 
-def _relation_file(file: Path) -> Iterator[tuple[Fact, list[str]]]:
-    try:
-        relation: Mapping[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        prompts = tuple(relation["prompt_templates"])
-        for sample in relation["samples"]:
-            yield Fact(relation["name"], prompts, str(sample["subject"]), str(sample["object"]).strip()), []
-    except (OSError, UnicodeDecodeError, KeyError, TypeError, json.JSONDecodeError) as error:
+def _is_table(path: Path) -> bool:
+    """Whether a JSON file contains rows of facts, and not one relation."""
+    rows = list(islice(read_file(path), 2))
+    return len(rows) != 1 or (isinstance(rows[0], dict) and "subject" in rows[0])
+
+
+def _relation_file(file: Path, skips: Skips) -> Iterator[tuple[Fact, list[str]]]:
+    relation = next(read_file(file), None)
+    values = relation if isinstance(relation, dict) else {}
+    name, samples = as_word(values.get("name")), values.get("samples")
+    templates = values.get("prompt_templates")
+    templates = templates if isinstance(templates, list) else []
+    prompts = tuple(filter(as_text, templates))
+    if name is None or not prompts or not isinstance(samples, list):
         raise SelfExplainError(
-            f"{file} is not a relation file ({type(error).__name__}: {error}). Expected "
+            f"{file} is not a relation file. Expected "
             '{"name": ..., "prompt_templates": ["... {} ..."], "samples": [{"subject": ..., "object": ...}]}.'
-        ) from error
+        )
+    for _ in range(len(prompts), len(templates)):
+        skips.add("a prompt template is not text", file.name)
+    for number, sample in enumerate(samples, start=1):
+        yield from _fact(name, prompts, sample, f"sample {number} of {file.name}", skips)
+
+
+def _fact(
+    relation: str, prompts: tuple[str, ...], row: Any, place: int | str, skips: Skips
+) -> Iterator[tuple[Fact, list[str]]]:
+    """The fact of a row with `subject` and `object`; nothing if one of them is missing."""
+    values = row if isinstance(row, dict) else {}
+    subject, answer = as_word(values.get("subject")), as_word(values.get("object"))
+    if subject is None or answer is None:
+        skips.add("no subject or no answer", place)
+    else:
+        yield Fact(relation, prompts, subject, answer.strip()), []

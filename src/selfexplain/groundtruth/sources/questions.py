@@ -5,13 +5,14 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from string import ascii_uppercase
-from typing import Any
 
 from selfexplain.errors import SelfExplainError
 from selfexplain.groundtruth.config import QuestionSource
+from selfexplain.groundtruth.sources.choices import GivenAnswer, choices_of_columns, find_correct, read_choices
 from selfexplain.groundtruth.sources.items import HintedQuestion, SourceItems
 from selfexplain.groundtruth.sources.tables import read_columns
 from selfexplain.groundtruth.sources.tokens import fits
+from selfexplain.groundtruth.sources.values import Skips, as_text, as_word, is_missing
 from selfexplain.groundtruth.splits import near_duplicate_groups
 from selfexplain.target.ablation import render
 from selfexplain.target.load import Target
@@ -41,21 +42,23 @@ def table_questions(source: QuestionSource, target: Target, n: int, seed: int) -
     If `n` exceeds the number of questions, questions are repeated with different hints.
 
     Raises:
-        SelfExplainError: the table is missing or unreadable, a hint lacks `{}`, or the target has no chat template.
+        SelfExplainError: the table is missing or unreadable, a hint lacks `{}`, the target has no chat template, or
+            answers have two readings.
     """
     if not source.hints:
         raise SelfExplainError("source.hints is empty. Give at least one hint style as a name and a text.")
     if invalid := [name for name, hint in source.hints.items() if "{}" not in hint]:
         raise SelfExplainError(f"source.hints {invalid} contain no {{}}. Put {{}} where the hinted letter belongs.")
     result: SourceItems[HintedQuestion] = SourceItems()
-    questions = _read_questions(source, result.skipped)
+    questions = _read_questions(source, result.skipped, seed)
     groups = near_duplicate_groups([question.text for question in questions])
     rng = random.Random(seed)
     order = list(zip(questions, groups, strict=True))
     rng.shuffle(order)
 
-    def as_prompt(user: str) -> str:
-        return render(target, user, source.system, source.answer_prefix, source.chat)
+    def as_prompt(user: str, labels: str) -> str:
+        system = source.system.replace("{letters}", _enumerate(labels))
+        return render(target, user, system, source.answer_prefix, source.chat)
 
     seen: set[str] = set()
     for round_ in range(n):
@@ -65,8 +68,8 @@ def table_questions(source: QuestionSource, target: Target, n: int, seed: int) -
                 break
             style = rng.choice(list(source.hints))
             hinted = rng.choice(question.labels)
-            hint = "\n" + source.hints[style].format(hinted)
-            full_text = as_prompt(question.text + hint)
+            hint = "\n" + source.hints[style].replace("{}", hinted)
+            full_text = as_prompt(question.text + hint, question.labels)
             if full_text in seen:
                 continue
             if not fits(target, full_text):
@@ -83,7 +86,7 @@ def table_questions(source: QuestionSource, target: Target, n: int, seed: int) -
                     hint_style=style,
                     hint=hint,
                     full_text=full_text,
-                    ablated_text=as_prompt(question.text),
+                    ablated_text=as_prompt(question.text, question.labels),
                     group=group,
                 )
             )
@@ -92,44 +95,68 @@ def table_questions(source: QuestionSource, target: Target, n: int, seed: int) -
     return result
 
 
-def _read_questions(source: QuestionSource, skipped: Counter[str]) -> list[_Question]:
+def _enumerate(letters: str) -> str:
+    """Letters in words: "A or B", "A, B, or C"."""
+    return " or ".join(letters) if len(letters) == 2 else f"{', '.join(letters[:-1])}, or {letters[-1]}"
+
+
+def _read_questions(source: QuestionSource, skipped: Counter[str], seed: int) -> list[_Question]:
     """The valid rows of the table; counts the others in `skipped`."""
+    skips = Skips()
+    rows = list(_valid_rows(source, skips))
+    marked = [row.answer.choices.correct is not None for row in rows]
+    correct = find_correct([row.answer for row in rows], source.answer_form, str(source.path))
     questions = []
-    for row in _rows(source):
-        labels = ascii_uppercase[: len(row["choices"])]
-        answer = _answer_index(row["answer"], row["choices"])
-        if not row["question"].strip():
-            skipped["no question"] += 1
-        elif not 2 <= len(labels) == len(row["choices"]):
-            skipped[f"fewer than 2 or more than {len(ascii_uppercase)} choices"] += 1
-        elif answer is None:
-            skipped["the answer is not one of the choices"] += 1
-        else:
-            options = "\n".join(f"{label}. {choice}" for label, choice in zip(labels, row["choices"], strict=True))
-            text = f"{row['question']}\n{options}"
-            questions.append(_Question(row.get("subject") or "", row["question"], text, labels, answer))
+    for row, is_marked, index in zip(rows, marked, correct, strict=True):
+        if index is None:
+            skips.add("the answer is not one of the choices", row.answer.row)
+            continue
+        texts = row.answer.choices.texts
+        order = list(range(len(texts)))
+        if is_marked:  # the table does not choose the position of the correct choice
+            random.Random(f"{seed} {row.question}").shuffle(order)
+        labels = ascii_uppercase[: len(texts)]
+        options = "\n".join(f"{label}. {texts[i]}" for label, i in zip(labels, order, strict=True))
+        text = f"{row.question}\n{options}"
+        questions.append(_Question(row.topic, row.question, text, labels, order.index(index)))
+    skipped.update(skips.counter())
     return questions
 
 
-def _rows(source: QuestionSource) -> Iterator[dict[str, Any]]:
-    """Rows with `question`, `choices` as a list, `answer`, and `subject` if the table has it."""
+@dataclass(frozen=True)
+class _Row:
+    """A row with a question and choices; the answer is not read yet."""
+
+    topic: str
+    question: str
+    answer: GivenAnswer
+
+
+def _valid_rows(source: QuestionSource, skips: Skips) -> Iterator[_Row]:
+    """The rows that have a question, 2 to 26 choices and an answer; the others are added to `skips`."""
     columns = [name.strip() for name in source.columns.get("choices", "choices").split(",")]
-    if len(columns) == 1:
-        yield from read_columns(source, ["question", "choices", "answer"], ["subject"])
-        return
-    table = replace(source, columns={name: column for name, column in source.columns.items() if name != "choices"})
-    for row in read_columns(table, ["question", "answer", *columns], ["subject"]):
-        yield {**row, "choices": [str(row[column]) for column in columns if row[column] not in (None, "")]}
-
-
-def _answer_index(answer: Any, choices: list[str]) -> int | None:
-    """The index of the correct choice, given as a number or as a string (the choice, its letter or its index)."""
-    if isinstance(answer, str):
-        text = answer.strip()
-        if text in choices:
-            return choices.index(text)
-        if text.isdigit():
-            answer = int(text)
-        elif len(text) == 1 and text.upper() in ascii_uppercase:
-            answer = ascii_uppercase.index(text.upper())
-    return answer if isinstance(answer, int) and 0 <= answer < len(choices) else None
+    in_columns = len(columns) > 1
+    names = {name: column for name, column in source.columns.items() if not (in_columns and name == "choices")}
+    table = replace(source, columns=names)
+    required = ["question", *(columns if in_columns else ["choices"])]
+    has_answers = False
+    for number, row in read_columns(table, required, ["answer", "subject"], skips):
+        question = as_text(row["question"])
+        choices = choices_of_columns(row, columns) if in_columns else read_choices(row["choices"])
+        if in_columns and source.columns.get("answer") in columns and not isinstance(choices, str):
+            choices = replace(choices, correct=columns.index(source.columns["answer"]))
+        marked = not isinstance(choices, str) and choices.correct is not None
+        has_answers |= marked or "answer" in row
+        if question is None:
+            skips.add("no question", number)
+        elif isinstance(choices, str):
+            skips.add(choices, number)
+        elif not 2 <= len(choices.texts) <= len(ascii_uppercase):
+            skips.add(f"fewer than 2 or more than {len(ascii_uppercase)} choices", number)
+        elif is_missing(row.get("answer")) and (in_columns or not marked):
+            skips.add("no answer", number)
+        else:
+            yield _Row(as_word(row.get("subject")) or "", question, GivenAnswer(number, row.get("answer"), choices))
+    if not has_answers:  # raises if the table has rows, and suggests the nearest column
+        columns_of_answer = {name: column for name, column in names.items() if name == "answer"}
+        next(read_columns(replace(source, columns=columns_of_answer), ["answer"], [], Skips()), None)

@@ -1,26 +1,41 @@
-"""Read the rows of tables: JSONL, JSON, CSV and parquet files, and datasets on the Hub."""
+"""Read the rows of tables: files, and datasets on the Hub."""
 
-import csv
-import json
 from collections.abc import Iterator, Sequence
 from difflib import get_close_matches
-from pathlib import Path
 from typing import Any
 
 from selfexplain.errors import SelfExplainError
 from selfexplain.groundtruth.config import TableConfig
-from selfexplain.utils.names import looks_like_path
+from selfexplain.groundtruth.sources.values import Skips
+from selfexplain.utils.names import local_path, looks_like_path
+from selfexplain.utils.table_files import FORMATS, TABLES, Malformed, format_of, read_file
 
-FORMATS = (".jsonl", ".json", ".csv", ".parquet")
+PATIENCE = 100
+"""Rows without a required column, from the first row on, after which the column counts as missing from the table."""
 
 
-def read_columns(table: TableConfig, required: Sequence[str], optional: Sequence[str] = ()) -> Iterator[dict[str, Any]]:
-    """Yield the rows of a table with the `required` columns, and the `optional` columns that the table has.
+def read_columns(
+    table: TableConfig,
+    required: Sequence[str],
+    optional: Sequence[str],
+    skips: Skips,
+    setting: str = "source.columns",
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield the rows of a table, with their numbers from 1.
 
-    The keys of a row are the names in `required` and `optional`, even if `table.columns` renames them.
+    A row has the `required` columns, and the `optional` columns that it has in the table. Its keys are the names in
+    `required` and `optional`, even if `table.columns` renames them. Values are not checked. If only one column is
+    required, a row may also be plain text, which is then the value of that column.
+
+    Args:
+        table: the table.
+        required: columns that every row needs; rows without one are skipped.
+        optional: further columns to read.
+        skips: counts of skipped rows, which are added to.
+        setting: setting that names the columns, for errors.
 
     Raises:
-        SelfExplainError: the table does not exist, a line cannot be read, or a required column is missing (the error
+        SelfExplainError: the table does not exist or cannot be read, or no row has a required column (the error
             suggests the closest name).
     """
     unknown = set(table.columns) - {*required, *optional}
@@ -30,90 +45,82 @@ def read_columns(table: TableConfig, required: Sequence[str], optional: Sequence
             f"{', '.join((*required, *optional))}. Remove or rename the others."
         )
     names = {name: table.columns.get(name, name) for name in (*required, *optional)}
-    for number, row in enumerate(read_table(table), start=1):
+    not_found = [names[name] for name in required]
+    columns: dict[str, None] = {}
+    number = 0
+    for number, row in read_rows(table, skips, not_found[0] if len(required) == 1 else None):
+        if not_found:
+            not_found = [name for name in not_found if name not in row]
+            columns |= dict.fromkeys(row)
+            if not_found and number >= PATIENCE:
+                break
         if missing := [names[name] for name in required if names[name] not in row]:
-            nearest = get_close_matches(missing[0], row, n=1, cutoff=0.0)
-            hint = f" If it is {nearest[0]!r}, set source.columns accordingly." if nearest else ""
-            raise SelfExplainError(
-                f"{table.path}, row {number} has no column {missing[0]!r}. Its columns are "
-                f"{', '.join(map(repr, row))}.{hint}"
-            )
-        yield {name: row[column] for name, column in names.items() if column in row}
+            skips.add(f"no column {missing[0]!r}", number)
+        else:
+            yield number, {name: row[column] for name, column in names.items() if column in row}
+    if not_found and columns:
+        nearest = get_close_matches(not_found[0], columns, n=1, cutoff=0.0)
+        hint = f" If it is {nearest[0]!r}, set {setting} accordingly." if nearest else ""
+        raise SelfExplainError(
+            f"{table.path} has no column {not_found[0]!r} in rows 1 to {number}. Its columns are "
+            f"{', '.join(map(repr, columns))}.{hint}"
+        )
 
 
-def read_table(table: TableConfig) -> Iterator[dict[str, Any]]:
-    """Yield the rows of a table unchanged.
+def read_rows(table: TableConfig, skips: Skips, text_column: str | None = None) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield the rows of a table unchanged, with their numbers from 1. Rows that are damaged or no objects are skipped.
+
+    Args:
+        table: the table.
+        skips: counts of skipped rows, which are added to.
+        text_column: column that rows of plain text are read as; None skips them.
 
     Raises:
-        SelfExplainError: the table does not exist, or a line cannot be read.
+        SelfExplainError: the table does not exist or cannot be read, or its rows are not objects.
     """
-    if table.path is None:
-        raise SelfExplainError(
-            f"source.path is not set. Set it to a file ({', '.join(FORMATS)}) or to the id of a Hub dataset."
-        )
-    path = Path(table.path.replace("{split}", table.split)).expanduser()
-    try:
-        if path.is_file():
-            yield from _file_rows(path)
-        elif path.suffix in FORMATS or looks_like_path(table.path):
-            raise SelfExplainError(
-                f"The file {table.path} does not exist. Give a {', '.join(FORMATS)} file or the id of a Hub dataset."
-            )
+    n_objects, other = 0, ""
+    for number, row in enumerate(_all_rows(table), start=1):
+        if isinstance(row, Malformed):
+            skips.add(row, number)
+            continue
+        if isinstance(row, str) and text_column is not None:
+            row = {text_column: row}
+        if isinstance(row, dict):
+            n_objects += 1
+            yield number, row
         else:
-            yield from _hub_rows(table)
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise SelfExplainError(f"{table.path} cannot be read ({error}). Give UTF-8 text.") from error
+            other = other or f"row {number} is a JSON {type(row).__name__}"
+            skips.add("not an object", number)
+    if other and not n_objects:
+        raise SelfExplainError(f"{table.path}: {other}, expected an object. Give a table with one object per row.")
 
 
-def _file_rows(path: Path) -> Iterator[dict[str, Any]]:
-    if path.suffix == ".csv":
-        with path.open(encoding="utf-8", newline="") as file:
-            yield from csv.DictReader(file)
-    elif path.suffix == ".parquet":
-        import pyarrow.parquet as parquet
-
-        for batch in parquet.ParquetFile(path).iter_batches():
-            yield from batch.to_pylist()
-    elif path.suffix == ".json":
-        try:
-            rows = json.loads(path.read_text(encoding="utf-8"))
-        except json.JSONDecodeError as error:
-            raise SelfExplainError(
-                f"{path} is not valid JSON ({error}). Give a file with a list of objects."
-            ) from error
-        yield from rows if isinstance(rows, list) else [rows]
-    elif path.suffix == ".jsonl":
-        with path.open(encoding="utf-8") as file:
-            for number, line in enumerate(file, start=1):
-                if line.strip():
-                    yield _jsonl_row(path, number, line)
-    else:
-        raise SelfExplainError(f"{path} has an unsupported file type. Give a {', '.join(FORMATS)} file.")
-
-
-def _jsonl_row(path: Path, number: int, line: str) -> dict[str, Any]:
-    try:
-        row = json.loads(line)
-    except json.JSONDecodeError as error:
+def _all_rows(table: TableConfig) -> Iterator[Any]:
+    if table.path is None:
+        raise SelfExplainError(f"source.path is not set. Set it to a {FORMATS} file, or to the id of a Hub dataset.")
+    path = local_path(table.path.replace("{split}", table.split))
+    if path.is_file():
+        yield from read_file(path)
+    elif path.is_dir():
+        raise SelfExplainError(f"{table.path} is a directory. Give a {FORMATS} file in it, or the id of a Hub dataset.")
+    elif format_of(path.name) in TABLES or looks_like_path(table.path):
         raise SelfExplainError(
-            f"{path}, line {number} is not valid JSON ({error}). Give one JSON object per line."
-        ) from error
-    if not isinstance(row, dict):
-        raise SelfExplainError(
-            f"{path}, line {number} contains a JSON {type(row).__name__}, expected an object. Give one object per line."
+            f"The file {table.path} does not exist. Give a {FORMATS} file, or the id of a Hub dataset."
         )
-    return row
+    else:
+        yield from _hub_rows(table)
 
 
 def _hub_rows(table: TableConfig) -> Iterator[dict[str, Any]]:
     from datasets import load_dataset
-    from datasets.exceptions import DatasetNotFoundError
+    from datasets.exceptions import DatasetsError
+    from httpx import HTTPError
 
     try:
-        rows = load_dataset(table.path, table.subset, split=table.split, revision=table.revision, streaming=True)
-    except (DatasetNotFoundError, ConnectionError, OSError, ValueError) as error:
+        yield from load_dataset(table.path, table.subset, split=table.split, revision=table.revision, streaming=True)
+    except (DatasetsError, HTTPError, OSError, ValueError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise SelfExplainError(
-            f"Dataset {table.path!r} cannot be read from the Hub: {str(error).splitlines()[0]} "
-            f"Give its id (org/name), subset and split, or a {', '.join(FORMATS)} file."
+            f"Dataset {table.path!r} cannot be read from the Hub: {reason} "
+            f"Give its id (org/name), subset and split, or a {FORMATS} file."
         ) from error
-    yield from rows
