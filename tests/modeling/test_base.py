@@ -5,7 +5,7 @@ import torch
 from safetensors.torch import load_file
 
 from selfexplain.errors import SelfExplainError
-from selfexplain.modeling.base import first_line, hub_options, load_base, pin_revision
+from selfexplain.modeling.base import hub_options, load_base, pin_revision
 
 
 def test_only_download_options_are_kept():
@@ -40,11 +40,3 @@ def test_pickled_weights_are_not_loaded(target_dir):
     (target_dir / "model.safetensors").unlink()
     with pytest.raises(SelfExplainError, match="safetensors"):
         load_base(str(target_dir))
-
-
-@pytest.mark.parametrize(
-    ("error", "line"),
-    [(ValueError("bad\nmore"), "bad."), (OSError("It failed."), "It failed."), (KeyError(), "KeyError.")],
-)
-def test_the_first_line_of_an_error_ends_with_a_full_stop(error, line):
-    assert first_line(error) == line

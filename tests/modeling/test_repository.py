@@ -123,7 +123,7 @@ def test_subfolder_and_revision_apply_to_the_explainer_and_not_to_its_base(saved
     monkeypatch.setattr("transformers.AutoModelForCausalLM.from_pretrained", record)
     loaded = SelfExplainerForCausalLM.from_pretrained(tmp_path / "repo", subfolder="inner", revision="v2", token="t")
     assert loaded.processor is not None
-    assert calls == [{"revision": None, "use_safetensors": True, "token": "t"}]
+    assert calls == [{"revision": None, "use_safetensors": True, "token": "t", "trust_remote_code": False}]
 
 
 def test_trust_remote_code_loads_without_importing_selfexplain_first(saved):

@@ -10,6 +10,7 @@ from selfexplain.groundtruth.dataset_directory import DatasetDirectory
 from selfexplain.groundtruth.formats import read_rows
 from selfexplain.groundtruth.schema import task_of
 from selfexplain.groundtruth.splits import SPLITS
+from selfexplain.target.tokenizer_files import load_tokenizer
 from selfexplain.utils.registry import Registry
 
 if TYPE_CHECKING:
@@ -49,13 +50,13 @@ def export_dataset(directory: Path, out_dir: Path, format: str = "transluce") ->
         SelfExplainError: there is no dataset, the format is unknown, or it cannot express the rows.
     """
     from datasets import Dataset
-    from transformers import AutoTokenizer
 
     convert, source, destination = EXPORT_FORMATS[format], DatasetDirectory(directory), DatasetDirectory(out_dir)
     splits = {split: read_rows(source.rows(split)) for split in SPLITS}
     first = splits[SPLITS[0]][0]
     task = task_of(first)
-    tokenizer = AutoTokenizer.from_pretrained(resolve(first["target_model"]), revision=first["target_revision"])
+    target = first["target_model"]
+    tokenizer = load_tokenizer(target, resolve(target), revision=first["target_revision"])
     exported = {split: convert(task.name, rows, tokenizer) for split, rows in splits.items()}
     out_dir.mkdir(parents=True, exist_ok=True)
     for split, rows in exported.items():

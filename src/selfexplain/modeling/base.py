@@ -5,11 +5,11 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import transformers
-from safetensors import SafetensorError
 
 from selfexplain import bundled
-from selfexplain.errors import SelfExplainError
+from selfexplain.errors import prefix_errors
 from selfexplain.target.load import commit_of
+from selfexplain.target.untrusted import check_model_files, report_errors, without_attention
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -54,20 +54,21 @@ def load_base(name: str, revision: str | None = None, **options) -> "PreTrainedM
     Raises:
         SelfExplainError: the model could not be loaded; the message contains the reason.
     """
-    try:
+    options.setdefault("trust_remote_code", False)  # None would ask on the terminal
+    at = f" at revision {revision}" if revision else ""
+    subject = f"The base model {name!r}{at} could not be loaded"
+    with report_errors(
+        subject,
+        "Give the Hub id or the directory of a causal language model with safetensors weights, and only options that "
+        "this model supports.",
+    ):
+        location = {"revision": revision, "subfolder": options.get("subfolder", ""), **hub_options(options)}
+        path = bundled.resolve(name)
+        if "gguf_file" not in options:
+            with prefix_errors(subject):
+                check_model_files(name, path, location, options["trust_remote_code"])
+            options = without_attention(path, location, options)
         # The class is looked up late, because importing it imports modules of this package that import this file.
         return transformers.AutoModelForCausalLM.from_pretrained(
-            bundled.resolve(name), revision=revision, use_safetensors=True, **options
+            path, revision=revision, use_safetensors=True, **options
         )
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError, TypeError, SafetensorError) as error:
-        at = f" at revision {revision}" if revision else ""
-        raise SelfExplainError(
-            f"The base model {name!r}{at} could not be loaded: {first_line(error)} Give the Hub id or the directory of "
-            "a causal language model with safetensors weights, and only options that this model supports."
-        ) from error
-
-
-def first_line(error: Exception) -> str:
-    """Return the first line of an error's message, ending with a full stop."""
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0] if lines[0].endswith(".") else f"{lines[0]}."

@@ -7,7 +7,9 @@ from pydantic import TypeAdapter, ValidationError
 from transformers import AutoConfig, PreTrainedConfig
 
 from selfexplain.errors import SelfExplainError
+from selfexplain.modeling.config_fields import check_fields
 from selfexplain.modeling.contract import InjectionConfig
+from selfexplain.target.untrusted import ATTENTION_KEYS, check_config, report_errors
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel  # loaded later than this module, which transformers imports first
@@ -58,9 +60,12 @@ class SelfExplainerConfig(PreTrainedConfig):
     package_version: str | None = None
 
     def __post_init__(self, **kwargs):
+        check_config(kwargs, "config.json")
         if isinstance(self.text_config, dict):
             values = dict(self.text_config)
-            self.text_config = AutoConfig.for_model(values.pop("model_type"), **values)
+            check_config(values, "text_config in config.json")
+            with report_errors("text_config in config.json is invalid", "Save or download the explainer again."):
+                self.text_config = AutoConfig.for_model(values.pop("model_type"), **values)
         elif self.text_config is None:
             self.text_config = AutoConfig.for_model("llama")
         self.injection = asdict(_parse_injection(self.injection or {}))
@@ -71,9 +76,16 @@ class SelfExplainerConfig(PreTrainedConfig):
             "n_layers": text.num_hidden_layers,
             "d_model": text.hidden_size,
         }
-        self.adapter = self.adapter or {"kind": "identity", "d_target": self.target["d_model"]}
-        self.tasks = list(self.tasks or [])
+        self.adapter = self.adapter or {"kind": "identity", "d_target": dict(self.target).get("d_model")}
+        self.tasks = self.tasks or []
+        check_fields(vars(self))
+        self.tasks = list(self.tasks)
         super().__post_init__(**kwargs)
+
+    @classmethod
+    def from_dict(cls, config_dict: dict, **kwargs) -> Self:
+        """Build a configuration. Attention implementations are taken from the caller only, never from `config.json`."""
+        return super().from_dict({key: v for key, v in config_dict.items() if key not in ATTENTION_KEYS}, **kwargs)
 
     @classmethod
     def for_base(cls, base: "PreTrainedModel", config: "SelfExplainerConfig | None" = None, **changes) -> Self:
@@ -114,6 +126,8 @@ class SelfExplainerConfig(PreTrainedConfig):
 
 def _parse_injection(injection: dict) -> InjectionConfig:
     """Validate the fields of a contract that was read from `config.json` or passed by a caller."""
+    if not isinstance(injection, dict):
+        raise SelfExplainError(f"injection is {injection!r}, expected a mapping. Correct it in config.json.")
     known = {field.name for field in fields(InjectionConfig)}
     if unknown := sorted(set(injection) - known):
         raise SelfExplainError(

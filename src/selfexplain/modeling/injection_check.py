@@ -10,14 +10,17 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Literal, NotRequired
 
 import torch
+from pydantic import BaseModel, Field
 from safetensors.torch import save_file
 from torch import Tensor
 from transformers import PreTrainedModel
+from typing_extensions import TypedDict  # pydantic needs this one on Python 3.11
 
 from selfexplain.errors import SelfExplainError
+from selfexplain.target.untrusted import read_json, report_errors
 from selfexplain.tasks import TASKS, free_question, input_ablation
 from selfexplain.tasks.question import Question
 
@@ -44,7 +47,27 @@ All variants are scored in one batch, so without injection the difference is alm
 """
 
 N_ROWS, N_TOKENS = 4, 12
+MAX_ROWS, MAX_TOKENS, MAX_PROMPT_TOKENS = 64, 64, 65_536
+"""Largest number of golden questions, of tokens of each answer, and of tokens of all questions together."""
+
 TEXT = "The capital of France is Paris, and the capital of Japan is Tokyo."
+
+
+class _Row(TypedDict):
+    """A golden question in `JSON_FILE`; its vectors are in `TENSOR_FILE`."""
+
+    prompt: Annotated[str, Field(max_length=262_144)]
+    placeholder_offsets: Annotated[list[int], Field(max_length=256)]
+    activation_layers: Annotated[list[int], Field(max_length=256)]
+    template_spans: NotRequired[list[tuple[int, int]]]
+
+
+class _Saved(BaseModel):
+    """The content of `JSON_FILE`."""
+
+    precision: Literal["float32", "float16", "bfloat16", "int8", "nf4"]
+    rows: Annotated[list[_Row], Field(max_length=MAX_ROWS)]
+    input_ids: Annotated[list[list[int]], Field(max_length=MAX_ROWS)]
 
 
 @dataclass(frozen=True)
@@ -78,7 +101,7 @@ def precision(base: PreTrainedModel) -> str:
 @torch.no_grad()
 def make(explainer: "SelfExplainerForCausalLM") -> Golden:
     """Answer the golden questions: `explainer.golden_rows`, or generated ones if it has none."""
-    rows = explainer.golden_rows or _questions(explainer)
+    rows = (explainer.golden_rows or _questions(explainer))[:MAX_ROWS]
     pad = explainer._processor.tokenizer.pad_token_id or 0
     encoded = [explainer._processor.encode_row(row) for row in rows]
     inputs = _batch(explainer, encoded, rows)
@@ -169,21 +192,28 @@ def read(files: "ExplainerFiles") -> Golden | None:
     if path is None:
         return None
     tensors = files.tensors(TENSOR_FILE)
-    try:
-        text = json.loads(path.read_text(encoding="utf-8"))
-        vectors = iter(tensors.get("vectors", ()))
-        rows = [row | {"activations": [next(vectors) for _ in row["placeholder_offsets"]]} for row in text["rows"]]
+    text = read_json(path, f"{files.name}: {JSON_FILE}")
+    with report_errors(
+        f"{files.name}: {JSON_FILE} and {TENSOR_FILE} do not match",
+        "Save or download the explainer again. To load it without reading these files, pass check_injection=False.",
+    ):
+        saved = _Saved.model_validate(text)
         answers, log_probs = tensors["answers"], tensors["log_probs"]
-        if not len(rows) == len(text["input_ids"]) == len(answers) or answers.shape != log_probs.shape:
-            raise ValueError("the numbers of questions and answers differ")
-        if text["precision"] not in TOLERANCE:
-            raise ValueError(f"unknown precision {text['precision']!r}")
-        return Golden(rows, text["input_ids"], answers, log_probs, text["precision"])
-    except (ValueError, KeyError, TypeError, RuntimeError) as error:
-        raise SelfExplainError(
-            f"{files.name}: {JSON_FILE} and {TENSOR_FILE} do not match ({error!r}). Save or download the explainer "
-            "again. To load it without reading these files, pass check_injection=False."
-        ) from error
+        vectors = list(tensors.get("vectors", ()))
+        n_vectors = sum(len(row["placeholder_offsets"]) for row in saved.rows)
+        if not len(saved.rows) == len(saved.input_ids) == len(answers) or answers.shape != log_probs.shape:
+            raise ValueError("The numbers of questions and answers differ")
+        if n_vectors != len(vectors):
+            raise ValueError(f"The questions have {n_vectors} placeholders, but there are {len(vectors)} vectors")
+        if answers.dtype != torch.int64 or answers.ndim != 2 or answers.shape[1] > MAX_TOKENS:
+            raise ValueError(f"The answers are {answers.dtype} {tuple(answers.shape)}, expected token ids")
+        if sum(map(len, saved.input_ids)) > MAX_PROMPT_TOKENS:
+            raise ValueError(f"The questions have more than {MAX_PROMPT_TOKENS} tokens")
+        remaining = iter(vectors)
+        rows = [
+            dict(row) | {"activations": [next(remaining) for _ in row["placeholder_offsets"]]} for row in saved.rows
+        ]
+        return Golden(rows, saved.input_ids, answers, log_probs.float(), saved.precision)
 
 
 def _questions(explainer: "SelfExplainerForCausalLM") -> list[dict]:

@@ -1,7 +1,8 @@
 """Read and write the LoRA weights of an explainer in the format of peft."""
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from copy import deepcopy
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from selfexplain.errors import SelfExplainError
+from selfexplain.target.untrusted import report_errors
 
 if TYPE_CHECKING:
     from peft import LoraConfig
@@ -25,14 +27,17 @@ PEFT_PREFIX = "base_model.model."
 
 
 def add_lora_modules(base: "PreTrainedModel", config: "LoraConfig") -> None:
-    """Add the LoRA modules of a peft configuration to a base.
+    """Add the LoRA modules of a peft configuration to a base."""
+    with _fused_patterns_expected():
+        base.add_adapter(config)
 
-    For the fused experts of mixture-of-experts models, peft adds rank patterns of parameters to the configuration and
-    then warns that they match no module. That warning is suppressed.
-    """
+
+@contextmanager
+def _fused_patterns_expected() -> Iterator[None]:
+    """Suppress the warning of peft that the patterns which it added for fused experts match no module."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", r"The following (rank|alpha)_pattern keys", RuntimeWarning)
-        base.add_adapter(config)
+        yield
 
 
 @torch.no_grad()
@@ -74,6 +79,57 @@ def save_lora(explainer: "SelfExplainerForCausalLM", directory: Path, dtype: str
     )
 
 
+@torch.no_grad()
+def load_lora(
+    explainer: "SelfExplainerForCausalLM", config: "LoraConfig", weights: Mapping[str, Tensor], source: str
+) -> None:
+    """Add saved LoRA weights to an explainer, and prove that its base did not change.
+
+    The modules are first created without memory and compared with the saved weights, because a rank in a small JSON
+    file can ask for any amount of it.
+
+    Args:
+        explainer: explainer without LoRA modules.
+        config: peft configuration, as `lora_settings.lora_config` returns it.
+        weights: saved weights by name, each name with `PEFT_PREFIX`.
+        source: what the weights were read from, for error messages.
+
+    Raises:
+        SelfExplainError: the LoRA weights do not fit the base, a weight is missing, unknown or has a different shape,
+            or adding them changed the base.
+    """
+    from peft import inject_adapter_in_model
+
+    base = explainer.language_model
+    before, logits = fingerprint(base), _probe(base)
+    with report_errors(f"{source} does not fit the base", "Use the base that the weights were trained from."):
+        with _fused_patterns_expected():
+            inject_adapter_in_model(config, base, "default", low_cpu_mem_usage=True)
+        base._hf_peft_config_loaded = True  # what base.add_adapter sets
+        base.set_adapter("default")
+        _check_state(base, weights, source)
+        allocate(base)
+        load_lora_state(explainer, weights, source)
+    _check_base_unchanged(base, before, logits, source)
+
+
+def allocate(base: "PreTrainedModel") -> None:
+    """Give memory to LoRA modules that were created on the meta device, on the device of the layer that they belong to.
+
+    The values are undefined until saved weights are loaded.
+    """
+    from peft.tuners.tuners_utils import BaseTunerLayer
+    from peft.utils.other import AuxiliaryTrainingWrapper
+
+    for module in base.modules():
+        if isinstance(module, BaseTunerLayer | AuxiliaryTrainingWrapper):
+            layer = module.get_base_layer() if isinstance(module, BaseTunerLayer) else module.original_module
+            device = next(parameter.device for parameter in layer.parameters())
+            for child in module.children():
+                if child is not layer and any(parameter.is_meta for parameter in child.parameters()):
+                    child.to_empty(device=device)
+
+
 def load_lora_state(explainer: "SelfExplainerForCausalLM", weights: Mapping[str, Tensor], source: str) -> None:
     """Copy saved LoRA weights into an explainer that already has LoRA modules.
 
@@ -85,14 +141,73 @@ def load_lora_state(explainer: "SelfExplainerForCausalLM", weights: Mapping[str,
     Raises:
         SelfExplainError: a weight is missing, unknown or has a different shape.
     """
-    from peft import get_peft_model_state_dict, set_peft_model_state_dict
+    from peft import set_peft_model_state_dict
 
     base = explainer.language_model
-    expected = get_peft_model_state_dict(base, save_embedding_layers=False)
-    check_same_tensors({PEFT_PREFIX + name: weight for name, weight in expected.items()}, weights, source)
+    _check_state(base, weights, source)
     # peft finds trained token embeddings only under the names of the bare base, and all other weights with and
     # without the prefix.
     set_peft_model_state_dict(base, {name.removeprefix(PEFT_PREFIX): weight for name, weight in weights.items()})
+
+
+def _check_state(base: "PreTrainedModel", weights: Mapping[str, Tensor], source: str) -> None:
+    """Check that saved LoRA weights have the names and shapes of the LoRA modules of a base."""
+    from peft import get_peft_model_state_dict
+
+    expected = get_peft_model_state_dict(base, save_embedding_layers=False)
+    check_same_tensors({PEFT_PREFIX + name: weight for name, weight in expected.items()}, weights, source)
+
+
+# ---------------------------------------------------------------- proof that the base is unchanged
+
+
+def fingerprint(base: "PreTrainedModel") -> dict[str, tuple]:
+    """Return the shape, the dtype and a hash of each weight and buffer of a base, without those of its LoRA modules."""
+    return {
+        name.replace(".base_layer", "").replace(".original_module", ""): (
+            tuple(tensor.shape),
+            tensor.dtype,
+            None if tensor.is_meta or not tensor.numel() else torch.hash_tensor(_words(tensor)).item(),
+        )
+        for name, tensor in base.state_dict(keep_vars=True).items()
+        if "lora_" not in name and "trainable_tokens_" not in name
+    }
+
+
+def _words(tensor: Tensor) -> Tensor:
+    """Return the bits of a tensor as a flat tensor of integers."""
+    flat = tensor.detach().contiguous().flatten()
+    flat = flat.view(torch.uint8) if not flat.is_complex() else torch.view_as_real(flat).flatten().view(torch.uint8)
+    return flat.view(torch.int64) if len(flat) % 8 == 0 and flat.storage_offset() % 8 == 0 else flat
+
+
+def _probe(base: "PreTrainedModel") -> Tensor:
+    """Return the logits of a few fixed tokens, `(1, T, vocabulary)` float32."""
+    vocabulary = base.get_input_embeddings().weight.shape[0]
+    ids = torch.linspace(0, vocabulary - 1, min(8, vocabulary)).long()[None]
+    training = base.training
+    base.eval()
+    try:
+        return base(input_ids=ids.to(base.get_input_embeddings().weight.device), use_cache=False).logits.float()
+    finally:
+        base.train(training)
+
+
+def _check_base_unchanged(base: "PreTrainedModel", before: Mapping[str, tuple], logits: Tensor, source: str) -> None:
+    """Compare a base that has LoRA modules with its fingerprint and its logits before they were added."""
+    after = fingerprint(base)
+    changed = sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
+    base.disable_adapters()
+    try:
+        same = torch.allclose(_probe(base), logits, rtol=1e-3, atol=1e-3 * logits.abs().max().item(), equal_nan=True)
+    finally:
+        base.enable_adapters()
+    if changed or not same:
+        what = f"{changed[0]} and {len(changed) - 1} more tensors" if changed else "the logits"
+        raise SelfExplainError(
+            f"{source} changed the base itself ({what}), so the explainer could not be compared with its target. Do "
+            "not use this explainer. Merge the weights with peft if you trust them."
+        )
 
 
 def check_same_tensors(expected: Mapping[str, Tensor], given: Mapping[str, Tensor], source: str) -> None:

@@ -7,7 +7,7 @@ from typing import Self
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoTokenizer, GenerationMixin, PreTrainedModel
+from transformers import GenerationMixin, PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutputWithPast
 from transformers.pytorch_utils import Conv1D
 
@@ -24,6 +24,7 @@ from selfexplain.modeling.lora import add_lora_modules
 from selfexplain.modeling.processing_selfexplainer import SelfExplainerProcessor
 from selfexplain.target.blocks import attention_modules
 from selfexplain.target.load import leave_packed
+from selfexplain.target.tokenizer_files import load_tokenizer
 
 __all__ = ["SelfExplainerForCausalLM", "SelfExplainerModel", "SelfExplainerPreTrainedModel"]
 
@@ -96,11 +97,9 @@ class SelfExplainerForCausalLM(AskingMixin, SelfExplainerPreTrainedModel, Genera
             name: str | None = base
             path = bundled.resolve(base)
             revision = pin_revision(base, revision, options)
-            code = {key: options[key] for key in ("trust_remote_code",) if key in options}
+            trust = bool(options.get("trust_remote_code", False))
             base = load_base(base, revision, **options)
-            tokenizer = tokenizer or AutoTokenizer.from_pretrained(
-                path, revision=revision, **hub_options(options), **code
-            )
+            tokenizer = tokenizer or load_tokenizer(str(name), path, trust, revision=revision, **hub_options(options))
         else:
             name = base.name_or_path or None
         text = base.config.get_text_config()

@@ -1,9 +1,8 @@
 """Read and write the files of a published explainer."""
 
-import json
 import logging
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext, suppress
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,18 +10,21 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.utils import cached_file
 
 from selfexplain import bundled
-from selfexplain.errors import SelfExplainError
+from selfexplain.errors import SelfExplainError, prefix_errors
 from selfexplain.modeling import injection_check, lora
-from selfexplain.modeling.base import first_line, hub_options, load_base, pin_revision
+from selfexplain.modeling.activation_adapter import ActivationAdapter
+from selfexplain.modeling.base import hub_options, load_base, pin_revision
 from selfexplain.modeling.configuration_selfexplainer import SelfExplainerConfig
+from selfexplain.modeling.lora_settings import lora_config, read_lora_settings
 from selfexplain.modeling.processing_selfexplainer import SelfExplainerProcessor
+from selfexplain.target.tokenizer_files import check_tokenizer_files
+from selfexplain.target.untrusted import read_json, report_errors
 from selfexplain.version import __version__
 
 if TYPE_CHECKING:
@@ -155,12 +157,8 @@ class ExplainerFiles:
             SelfExplainError: there is no such file, or it is damaged.
         """
         path = self.require(file)
-        try:
+        with report_errors(f"{self.name}: {file} is damaged", "Save or download the explainer again."):
             return load_file(path)
-        except SafetensorError as error:
-            raise SelfExplainError(
-                f"{self.name}: {file} is damaged ({error}). Save or download the explainer again."
-            ) from error
 
     def config(self) -> SelfExplainerConfig:
         """Read `config.json`.
@@ -172,12 +170,15 @@ class ExplainerFiles:
         fields, _ = PreTrainedConfig.get_config_dict(self.path, **self.location)
         if not fields:
             raise OSError("It has no config.json.")
+        if not isinstance(fields, dict):
+            raise SelfExplainError(f"{self.name}: config.json does not contain an object. Download the file again.")
         if fields.get("model_type") != "selfexplainer":
             raise SelfExplainError(
                 f"{self.name} contains a model of type {fields.get('model_type')!r}, not a self-explainer. Give the "
                 "Hub id or the directory of an explainer that save_pretrained wrote."
             )
-        return SelfExplainerConfig.from_dict(fields)
+        with prefix_errors(self.name):
+            return SelfExplainerConfig.from_dict(fields)
 
 
 def load(
@@ -192,34 +193,67 @@ def load(
     """Load an explainer. See `SelfExplainerForCausalLM.from_pretrained`."""
     for option in ("adapter_kwargs", "code_revision", "_from_auto", "_commit_hash"):
         options.pop(option, None)  # set by the Auto classes for the explainer; the base has no use for them
-    with _report_incomplete(name):
+    with report_errors(
+        f"{name} is not an explainer, or not a complete one",
+        "Give the directory of a saved explainer or its Hub id (org/name).",
+    ):
         location = {"revision": pin_revision(name, revision, options), "subfolder": subfolder, **hub_options(options)}
         files = ExplainerFiles(name, bundled.resolve(name), location)
         if not isinstance(config, SelfExplainerConfig):
             config = files.config()
         elif config._attn_implementation is not None:
             options.setdefault("attn_implementation", config._attn_implementation)  # the Auto classes store it there
-        base = _load_base(files, config, options)
-        _check_same_model(config, base)
-        explainer = cls(SelfExplainerConfig.for_base(base, config), base)
-        _fill(explainer.model.activation_adapter, files.tensors(ADAPTER_FILE), f"{name}: {ADAPTER_FILE}")
-        if config.lora:
-            _load_lora(explainer, files)
-        explainer.processor = SelfExplainerProcessor.from_pretrained(files.path, **files.location)
         golden = None
         # Without the check, damaged golden files do not matter.
         with nullcontext() if check_injection else suppress(SelfExplainError):
             golden = injection_check.read(files)
+        processor = _load_processor(files, () if golden is None else [row["prompt"] for row in golden.rows])
+        base = _load_base(files, config, options)
+        _check_same_model(config, base)
+        weights = _adapter_weights(files, config, base.get_input_embeddings().weight.shape[1])
+        explainer = cls(SelfExplainerConfig.for_base(base, config), base)
+        explainer.model.activation_adapter.load_state_dict(weights)
+        if config.lora:
+            _load_lora(explainer, files)
+        explainer.processor = processor
     explainer.eval()
     if golden is not None:
         explainer.golden, explainer.golden_rows = golden, golden.rows
         if check_injection:
-            injection_check.check(explainer, golden)
+            with report_errors(
+                f"{name}: the injection check failed",
+                "Save or download the explainer again. To load it without this check, pass check_injection=False.",
+            ):
+                injection_check.check(explainer, golden)
     elif check_injection:
         logger.warning(
             "%s was saved without golden vectors, so its injection cannot be checked. Save it again to add them.", name
         )
     return explainer
+
+
+def _load_processor(files: ExplainerFiles, texts: Sequence[str]) -> SelfExplainerProcessor:
+    """Load the processor after checking its files; `texts` are the golden questions, which will be encoded."""
+    check_tokenizer_files(files.name, files.path, files.location, texts)
+    if (path := files.find("processor_config.json")) is not None:
+        read_json(path, f"{files.name}: processor_config.json")
+    with report_errors(
+        f"{files.name}: the processor or the tokenizer is damaged or not a complete one",
+        "Save or download the explainer again.",
+    ):
+        return SelfExplainerProcessor.from_pretrained(files.path, trust_remote_code=False, **files.location)
+
+
+def _adapter_weights(files: ExplainerFiles, config: SelfExplainerConfig, d_explainer: int) -> dict[str, Tensor]:
+    """Read the weights of the adapter, and check that it has the names and shapes that `config.json` describes.
+
+    The adapter is first described without memory, because a small `config.json` can ask for any amount of it.
+    """
+    weights = files.tensors(ADAPTER_FILE)
+    with prefix_errors(f"{files.name}: config.json"), torch.device("meta"):
+        expected = ActivationAdapter(d_explainer, **(config.adapter or {})).state_dict()
+    lora.check_same_tensors(expected, weights, f"{files.name}: {ADAPTER_FILE}")
+    return weights
 
 
 def _load_base(files: ExplainerFiles, config: SelfExplainerConfig, options: Mapping[str, Any]) -> PreTrainedModel:
@@ -239,13 +273,16 @@ def _load_base(files: ExplainerFiles, config: SelfExplainerConfig, options: Mapp
 
 def _load_lora(explainer: "SelfExplainerForCausalLM", files: ExplainerFiles) -> None:
     """Add the saved LoRA weights to the base and record their dtype in the configuration."""
-    from peft import PeftConfig
-
     weights = files.tensors(LORA_WEIGHTS_FILE)
-    settings = PeftConfig.from_pretrained(str(files.require(LORA_SETTINGS_FILE).parent))
-    settings.inference_mode = False  # so that a loaded explainer can be trained further
-    lora.add_lora_modules(explainer.language_model, settings)
-    lora.load_lora_state(explainer, weights, f"{files.name}: {LORA_WEIGHTS_FILE}")
+    source = f"{files.name}: {LORA_SETTINGS_FILE}"
+    settings = read_lora_settings(files.require(LORA_SETTINGS_FILE), source)
+    if settings.modules_to_save:
+        raise SelfExplainError(
+            f"{source} sets modules_to_save, which replaces weights of the base. Save the explainer "
+            "with merge_and_save."
+        )
+    config = lora_config(settings, explainer.language_model, source)
+    lora.load_lora(explainer, config, weights, f"{files.name}: {LORA_WEIGHTS_FILE}")
     explainer.config.lora["dtype"] = str(next(iter(weights.values())).dtype).removeprefix("torch.")
 
 
@@ -260,26 +297,6 @@ def _check_same_model(config: SelfExplainerConfig, base: PreTrainedModel) -> Non
                 f"{field} is {actual}, expected {expected}. Restore that base, or set base_model_revision in "
                 "config.json to the commit of it that was used."
             )
-
-
-def _fill(module: torch.nn.Module, weights: Mapping[str, Tensor], source: str) -> None:
-    """Copy saved weights into a module after checking names and shapes."""
-    lora.check_same_tensors(module.state_dict(), weights, source)
-    module.load_state_dict(weights)
-
-
-@contextmanager
-def _report_incomplete(name: str) -> Iterator[None]:
-    """Turn the errors that libraries raise for missing or damaged files into one `SelfExplainError`."""
-    try:
-        yield
-    except SelfExplainError:
-        raise
-    except (OSError, ValueError, json.JSONDecodeError) as error:
-        raise SelfExplainError(
-            f"{name} is not an explainer, or not a complete one: {first_line(error)} Give the directory of a saved "
-            "explainer or its Hub id (org/name)."
-        ) from error
 
 
 def _state(module: torch.nn.Module) -> dict[str, Tensor]:

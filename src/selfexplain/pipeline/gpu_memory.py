@@ -49,6 +49,7 @@ def _config(name: str, revision: str | None) -> "PreTrainedConfig | None":
     from transformers import AutoConfig
 
     try:
-        return AutoConfig.from_pretrained(str(Path(bundled.resolve(name)).expanduser()), revision=revision)
+        path = str(Path(bundled.resolve(name)).expanduser())
+        return AutoConfig.from_pretrained(path, revision=revision, trust_remote_code=False)
     except (OSError, ValueError):
         return None

@@ -1,15 +1,16 @@
 """Load the model being explained."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from selfexplain import bundled
-from selfexplain.errors import SelfExplainError
+from selfexplain.errors import SelfExplainError, prefix_errors
 from selfexplain.target.blocks import context_length
+from selfexplain.target.tokenizer_files import load_tokenizer
 from selfexplain.target.tokens import encode_text
+from selfexplain.target.untrusted import check_config, check_model_files, report_errors, without_attention
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -113,12 +114,18 @@ def load_target(name: str, revision: str | None = None, dtype: str = "float32", 
     Raises:
         SelfExplainError: the model does not exist, is not a causal language model, or has missing or damaged files.
     """
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
 
+    trust = options.setdefault("trust_remote_code", False)  # None would ask on the terminal
     path, revision, _ = _read_config(name, revision)
     with _report_load_errors(name):
-        model = AutoModelForCausalLM.from_pretrained(path, revision=revision, dtype=dtype, **options).eval()
-        tokenizer = AutoTokenizer.from_pretrained(path, revision=revision)
+        with prefix_errors(f"Target {name!r} could not be loaded"):
+            check_model_files(name, path, {"revision": revision}, trust)
+        options = without_attention(path, {"revision": revision}, options)
+        model = AutoModelForCausalLM.from_pretrained(
+            path, revision=revision, dtype=dtype, use_safetensors=True, **options
+        ).eval()
+        tokenizer = load_tokenizer(name, path, trust, revision=revision)
     leave_packed(model)
     return Target(model, tokenizer, name, revision)
 
@@ -150,7 +157,7 @@ def target_shape(name: str, revision: str | None = None) -> TargetShape:
 
 def _read_config(name: str, revision: str | None) -> tuple[str, str | None, "PreTrainedConfig"]:
     """The directory or Hub id of a causal language model, its commit and its configuration."""
-    from transformers import AutoConfig
+    from transformers import AutoConfig, PreTrainedConfig
 
     path = bundled.resolve(name)
     if path.startswith("~"):
@@ -161,7 +168,8 @@ def _read_config(name: str, revision: str | None) -> tuple[str, str | None, "Pre
         )
     with _report_load_errors(name):
         revision = commit_of(path, revision) or revision
-        config = AutoConfig.from_pretrained(path, revision=revision)
+        check_config(PreTrainedConfig.get_config_dict(path, revision=revision)[0], f"{name}: config.json")
+        config = AutoConfig.from_pretrained(path, revision=revision, trust_remote_code=False)
     heads = [name for name in config.architectures or () if name.endswith(("ForCausalLM", "LMHeadModel"))]
     if not heads or config.is_encoder_decoder:
         architectures = ", ".join(config.architectures or ()) or "none"
@@ -172,17 +180,9 @@ def _read_config(name: str, revision: str | None) -> tuple[str, str | None, "Pre
     return path, revision, config
 
 
-@contextmanager
-def _report_load_errors(name: str) -> Iterator[None]:
+def _report_load_errors(name: str) -> AbstractContextManager[None]:
     """Turn the errors that libraries raise for missing or damaged files into one `SelfExplainError`."""
-    from huggingface_hub.errors import StrictDataclassError
-    from safetensors import SafetensorError
-
-    try:
-        yield
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError, StrictDataclassError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise SelfExplainError(
-            f"Target {name!r} could not be loaded: {reason} "
-            "Give a model directory or the Hub id of a causal language model, with its weights and tokenizer."
-        ) from error
+    return report_errors(
+        f"Target {name!r} could not be loaded",
+        "Give a model directory or the Hub id of a causal language model, with its weights and tokenizer.",
+    )

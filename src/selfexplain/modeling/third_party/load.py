@@ -7,16 +7,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers import AutoTokenizer
 
 from selfexplain import bundled
 from selfexplain.errors import SelfExplainError, prefix_errors
-from selfexplain.modeling.base import first_line, hub_options, load_base
+from selfexplain.modeling.base import hub_options, load_base
 from selfexplain.modeling.contract import InjectionConfig
 from selfexplain.modeling.processing_selfexplainer import SelfExplainerProcessor
 from selfexplain.modeling.third_party import weights as reading
 from selfexplain.modeling.third_party.checkpoint import Checkpoint, read_checkpoint
 from selfexplain.modeling.third_party.contracts import FAMILIES, find_marker_ids, recognise, settle
+from selfexplain.target.tokenizer_files import load_tokenizer
 from selfexplain.tasks import free_question
 
 if TYPE_CHECKING:
@@ -73,13 +73,8 @@ def _load_tokenizer(files: Checkpoint, base: str, location: Mapping[str, Any], t
     """Load the tokenizer of the checkpoint, or that of its base if the checkpoint has none."""
     has_tokenizer = files.find("tokenizer_config.json") is not None
     name, location = (files.path, files.location) if has_tokenizer else (bundled.resolve(base), location)
-    try:
-        return AutoTokenizer.from_pretrained(name, **location, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError) as error:
-        raise SelfExplainError(
-            f"{files.name}: the tokenizer of {name} could not be loaded: {first_line(error)} Pass base= with the Hub "
-            "id or the directory of the model that it was trained from."
-        ) from error
+    with prefix_errors(f"{files.name} (if its base is a different model, pass base=)"):
+        return load_tokenizer(name, name, trust_remote_code, **location)
 
 
 def _choose_contract(

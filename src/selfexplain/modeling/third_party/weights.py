@@ -1,6 +1,5 @@
 """Read the weights of a third-party checkpoint: LoRA adapters, projections, and matrices saved in full."""
 
-import json
 import logging
 import re
 from collections.abc import Mapping
@@ -10,9 +9,11 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from selfexplain.errors import SelfExplainError
-from selfexplain.modeling.lora import PEFT_PREFIX, SETTINGS_FILE, WEIGHTS_FILE, add_lora_modules, load_lora_state
+from selfexplain.errors import SelfExplainError, prefix_errors
+from selfexplain.modeling.lora import PEFT_PREFIX, SETTINGS_FILE, WEIGHTS_FILE, allocate, check_same_tensors, load_lora
+from selfexplain.modeling.lora_settings import lora_config, read_lora_settings, settings_summary
 from selfexplain.modeling.third_party.checkpoint import Checkpoint
+from selfexplain.target.untrusted import CONVERSION, index_files, report_errors
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -33,15 +34,12 @@ def read_weights(files: Checkpoint) -> dict[str, Tensor]:
     """
     if files.adapter is not None:
         if files.find(WEIGHTS_FILE) is None:
-            raise SelfExplainError(
-                f"{files.name} has no {WEIGHTS_FILE}. If it has adapter_model.bin, that is a pickle, which can run "
-                "code and is not opened here. Convert it to safetensors on a machine where you trust it."
-            )
+            raise SelfExplainError(f"{files.name} has no {WEIGHTS_FILE}. {CONVERSION}")
         return files.tensors(WEIGHTS_FILE)
     index = files.find("model.safetensors.index.json")
     shards = {"model.safetensors"}
     if index is not None:
-        shards = {shard for key, shard in json.loads(index.read_text())["weight_map"].items() if PROJECTION.search(key)}
+        shards = {shard for key, shard in index_files(index, files.name).items() if PROJECTION.search(key)}
     projections: dict[str, Tensor] = {}
     for shard in sorted(shards):
         with safe_open(files.require(shard), "pt") as weights:
@@ -124,15 +122,20 @@ def merge_into_base(
     Raises:
         SelfExplainError: a LoRA weight is missing.
     """
-    from peft import PeftModel, get_peft_model_state_dict
+    from peft import PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
 
     state = model.state_dict()
     for n_rows in {weight.shape[0] for name, weight in changed.items() if weight.shape != state[name].shape}:
         model.resize_token_embeddings(n_rows, mean_resizing=False)  # tokens were added
-    adapted = PeftModel.from_pretrained(model, str(files.require(SETTINGS_FILE).parent))
-    missing = sorted(set(get_peft_model_state_dict(adapted, save_embedding_layers=False)) - set(weights))
-    if missing:
-        raise SelfExplainError(f"{files.name}: {WEIGHTS_FILE} lacks {missing[0]}. Download it again.")
+    source = f"{files.name}: {SETTINGS_FILE}"
+    config = lora_config(read_lora_settings(files.require(SETTINGS_FILE), source), model, source)
+    with report_errors(f"{source} does not fit the base", "Pass base= with the model that it was trained from."):
+        adapted = PeftModel(model, config, low_cpu_mem_usage=True)
+        expected = get_peft_model_state_dict(adapted, save_embedding_layers=False)
+        given = {name: weight for name, weight in weights.items() if name in expected}
+        check_same_tensors(expected, given, f"{files.name}: {WEIGHTS_FILE}")
+        allocate(adapted)
+        set_peft_model_state_dict(adapted, dict(weights))
     logger.info("%s: %s differ from the base, so everything is merged into one model", files.name, sorted(changed))
     return adapted.merge_and_unload()
 
@@ -150,35 +153,19 @@ def add_lora(explainer: "SelfExplainerForCausalLM", files: Checkpoint, weights: 
     Raises:
         SelfExplainError: the adapter is not a LoRA adapter, or does not fit the base.
     """
-    from peft import PeftConfig
-
-    settings = PeftConfig.from_pretrained(str(files.require(SETTINGS_FILE).parent))
-    if settings.peft_type != "LORA":
-        kind = getattr(settings.peft_type, "value", settings.peft_type)
-        raise SelfExplainError(
-            f"{files.name} is an adapter of the type {kind}, expected LORA. Merge it into its base with peft, and load "
-            "the merged model."
-        )
-    settings.inference_mode, settings.modules_to_save = False, None
+    source = f"{files.name}: {SETTINGS_FILE}"
+    settings = read_lora_settings(files.require(SETTINGS_FILE), source)
     state = explainer.language_model.state_dict()
     delta = {
         key: weight
         for key, weight in weights.items()
         if key.removeprefix(PEFT_PREFIX) not in state and not PROJECTION.search(key)
     }
-    try:
-        add_lora_modules(explainer.language_model, settings)
-    except ValueError as error:
-        raise SelfExplainError(
-            f"{files.name} does not fit its base: {error} Pass base= with the model that it was trained from."
-        ) from error
-    load_lora_state(explainer, delta, f"{files.name}: {WEIGHTS_FILE}")
-    modules = settings.target_modules
+    # Matrices that were saved in full are equal to those of the base.
+    config = lora_config(settings.model_copy(update={"modules_to_save": None}), explainer.language_model, source)
+    with prefix_errors(f"{files.name} (if its base is a different model, pass base=)"):
+        load_lora(explainer, config, delta, WEIGHTS_FILE)
     explainer.config.lora = {
-        "rank": settings.r,
-        "alpha": settings.lora_alpha,
-        "dropout": settings.lora_dropout,
-        "target_modules": modules if isinstance(modules, str) else sorted(modules),
-        "trainable_tokens": [],
+        **settings_summary(settings),
         "dtype": str(next(iter(delta.values())).dtype).removeprefix("torch."),
     }
