@@ -12,11 +12,11 @@ CLASSES = {"countries": {"France", "Chile", "Japan"}}
 
 def test_simulation_is_one_on_matching_tokens_and_zero_elsewhere():
     tokens = [" The", "France", ",", "cat", " 12", "The"]
-    assert simulate(Description(("The",)), tokens).tolist() == [1, 0, 0, 0, 0, 1]
-    assert simulate(Description(("The",), after=True), tokens).tolist() == [0, 1, 0, 0, 0, 0]
-    assert simulate(Description(name="punctuation"), tokens).tolist() == [0, 0, 1, 0, 0, 0]
-    assert simulate(Description(name="numbers"), tokens).tolist() == [0, 0, 0, 0, 1, 0]
-    assert simulate(Description(name="capitalised words"), tokens).tolist() == [1, 1, 0, 0, 0, 1]
+    assert simulate(Description.of_tokens(["The"]), tokens).tolist() == [1, 0, 0, 0, 0, 1]
+    assert simulate(Description.of_tokens(["The"], after=True), tokens).tolist() == [0, 1, 0, 0, 0, 0]
+    assert simulate(Description.of_class("punctuation", {}), tokens).tolist() == [0, 0, 1, 0, 0, 0]
+    assert simulate(Description.of_class("numbers", {}), tokens).tolist() == [0, 0, 0, 0, 1, 0]
+    assert simulate(Description.of_class("capitalised words", {}), tokens).tolist() == [1, 1, 0, 0, 0, 1]
     assert simulate(Description.of_class("countries", CLASSES), tokens).tolist() == [0, 1, 0, 0, 0, 0]
 
 
@@ -26,18 +26,18 @@ def test_the_score_is_the_correlation_over_the_tokens_of_all_windows():
         {"tokens": ["b", "b"], "activations": [0.0, 0.5]},
     ]
     expected = np.corrcoef([1, 0, 0, 0, 0], [2, 0, 1, 0, 0.5])[0, 1]
-    assert score(Description(("a",)), data) == pytest.approx(expected)
-    assert score(Description(("z",)), data) == 0.0
+    assert score(Description.of_tokens(["a"]), data) == pytest.approx(expected)
+    assert score(Description.of_tokens(["z"]), data) == 0.0
     assert score(None, data) == 0.0
-    assert score(Description(("a",)), [{"tokens": ["a", "b"], "activations": [1.0, 1.0]}]) == 0.0
+    assert score(Description.of_tokens(["a"]), [{"tokens": ["a", "b"], "activations": [1.0, 1.0]}]) == 0.0
 
 
 def test_detection_is_the_balanced_accuracy_over_windows():
     data = [{"tokens": ["a"], "activations": [1.0]}] * 3 + [{"tokens": ["b"], "activations": [1.0]}]
     data += [{"tokens": ["c"], "activations": [0.01]}, {"tokens": ["a"], "activations": [0.0]}]
-    assert detect(Description(("a",)), data) == pytest.approx((0.75 + 0.5) / 2)
-    assert detect(None, data) == detect(Description(("a",)), data[:4]) == 0.5
-    assert detect(Description(name="numbers"), data) == 0.5
+    assert detect(Description.of_tokens(["a"]), data) == pytest.approx((0.75 + 0.5) / 2)
+    assert detect(None, data) == detect(Description.of_tokens(["a"]), data[:4]) == 0.5
+    assert detect(Description.of_class("numbers", {}), data) == 0.5
 
 
 def test_fuzzing_highlights_as_many_inactive_tokens_as_active_ones():
@@ -48,8 +48,8 @@ def test_fuzzing_highlights_as_many_inactive_tokens_as_active_ones():
     for correct, incorrect in zip(windows[::2], windows[1::2], strict=True):
         assert correct.tokens == incorrect.tokens and correct.highlighted.sum() == incorrect.highlighted.sum()
         assert not (correct.highlighted & incorrect.highlighted).any()
-    assert fuzzing(Description(("cat",)), WINDOWS * 5) == 1.0
-    assert fuzzing(Description(("sat",)), WINDOWS * 5) < 0.5 == fuzzing(None, WINDOWS)
+    assert fuzzing(Description.of_tokens(["cat"]), WINDOWS * 5) == 1.0
+    assert fuzzing(Description.of_tokens(["sat"]), WINDOWS * 5) < 0.5 == fuzzing(None, WINDOWS)
 
 
 def test_balanced_accuracy_is_the_mean_recall_of_both_classes():

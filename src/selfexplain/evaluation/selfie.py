@@ -129,4 +129,4 @@ def as_description(words: str) -> str:
     step none of the model's answers would score.
     """
     listed = list(dict.fromkeys(re.findall(r"\w+", words)))[:MAX_TOKENS]
-    return str(Description(tuple(listed))) if listed else ""
+    return str(Description.of_tokens(listed)) if listed else ""

@@ -156,6 +156,10 @@ class FeatureConfig:
         min_active: minimum number of sequences in each set in which a feature is active; other features are skipped.
         min_correlation: minimum correlation of an offline description with the activations. It is measured on the
             exemplars that the best candidate is chosen on, or, with a single candidate, on those it is written from.
+        max_density: maximum share of tokens on which a feature is active; denser features are left out.
+        n_inexpressible: number of features to keep whose best offline description is below `min_correlation`. Their
+            description is "not expressible". Those of the training split become training rows, and those of the test
+            split form the additional test set `inexpressible`, so that an explainer can learn to abstain.
         group_cosine: minimum cosine between features of one family. Families about the same concept share a
             group, and a group is in one split. Training features with this cosine to a held-out feature are left out.
         rows_per_feature: number of rows per feature, each with a different wording of the question.
@@ -163,6 +167,8 @@ class FeatureConfig:
             simulator score is kept.
         n_candidates: number of descriptions per describer. The offline describer returns the ones that fit best. Other
             describers get all exemplars for their first description, and a random half for each of the others.
+        wordnet: whether descriptions may name word families and semantic classes, which need WordNet's data; null to
+            use it if nltk finds it.
         simulator: model that predicts activations from a description. The offline simulator reads only
             descriptions of the offline describer.
         scores: scores of the descriptions. The mean of each is written to the statistics.
@@ -197,10 +203,13 @@ class FeatureConfig:
     window: int = 24
     min_active: int = 5
     min_correlation: float = 0.3
+    max_density: float = 1.0
+    n_inexpressible: int = 0
     group_cosine: float = 0.6
     rows_per_feature: int = 1
     descriptions: tuple[Literal["offline", "neuronpedia", "endpoint"], ...] = ("offline",)
     n_candidates: int = 1
+    wordnet: bool | None = None
     simulator: Literal["offline", "endpoint"] = "offline"
     scores: tuple[Literal["simulator", "detection", "fuzzing"], ...] = ("simulator",)
     neuronpedia: str | None = None

@@ -80,7 +80,8 @@ def write_dataset(context: BuildContext, builder: DatasetBuilder, candidates: Ca
     })  # fmt: skip
     statistics.write(directory.statistics_path)
     hashes = directory.hashes()
-    directory.card.write_text(_card(context, shares_vectors, candidates.test_sets, hashes), encoding="utf-8")
+    test_sets = [*candidates.test_sets, *draw.test_sets]
+    directory.card.write_text(_card(context, shares_vectors, test_sets, hashes), encoding="utf-8")
     logger.info("%s: %s", task.name, ", ".join(f"{size.rows:,} {split} rows" for split, size in sizes.items()))
     return hashes
 
@@ -121,15 +122,16 @@ def _split_sizes(task: Task, draw: Draw, rows: Rows) -> dict[str, SplitSize]:
 def _write_splits(
     context: BuildContext, candidates: Candidates, read: _CandidateRows, draw: Draw, shares_vectors: bool
 ) -> set[str]:
-    """Write the splits, and the distinct vectors if rows share them; return the names of the files."""
-    indices = sorted(index for part in draw.splits.values() for index in part)
+    """Write the splits, drawn test sets, and the distinct vectors if rows share them; return the names of the files."""
+    parts = {**draw.splits, **draw.test_sets}
+    indices = sorted(index for part in parts.values() for index in part)
     table = _drawn_rows(context, candidates.shards, read, indices)
-    written = set(draw.splits)
+    written = set(parts)
     if shares_vectors:
         table, vectors = formats.share_vectors(table)
         _write_parquet(vectors, context.directory.vectors)
         written.add(context.directory.vectors.stem)
-    for split, part in draw.splits.items():
+    for split, part in parts.items():
         _write_parquet(table.take([bisect_left(indices, index) for index in part]), context.directory.rows(split))
     return written
 

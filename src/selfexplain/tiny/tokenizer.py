@@ -3,13 +3,16 @@
 import re
 from typing import TYPE_CHECKING
 
-from selfexplain.features.description import BUILT_IN, SYMBOLS
+from selfexplain.features.grammar.words import SYMBOLS
 from selfexplain.tasks import activation_patching, feature_description, input_ablation, outcome
 from selfexplain.tiny.facts import read_facts
 from selfexplain.tiny.prompts import HINT_STYLES, five_options
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
+
+# Fixed, because the vocabulary of the embedded models depends on it.
+BUILT_IN_CLASSES = ("punctuation", "numbers", "capitalised words")
 
 
 def _all_words() -> list[str]:
@@ -19,7 +22,7 @@ def _all_words() -> list[str]:
     texts += [five_options("", ["none", "both", "other"]), *HINT_STYLES.values(), "Question"]
     texts += [*feature_description.TEMPLATES, *activation_patching.TEMPLATES, *input_ablation.HINT_TEMPLATES]
     texts += [outcome.render(outcome.Outcome(changed, "")) for changed in (True, False)]
-    texts += [*SYMBOLS.values(), *BUILT_IN, *facts.classes]
+    texts += [*SYMBOLS.values(), *BUILT_IN_CLASSES, *facts.classes]
     words = set(re.findall(r"[A-Za-z]+", re.sub(r"{.*?}", "", " ".join(texts))))
     for relation in facts.relations:
         for subject, answer in relation.facts.items():

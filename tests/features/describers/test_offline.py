@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from selfexplain.features.describers.offline import describe
+from selfexplain.features.description import Description
 from selfexplain.features.simulate import score
 
 CLASSES = {"countries": {"France", "Chile", "Japan"}}
@@ -52,3 +53,54 @@ def test_without_its_class_the_describer_lists_the_tokens():
 def test_the_simpler_of_two_similar_descriptions_wins():
     [(description, _)] = describe(exemplars(lambda previous, word: {"cat": 3.0, "dog": 0.4}.get(word, 0.0)))
     assert str(description) == "the word cat"
+
+
+SENTENCES = ['The cat walked and jumped . "Stop" she said', "A dog in Chile ( warm ) looked at seven cats ; they ran"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "words that end with ed",
+        "words in quotation marks",
+        "words in parentheses",
+        "words up to 3 tokens after the word dog",
+        "words after words that end with ed",
+        "texts with the word dog",
+        "capitalised words except countries",
+        "words that end with ed near the word dog",
+    ],
+)
+def test_the_describer_finds_every_form(text):
+    description = Description.parse(text, CLASSES)
+    rng = np.random.default_rng(0)
+    words = [" " + word for sentence in SENTENCES for word in sentence.split()] + [
+        " France",
+        " The",
+        " Both",
+        " Old",
+        " so",
+    ]
+    windows = [{"tokens": rng.choice(words, 12).tolist()} for _ in range(60)]
+    windows += [
+        {"tokens": [' "', *window["tokens"][:3], '"', *window["tokens"][3:], " (", " cat", ")"]} for window in windows
+    ]
+    for window in windows:
+        window["activations"] = description.matches(window["tokens"]).astype(np.float32)
+    found, correlation = describe(windows, CLASSES)[0]
+    assert str(found) == text
+    assert correlation == pytest.approx(1.0)
+    assert score(found, windows) == pytest.approx(1.0)
+
+
+def test_candidates_have_different_forms_and_no_duplicates():
+    candidates = describe(exemplars(lambda previous, word: {"cat": 2.0, "dog": 1.5}.get(word, 0.0)), CLASSES, n=12)
+    forms = [description.form for description, _ in candidates]
+    assert max(forms.count(form) for form in set(forms)) == 2
+    assert len({str(description) for description, _ in candidates}) == 12
+
+
+def test_the_correlations_of_all_candidates_are_those_of_the_simulator():
+    data = exemplars(lambda previous, word: float(previous == "of") + 0.5 * (word == "cat"))
+    for description, correlation in describe(data, CLASSES, n=200):
+        assert correlation == pytest.approx(score(Description.parse(str(description), CLASSES), data)), str(description)

@@ -182,7 +182,7 @@ def vector_rows(
     dictionaries = vectors.dictionaries(target)
     # Neuronpedia has no descriptions of these vectors. Poor descriptions are kept, because they are part of the test.
     writers = tuple(name for name in config.descriptions if name != "neuronpedia") or ("offline",)
-    config = replace(config, descriptions=writers, min_correlation=-1.0, rows_per_feature=1)
+    config = replace(config, descriptions=writers, min_correlation=-1.0, max_density=1.0, rows_per_feature=1)
     described, counts = describe_features(config, target, token_ids, dictionaries, work_dir, classes, seed, state)
     groups = [vectors.groups[entry.feature.feature] for entry in described]
     rows = rows_of(config, target, dictionaries, list(zip(described, groups, strict=True)), seed)

@@ -63,10 +63,12 @@ class Draw:
     Attributes:
         splits: split -> indices of its rows among the candidates.
         statistics: counts for `statistics.json`.
+        test_sets: name of an additional test set -> indices of its rows among the candidates.
     """
 
     splits: Mapping[str, Sequence[int]]
     statistics: Mapping[str, Any]
+    test_sets: Mapping[str, Sequence[int]] = field(default_factory=dict)
 
 
 class DatasetBuilder(Protocol):

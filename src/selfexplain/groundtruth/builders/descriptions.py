@@ -1,5 +1,6 @@
 """Describe features: write candidate descriptions, choose the best one of each feature, and score it on other texts."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -14,16 +15,20 @@ from selfexplain.features import chat_simulator
 from selfexplain.features.describers import chat_model
 from selfexplain.features.describers.neuronpedia import read_descriptions
 from selfexplain.features.describers.offline import PENALTY, describe
-from selfexplain.features.description import Description
+from selfexplain.features.description import ABSTENTION, Description
 from selfexplain.features.dictionary import Dictionary
 from selfexplain.features.endpoint import Endpoint
 from selfexplain.features.exemplars import ExemplarState
+from selfexplain.features.grammar import wordnet
 from selfexplain.features.simulate import SimulatorScore, detect, fuzzing, simulator_score
 from selfexplain.features.windows import Exemplar, FeatureExemplars, collect_exemplars
+from selfexplain.groundtruth.builders.description_forms import measure_forms
 from selfexplain.groundtruth.builders.dictionaries import has_several_candidates, n_exemplar_sets
 from selfexplain.groundtruth.config import FeatureConfig
 from selfexplain.target.load import Target
 from selfexplain.tasks.feature_description import TEMPLATES
+
+logger = logging.getLogger(__name__)
 
 OFFLINE = "selfexplain offline describer"
 NEURONPEDIA = "Neuronpedia"
@@ -33,17 +38,38 @@ Classes = Mapping[str, set[str]]
 
 @dataclass(frozen=True)
 class Candidate:
-    """A candidate description.
+    """A candidate description, or `ABSTENTION`.
 
     Attributes:
         text: the description.
         source: name of the describer.
         cost: penalty for its length, subtracted from its simulator score when the best candidate is chosen.
+        fit: its correlation with the exemplars that it was written from; None if the describer does not give one.
     """
 
     text: str
     source: str
     cost: float = 0.0
+    fit: float | None = None
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A feature with the description chosen for it.
+
+    Attributes:
+        feature: the feature and its exemplars.
+        candidate: the chosen description.
+        value: the simulator score that it was chosen by; its fit if there was no choice.
+    """
+
+    feature: FeatureExemplars
+    candidate: Candidate
+    value: float | None
+
+    def is_good_enough(self, minimum: float) -> bool:
+        """Whether an offline description scores at least `minimum`. Other descriptions always do."""
+        return self.candidate.source != OFFLINE or (self.value is not None and self.value >= minimum)
 
 
 @dataclass(frozen=True)
@@ -59,6 +85,11 @@ class Described:
     feature: FeatureExemplars
     description: Candidate
     simulator_score: float | None
+
+    @property
+    def is_expressible(self) -> bool:
+        """Whether a description was found."""
+        return self.description.text != ABSTENTION
 
 
 def check_settings(config: FeatureConfig) -> None:
@@ -77,6 +108,8 @@ def check_settings(config: FeatureConfig) -> None:
             f"n_candidates is {config.n_candidates} and descriptions is {list(config.descriptions)}. Expected at least "
             "one candidate and one describer."
         )
+    if config.wordnet and not wordnet.available():
+        raise SelfExplainError(f"wordnet is true. {wordnet.MISSING}")
     if ("endpoint" in config.descriptions or config.simulator == "endpoint") and not (
         config.endpoint and config.endpoint_model
     ):
@@ -115,27 +148,36 @@ def describe_features(
         state: exemplars collected from the whole corpus; None to collect them here.
 
     Returns:
-        The described features, and counts.
+        The features with their descriptions; `ABSTENTION` for those that the offline describer cannot describe well
+        enough. And counts.
     """
     windows = {name: getattr(config, name) for name in ("n_top", "n_sampled", "n_random", "window", "min_active")}
     windows |= {"n_splits": n_exemplar_sets(config), "seed": seed}
-    features, counts = collect_exemplars(target, token_ids, dictionaries, **windows, state=state)
+    active, counts = collect_exemplars(target, token_ids, dictionaries, **windows, state=state)
+    features = [feature for feature in active if feature.density <= config.max_density]
     endpoint = _endpoint(config, work_dir)
     candidates, report = write_candidates(config, dictionaries, features, endpoint, work_dir, classes, seed)
-    statistics: dict[str, Any] = {**counts, **report}
+    statistics: dict[str, Any] = {**counts, "too_dense": len(active) - len(features), **report}
     described = [(feature, texts) for feature, texts in zip(features, candidates, strict=True) if texts]
-    if has_several_candidates(config):
-        best, statistics["choosing"] = choose_candidates(config, endpoint, described, classes)
-    else:
-        best = [(feature, candidate) for feature, (candidate, *_) in described]
+    choices, choosing = choose_candidates(config, endpoint, described, classes)
+    statistics |= {"choosing": choosing} if choosing else {}
+    good = [choice for choice in choices if choice.is_good_enough(config.min_correlation)]
+    best = [(choice.feature, choice.candidate) for choice in good]
+    offline = {
+        (c.feature.dictionary, c.feature.feature): c.candidate.text for c in good if c.candidate.source == OFFLINE
+    }
+    statistics["forms"] = measure_forms(active, dictionaries, offline, classes)
     pairs = [(candidate.text, feature.sets[-1]) for feature, candidate in best]
     scores, statistics["scoring"] = simulator_scores(config, endpoint, pairs, classes)
     for name in config.scores:
         if name != "simulator":
             statistics[name] = judgements(config, endpoint, name, pairs, classes, seed)
     scored = [Described(*pair, score.value if score else None) for pair, score in zip(best, scores, strict=True)]
-    return scored, statistics | {
+    poor = [choice.feature for choice in choices if not choice.is_good_enough(config.min_correlation)]
+    abstained = [Described(feature, Candidate(ABSTENTION, OFFLINE), None) for feature in poor]
+    return [*scored, *abstained], statistics | {
         "described": len(best),
+        "inexpressible": len(poor),
         "poorly_described": len(features) - len(best),
         "mean_simulator_score": mean_score(scored),
         "n_texts": len(token_ids),
@@ -180,20 +222,22 @@ def choose_candidates(
     endpoint: Endpoint | None,
     described: Sequence[tuple[FeatureExemplars, Sequence[Candidate]]],
     classes: Classes,
-) -> tuple[list[tuple[FeatureExemplars, Candidate]], dict[str, int]]:
+) -> tuple[list[Choice], dict[str, int] | None]:
     """Choose the candidate of each feature with the best simulator score, less its cost, on the second exemplar set.
 
-    Features whose best offline description scores below `config.min_correlation` are dropped.
+    Returns:
+        The choices, and counts of the scored candidates; None if there is only one candidate per feature.
     """
+    if not has_several_candidates(config):
+        return [Choice(feature, texts[0], texts[0].fit) for feature, texts in described], None
     pairs = [(candidate.text, feature.sets[1]) for feature, texts in described for candidate in texts]
     scores, counts = simulator_scores(config, endpoint, pairs, classes)
     values = iter([score.value if score else 0.0 for score in scores])
-    chosen = []
+    choices = []
     for feature, texts in described:
         value, candidate = max(((next(values), text) for text in texts), key=lambda pair: pair[0] - pair[1].cost)
-        if candidate.source != OFFLINE or value >= config.min_correlation:
-            chosen.append((feature, candidate))
-    return chosen, counts
+        choices.append(Choice(feature, candidate, value))
+    return choices, counts
 
 
 def samples(exemplars: Sequence[Exemplar], n: int, seed: int) -> list[list[Exemplar]]:
@@ -279,14 +323,14 @@ def _endpoint(config: FeatureConfig, work_dir: Path) -> Endpoint | None:
 def _write_offline(
     config: FeatureConfig, features: Sequence[FeatureExemplars], classes: Classes
 ) -> list[list[Candidate]]:
-    """Descriptions of the offline describer that fit well enough."""
-    # If there are several candidates, the minimum applies to the exemplars that the best one is chosen on.
-    minimum = -1.0 if has_several_candidates(config) else config.min_correlation
+    """Descriptions of the offline describer. Without WordNet's data, a warning names the forms that are missing."""
+    use_wordnet = wordnet.available() if config.wordnet is None else config.wordnet
+    if config.wordnet is None and not use_wordnet:
+        logger.warning(wordnet.UNAVAILABLE)
     return [
         [
-            Candidate(str(description), OFFLINE, PENALTY * description.complexity)
-            for description, fit in describe(feature.sets[0], classes, config.n_candidates)
-            if fit >= minimum
+            Candidate(str(description), OFFLINE, PENALTY * description.complexity, fit)
+            for description, fit in describe(feature.sets[0], classes, config.n_candidates, use_wordnet)
         ]
         for feature in tqdm(features, desc="describing features", unit="feature")
     ]

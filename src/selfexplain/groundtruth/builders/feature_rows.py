@@ -76,27 +76,42 @@ def build_rows(
     if state is None:
         train_dictionaries(config, target, token_ids, layers, work_dir, seed)
     dictionaries = find_dictionaries(config, target, token_ids, layers, work_dir, seed)
-    described, statistics = describe_features(config, target, token_ids, dictionaries, work_dir, classes, seed, state)
+    entries, statistics = describe_features(config, target, token_ids, dictionaries, work_dir, classes, seed, state)
+    described = _without_surplus(entries, config.n_inexpressible, seed)
     directions = [dictionaries[entry.feature.dictionary].directions[entry.feature.feature] for entry in described]
     vectors = (torch.stack(directions) if directions else torch.empty(0, target.d_model)).to(target.model.device)
     families = group_similar(vectors, config.group_cosine) if described else []
-    named = [named_words(entry.description, classes) for entry in described]
+    named = [_subjects(entry, classes) for entry in described]
     groups = assign_split_groups(families, [first for first, *_ in named], seed)
     groups = keep_unseen(groups, vectors, named, config.group_cosine, seed)
     kept = [(entry, group) for entry, group in zip(described, groups, strict=True) if group is not None]
     return rows_of(config, target, dictionaries, kept, seed), statistics | {
         "between_splits": len(described) - len(kept),
+        "inexpressible_kept": sum(not entry.is_expressible for entry, _ in kept),
         "groups": len({group for _, group in kept}),
         "mean_simulator_score": mean_score([entry for entry, _ in kept]),
         "layers": layers,
     }
 
 
+def _without_surplus(entries: Sequence[Described], n: int, seed: int) -> list[Described]:
+    """The entries with a description, and at most `n` of the others, drawn at random."""
+    inexpressible = [index for index, entry in enumerate(entries) if not entry.is_expressible]
+    kept = set(np.random.default_rng(seed).permutation(inexpressible)[:n].tolist())
+    return [entry for index, entry in enumerate(entries) if entry.is_expressible or index in kept]
+
+
 def named_words(description: Candidate, classes: Classes) -> list[str]:
-    """The words or the class in an offline description, its subject first. Any other description is a single item."""
+    """The words and classes in an offline description, its subject first. Any other description is a single item."""
     parsed = Description.parse(description.text, classes) if description.source == OFFLINE else None
-    named = ([parsed.name] if parsed.name else parsed.tokens) if parsed else [description.text]
-    return list(map(normalised, named))
+    return list(map(normalised, parsed.subjects if parsed else [description.text]))
+
+
+def _subjects(entry: Described, classes: Classes) -> list[str]:
+    """What decides the group of a feature: its named words. A feature that cannot be expressed has its own subject."""
+    feature = entry.feature
+    own = [f"{entry.description.text} {feature.dictionary} {feature.feature}"]
+    return named_words(entry.description, classes) if entry.is_expressible else own
 
 
 def rows_of(

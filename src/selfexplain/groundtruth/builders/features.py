@@ -6,8 +6,10 @@ from functools import partial, reduce
 from pathlib import Path
 from typing import Any
 
+from selfexplain.features.description import ABSTENTION
 from selfexplain.features.dictionary import Dictionary
 from selfexplain.features.exemplars import ExemplarState
+from selfexplain.features.grammar import wordnet
 from selfexplain.groundtruth.builders.activations import Vectors, activation_vectors, difference_vectors, vector_rows
 from selfexplain.groundtruth.builders.builder import (
     BuildContext,
@@ -30,6 +32,8 @@ from selfexplain.groundtruth.splits import split_of
 from selfexplain.target.load import Target
 from selfexplain.tasks import Task, feature_description
 
+INEXPRESSIBLE = "inexpressible"
+"""Name of the test set of features that the offline grammar cannot express."""
 TEXTS_PER_SHARD = 8192  # in a pass over the corpus
 PAIRS_PER_HELD_OUT_PAIR = 8  # drawn from the source, because about one in five is in the test split
 
@@ -46,8 +50,8 @@ class FeatureBuilder:
         return self
 
     def columns_for_draw(self, task: Task) -> Sequence[str]:
-        """Only the group, because all rows are kept."""
-        return ("group",)
+        """The group, and the description, which shows whether the grammar can express the feature."""
+        return ("group", "description")
 
     def candidates(self, context: BuildContext) -> Candidates:
         """Train or load dictionaries, collect exemplars from the corpus, and describe all features.
@@ -59,7 +63,8 @@ class FeatureBuilder:
                 not fit the target, or an additional test set is empty.
         """
         title, work = context.task.name, context.directory.work
-        run = partial(run_shards, inputs=context.inputs)
+        inputs = {**context.inputs, "wordnet": context.config.wordnet is not False and wordnet.available()}
+        run = partial(run_shards, inputs=inputs)
         steps = _Steps(context, *layers_and_token_ids(context.config, context.target, context.corpus.texts))
         run(work / "dictionaries", 1, steps.train, desc=f"{title}: dictionaries")
         vector_paths = run(work / "vectors", len(steps.test_sets), steps.choose_vectors, desc=f"{title}: vectors")
@@ -74,10 +79,16 @@ class FeatureBuilder:
         return Candidates(paths[:1], test_sets=dict(zip(steps.test_sets, paths[1:], strict=True)))
 
     def draw(self, context: BuildContext, candidates: Candidates, rows: Rows, counts: Sequence[Mapping]) -> Draw:
-        """Keep all rows."""
+        """Keep all rows. Features that cannot be expressed go to the training split and to a separate test set."""
         test_sets = {name: shard_counts(path) for name, path in candidates.test_sets.items()}
+        expressible = [index for index, row in enumerate(rows) if row["description"] != ABSTENTION]
+        splits = split_by_group(rows, expressible, context.seed)
+        other = split_by_group(rows, sorted(set(range(len(rows))).difference(expressible)), context.seed)
+        splits["train"] = sorted(splits["train"] + other["train"])
+        drawn = {INEXPRESSIBLE: other["test"]} if other["test"] else {}
+        test_sets |= {name: {"rows": len(indices)} for name, indices in drawn.items()}
         statistics = {**counts[0], **({"out_of_distribution": test_sets} if test_sets else {})}
-        return Draw(split_by_group(rows, range(len(rows)), context.seed), statistics)
+        return Draw(splits, statistics, drawn)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import pytest
 from fake_endpoint import FakeEndpoint
 from selfexplain.errors import SelfExplainError
 from selfexplain.features.describers import chat_model
-from selfexplain.features.description import Description
+from selfexplain.features.description import ABSTENTION, Description
 from selfexplain.features.simulate import score
 from selfexplain.features.windows import collect_exemplars
 from selfexplain.groundtruth.builders.descriptions import OFFLINE, Candidate, write_candidates
@@ -248,3 +248,32 @@ def test_descriptions_of_a_real_models_features_predict_held_out_text(tmp_path):
     _, statistics = build_rows(config, target, [json.loads(line)["text"] for line in lines], tmp_path, {}, 0)
     assert statistics["described"] > 40
     assert statistics["mean_simulator_score"] > 0.5
+
+
+def test_features_that_cannot_be_expressed_are_kept_as_such(target, corpus, trained, tmp_path):
+    config = FeatureConfig(layers=(0,), saes=str(trained), window=10, min_correlation=0.9, n_inexpressible=7)
+    rows, statistics = build_rows(config, target, corpus, tmp_path, ANIMALS, seed=0)
+    abstentions = [row for row in rows if row["completion"] == ABSTENTION]
+    assert len(abstentions) == statistics["inexpressible_kept"] == 7 < statistics["inexpressible"]
+    assert len({row["group"] for row in abstentions}) > 1
+    assert all(row["simulator_score"] is None for row in abstentions)
+    without, _ = build_rows(replace(config, n_inexpressible=0), target, corpus, tmp_path, ANIMALS, seed=0)
+    described = {row["feature_index"]: row["completion"] for row in rows if row["completion"] != ABSTENTION}
+    assert described and {row["feature_index"]: row["completion"] for row in without}.items() >= described.items()
+
+
+def test_dense_features_are_left_out(target, corpus, trained, tmp_path):
+    config = FeatureConfig(layers=(0,), saes=str(trained), window=10, min_correlation=-1.0)
+    rows, _ = build_rows(config, target, corpus, tmp_path, {}, seed=0)
+    limit = float(np.median([row["density"] for row in rows]))
+    sparse, statistics = build_rows(replace(config, max_density=limit), target, corpus, tmp_path, {}, seed=0)
+    assert max(row["density"] for row in sparse) <= limit and statistics["too_dense"] > 5
+
+
+def test_the_report_of_forms_counts_all_active_features(built):
+    _, statistics, _ = built
+    assert set(statistics["forms"]) == {f"trained on local/tiny-llama/layer_{n}" for n in (0, 2)}
+    for forms in statistics["forms"].values():
+        assert sum(form["features"] for form in forms.values()) == pytest.approx(1)
+        assert 0.2 < sum(form["activity"] for form in forms.values()) < 1
+        assert forms.get(ABSTENTION, {"activity": 0})["activity"] == 0
