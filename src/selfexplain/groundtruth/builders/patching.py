@@ -156,11 +156,11 @@ def rerun(target: Target, row: Mapping[str, Any]) -> tuple[str, str]:
         return (hidden, *output[1:]) if isinstance(output, tuple) else hidden
 
     blocks = decoder_blocks(target.model)
-    clean = next_token_logits(target, [row["prompt_ids"]]).argmax().item()
+    clean = int(next_token_logits(target, [row["prompt_ids"]]).argmax())
     with ExitStack() as stack:
         for layer in row["layers"]:
             stack.callback(blocks[layer].register_forward_hook(write).remove)
-        patched = next_token_logits(target, [row["prompt_ids"]]).argmax().item()
+        patched = int(next_token_logits(target, [row["prompt_ids"]]).argmax())
     stored = {row["patched_output_id"]: row["patched_output"], row["clean_output_id"]: row["clean_output"]}
     actual = [stored.get(token, token_text(target.tokenizer, token)) for token in (clean, patched)]
     return f"{row['clean_output']!r} -> {row['patched_output']!r}", f"{actual[0]!r} -> {actual[1]!r}"
