@@ -13,6 +13,7 @@ from trl import SFTConfig, SFTTrainer
 from selfexplain.errors import SelfExplainError
 from selfexplain.modeling.contract import InjectionConfig
 from selfexplain.modeling.modeling_selfexplainer import SelfExplainerForCausalLM
+from selfexplain.modeling.processing_selfexplainer import SelfExplainerProcessor
 from selfexplain.tasks import feature_description
 from selfexplain.training.collator import SelfExplainerCollator, tokenize
 from selfexplain.training.embeddings import indistinct_tokens
@@ -173,6 +174,67 @@ def test_training_continues_from_a_checkpoint(target, tmp_path):
     train(tmp_path / "parts", 6)
     resumed = train(tmp_path / "parts", 9, resume=str(tmp_path / "parts" / "checkpoint-6"))
     torch.testing.assert_close(whole, resumed, atol=1e-5, rtol=1e-4)
+
+
+TOKENIZED = ["input_ids", "labels", "positions", "length"]
+
+
+@pytest.mark.parametrize("skip", [True, False])
+def test_rows_that_are_not_tokenised_train_as_tokenised_rows_do(target, tmp_path, skip):
+    results = []
+    for raw in (False, True):
+        explainer = explainer_on(target, InjectionConfig())
+        rows = rows_with(explainer, 1.0)
+        config = arguments(tmp_path)
+        if raw:
+            rows = rows.remove_columns(TOKENIZED)
+            config.remove_unused_columns = True
+            config.dataset_kwargs = {"skip_prepare_dataset": skip}
+        trainer = SelfExplainerTrainer(explainer, args=config, train_dataset=rows, eval_dataset={"held_out": rows})
+        results.append((*first_step(trainer), trainer.evaluate()["eval_held_out_loss"]))
+    assert results[0][0] == pytest.approx(results[1][0], abs=1e-6)
+    torch.testing.assert_close(results[0][1], results[1][1])
+    assert results[0][2] == pytest.approx(results[1][2], abs=1e-6)
+
+
+def test_the_best_checkpoint_is_loaded_at_the_end(target, tmp_path):
+    explainer = explainer_on(target, InjectionConfig())
+    explainer.config.base_model_name_or_path = target.name
+    rows = rows_with(explainer, 1.0, n=8)
+    config = arguments(tmp_path, eval_strategy="steps", eval_steps=2, learning_rate=0.01, save_steps=2)
+    for name, value in {"save_strategy": "steps", "max_steps": 8, "load_best_model_at_end": True}.items():
+        setattr(config, name, value)
+    config.metric_for_best_model, config.greater_is_better = "loss", True  # so the last checkpoint is not the best
+    trainer = SelfExplainerTrainer(explainer, args=config, train_dataset=rows, eval_dataset=rows)
+    trainer.train()
+    losses = [entry["eval_loss"] for entry in trainer.state.log_history if "eval_loss" in entry]
+    assert max(losses) > losses[-1] + 1e-3
+    assert trainer.evaluate()["eval_loss"] == pytest.approx(max(losses), abs=1e-5)
+
+
+def test_the_processor_of_the_explainer_may_be_passed(target, tmp_path):
+    explainer = explainer_on(target, InjectionConfig())
+    rows, config = rows_with(explainer, 1.0), arguments(tmp_path)
+    processor, explainer.processor = explainer.processor, None
+    with pytest.raises(SelfExplainError, match="has no processor"):
+        SelfExplainerTrainer(explainer, args=config, train_dataset=rows)
+    trainer = SelfExplainerTrainer(explainer, args=config, train_dataset=rows, processing_class=processor)
+    assert explainer.processor is processor and trainer.processing_class is processor.tokenizer
+    for same in (processor, processor.tokenizer, deepcopy(processor)):
+        SelfExplainerTrainer(explainer, args=config, train_dataset=rows, processing_class=same)
+    other = deepcopy(processor.tokenizer)
+    other.add_tokens("Paris is")
+    for different in (SelfExplainerProcessor(processor.tokenizer, markers=False), other):
+        with pytest.raises(SelfExplainError, match="processing_class has other settings or another vocabulary"):
+            SelfExplainerTrainer(explainer, args=config, train_dataset=rows, processing_class=different)
+
+
+def test_rows_are_not_packed(target, tmp_path):
+    explainer = explainer_on(target, InjectionConfig())
+    config = arguments(tmp_path)
+    config.packing = True
+    with pytest.raises(SelfExplainError, match="packing or padding_free is set"):
+        SelfExplainerTrainer(explainer, args=config, train_dataset=rows_with(explainer, 1.0))
 
 
 def test_indistinct_tokens_are_trained(target, tmp_path):

@@ -14,7 +14,8 @@ from transformers.modeling_outputs import BaseModelOutputWithPast
 from selfexplain.modeling.activation_adapter import ActivationAdapter
 from selfexplain.modeling.configuration_selfexplainer import SelfExplainerConfig
 from selfexplain.modeling.contract import InjectionConfig
-from selfexplain.modeling.inputs import VECTOR_INPUTS, check_neighbours, check_vectors
+from selfexplain.modeling.inputs import VECTOR_INPUTS, check_neighbours, check_vectors, check_without_vectors
+from selfexplain.modeling.processing_selfexplainer import SelfExplainerProcessor
 from selfexplain.target.blocks import (
     backbone,
     context_length,
@@ -98,6 +99,7 @@ class SelfExplainerModel(SelfExplainerPreTrainedModel):
         blocks = decoder_blocks(self.language_model)
         self.injection.check(len(blocks))
         self._embedding_site: tuple[float, nn.Module | None] | None = None
+        self.processor: SelfExplainerProcessor | None = None
         self._markers: PendingWrite | None = None
         self._vectors: PendingWrite | None = None
         # The hooks are never removed. Activation checkpointing runs blocks again during the backward pass, and the
@@ -164,10 +166,11 @@ class SelfExplainerModel(SelfExplainerPreTrainedModel):
             The `input_ids` or `inputs_embeds` to pass to the base.
 
         Raises:
-            SelfExplainError: see `check_vectors` and `check_neighbours`.
+            SelfExplainError: see `check_vectors`, `check_neighbours` and `check_without_vectors`.
         """
         self.discard_pending_writes()
         if vectors["activations"] is None:
+            check_without_vectors(vectors, input_ids, self.training and torch.is_grad_enabled(), self.processor)
             yield {"input_ids": input_ids} if inputs_embeds is None else {"inputs_embeds": inputs_embeds}
             return
         self._measure_embedding_site()  # before the writes are pending, because it runs the base

@@ -1,14 +1,54 @@
 """Names of the vector inputs of an explainer, and checks of their values."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from selfexplain.errors import SelfExplainError
+from selfexplain.tasks.question import PLACEHOLDER
+
+if TYPE_CHECKING:
+    from selfexplain.modeling.processing_selfexplainer import SelfExplainerProcessor
 
 VECTOR_INPUTS = ("activations", "activation_mask", "activation_layers", "activation_positions", "marker_positions")
+
+
+def check_without_vectors(
+    vectors: Mapping[str, Any], input_ids: Tensor | None, training: bool, processor: "SelfExplainerProcessor | None"
+) -> None:
+    """Check a batch without activations: no vectors may be missing.
+
+    In training, the tokens must not spell a placeholder, because trainers that do not know this package tokenise the
+    placeholders of ground-truth rows as text and drop the vectors. A batch with an empty `activation_mask`, `(B, 0)`,
+    is known to have no vectors and is not checked.
+
+    Args:
+        vectors: the inputs named in `VECTOR_INPUTS`; `activations` is None.
+        input_ids: token ids, `(B, T)`; None if embeddings were given.
+        training: whether the batch is a step of training.
+        processor: processor of the explainer, if it has one.
+
+    Raises:
+        SelfExplainError: vectors are missing.
+    """
+    given = [name for name in VECTOR_INPUTS[1:] if vectors[name] is not None]
+    if given and any(vectors[name].numel() for name in given):
+        raise SelfExplainError(
+            f"{', '.join(given)} were given without activations. Give the activations, (B, K, d_target), or none of "
+            "these inputs."
+        )
+    if given or not training or processor is None or input_ids is None or torch.compiler.is_compiling():
+        return
+    for row, text in enumerate(processor.tokenizer.batch_decode(input_ids)):
+        if PLACEHOLDER in text:
+            raise SelfExplainError(
+                f"Row {row} of a training batch spells {PLACEHOLDER} and has no activations, so the explainer would be "
+                "trained without vectors. Use SelfExplainerTrainer, or give your trainer data_collator="
+                "SelfExplainerCollator(explainer.processor), or SelfExplainerPreferenceCollator for preference pairs, "
+                "and remove_unused_columns=False."
+            )
 
 
 def check_vectors(

@@ -49,7 +49,6 @@ class SelfExplainerForCausalLM(AskingMixin, SelfExplainerPreTrainedModel, Genera
     def __init__(self, config: SelfExplainerConfig, base: PreTrainedModel | None = None):
         super().__init__(config)
         self.model = SelfExplainerModel(config, base)
-        self.processor: SelfExplainerProcessor | None = None
         self.golden_rows: list[dict] | None = None
         self.golden: injection_check.Golden | None = None
         self._is_target = False  # True inside `as_target`
@@ -262,6 +261,15 @@ class SelfExplainerForCausalLM(AskingMixin, SelfExplainerPreTrainedModel, Genera
         injection_check.check(self, self.golden or injection_check.make(self))
 
     # ---------------------------------------------------------------- model
+
+    @property
+    def processor(self) -> SelfExplainerProcessor | None:  # type: ignore[override]
+        """The processor that turns questions into model inputs."""
+        return self.model.processor
+
+    @processor.setter
+    def processor(self, processor: SelfExplainerProcessor | None) -> None:
+        self.model.processor = processor
 
     @property
     def language_model(self) -> PreTrainedModel:

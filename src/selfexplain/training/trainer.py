@@ -1,8 +1,10 @@
 """A subclass of TRL's SFTTrainer that keeps the vectors, mixes tasks, and saves explainers as checkpoints."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from inspect import signature
 from itertools import chain
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors.torch import load_file
@@ -14,8 +16,10 @@ from trl import SFTTrainer
 from selfexplain.errors import SelfExplainError
 from selfexplain.modeling.lora import load_lora_state
 from selfexplain.modeling.modeling_selfexplainer import SelfExplainerForCausalLM
+from selfexplain.modeling.processing_selfexplainer import SelfExplainerProcessor
 from selfexplain.modeling.repository import ADAPTER_FILE, LORA_WEIGHTS_FILE
-from selfexplain.training.collator import IGNORED_LABEL, SelfExplainerCollator
+from selfexplain.target.blocks import context_length
+from selfexplain.training.collator import IGNORED_LABEL, SelfExplainerCollator, tokenize
 
 
 class MixedLengthGroups(Sampler[int]):
@@ -50,31 +54,112 @@ class MixedLengthGroups(Sampler[int]):
         return chain.from_iterable(batches[i] for i in dict.fromkeys([0, *order, last]))
 
 
-class SelfExplainerTrainer(SFTTrainer):
-    """Trains a `SelfExplainerForCausalLM` on rows of `collator.tokenize`.
+class ExplainerCheckpoints:
+    """Saves and loads explainers as the checkpoints of a trainer.
+
+    A trainer of transformers or TRL looks for the weights of the whole model in a checkpoint, which a saved explainer
+    does not contain. With this class in front of it, `resume_from_checkpoint` and `load_best_model_at_end` work:
+    `class MyTrainer(ExplainerCheckpoints, Trainer): ...`.
+    """
+
+    if TYPE_CHECKING:
+        accelerator: Any
+        args: Any
+        model: Any
+        state: Any
+
+    def _save(self, output_dir: str | None = None, state_dict=None) -> None:
+        """Save a checkpoint, without golden questions, because answering them takes time."""
+        explainer = self.accelerator.unwrap_model(self.model)
+        explainer.save_pretrained(output_dir or self.args.output_dir, lora_dtype="float32", with_check=False)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model=None) -> None:
+        """Load the adapter and the LoRA weights of a checkpoint.
+
+        Raises:
+            SelfExplainError: the directory does not contain them, or they do not fit the explainer.
+        """
+        explainer = self.accelerator.unwrap_model(model or self.model)
+        folder = Path(resume_from_checkpoint)
+        files = [ADAPTER_FILE, *([LORA_WEIGHTS_FILE] if explainer.config.lora else [])]
+        missing = [name for name in files if not (folder / name).is_file()]
+        if missing:
+            raise SelfExplainError(
+                f"The checkpoint {folder} has no {' and no '.join(missing)}, so training cannot continue from it. Give "
+                "a checkpoint that SelfExplainerTrainer saved."
+            )
+        explainer.model.activation_adapter.load_state_dict(load_file(folder / ADAPTER_FILE))
+        if explainer.config.lora:
+            weights = load_file(folder / LORA_WEIGHTS_FILE)
+            load_lora_state(explainer, weights, str(folder / LORA_WEIGHTS_FILE))
+
+    def _load_best_model(self) -> None:
+        """Load the checkpoint with the best evaluation at the end of training."""
+        self._load_from_checkpoint(self.state.best_model_checkpoint)
+
+
+class SelfExplainerTrainer(ExplainerCheckpoints, SFTTrainer):
+    """Trains a `SelfExplainerForCausalLM` on ground-truth rows.
 
     Args:
         model: explainer with LoRA weights.
-        kwargs: arguments of `SFTTrainer`.
+        train_dataset: ground-truth rows, or rows that `collator.tokenize` has tokenised.
+        eval_dataset: rows for evaluation, or several sets of them by name.
+        processing_class: processor of the explainer, or its tokenizer; None takes the explainer's.
+        kwargs: further arguments of `SFTTrainer`.
 
     Raises:
-        SelfExplainError: the collator would drop the vectors, so that training would run without them.
+        SelfExplainError: the collator would drop the vectors, so that training would run without them; the processor
+            is not the explainer's; or the settings pack several rows into one sequence.
     """
 
-    def __init__(self, model: SelfExplainerForCausalLM, **kwargs):
-        collator = kwargs.setdefault("data_collator", SelfExplainerCollator(model._processor))
+    def __init__(
+        self,
+        model: SelfExplainerForCausalLM,
+        args: Any = None,
+        *,
+        train_dataset: Any = None,
+        eval_dataset: Any = None,
+        processing_class: Any = None,
+        **kwargs,
+    ):
+        if model.processor is None and isinstance(processing_class, SelfExplainerProcessor):
+            model.processor = processing_class
+        _check_processing_class(processing_class, model._processor)
+        self._max_row_length = context_length(model.config)
+        collator = kwargs.setdefault("data_collator", SelfExplainerCollator(model._processor, self._max_row_length))
         if not isinstance(collator, SelfExplainerCollator):
             raise SelfExplainError(
                 f"data_collator is {type(collator).__name__}, which drops the column `activations`. Use "
                 "SelfExplainerCollator or a subclass of it."
             )
+        if args is not None and (getattr(args, "packing", False) or getattr(args, "padding_free", False)):
+            raise SelfExplainError(
+                "packing or padding_free is set, but vectors are written at positions of separate rows. Set both to "
+                "False."
+            )
+        self._explainer_processor = model._processor
+        if isinstance(eval_dataset, Mapping):
+            eval_dataset = {name: self._tokenized(dataset) for name, dataset in eval_dataset.items()}
+        datasets = {"train_dataset": self._tokenized(train_dataset), "eval_dataset": self._tokenized(eval_dataset)}
         trained = {name: parameter.data for name, parameter in model.named_parameters() if parameter.requires_grad}
         model._hf_peft_config_loaded = bool(model.config.lora)  # otherwise Trainer refuses a quantised base
-        super().__init__(model=model, processing_class=model._processor.tokenizer, **kwargs)
+        super().__init__(model=model, args=args, processing_class=model._processor.tokenizer, **datasets, **kwargs)
         # On a quantised base, TRL rounds trained weights to bfloat16, which is too coarse for the updates.
         for name, parameter in model.named_parameters():
             if name in trained:
                 parameter.data = trained[name].to(parameter.device)
+
+    def _tokenized(self, dataset: Any) -> Any:
+        """A dataset with tokenised rows; unchanged if they are tokenised, or if there is no dataset."""
+        columns = getattr(dataset, "column_names", None)
+        if columns is None or "positions" in columns or "prompt" not in columns:
+            return dataset
+        return dataset.map(lambda row: tokenize(row, self._explainer_processor, self._max_row_length))
+
+    def _prepare_dataset(self, dataset, *args, **kwargs):
+        """Tokenise ground-truth rows with their slots. TRL's own preparation would encode placeholders as text."""
+        return self._tokenized(dataset)
 
     def _set_signature_columns_if_needed(self) -> None:
         self._signature_columns = ["input_ids", "labels", "positions", "activations", "activation_layers", "length"]
@@ -112,14 +197,20 @@ class SelfExplainerTrainer(SFTTrainer):
         n_processes = self.accelerator.num_processes if self.args.average_tokens_across_devices else 1
         return loss / num_items_in_batch * n_processes
 
-    def _save(self, output_dir: str | None = None, state_dict=None) -> None:
-        """Save a checkpoint, without golden questions, because answering them takes time."""
-        explainer = self.accelerator.unwrap_model(self.model)
-        explainer.save_pretrained(output_dir or self.args.output_dir, lora_dtype="float32", with_check=False)
 
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model=None) -> None:
-        explainer = self.accelerator.unwrap_model(model or self.model)
-        folder = Path(resume_from_checkpoint)
-        explainer.model.activation_adapter.load_state_dict(load_file(folder / ADAPTER_FILE))
-        weights = load_file(folder / LORA_WEIGHTS_FILE)
-        load_lora_state(explainer, weights, str(folder / LORA_WEIGHTS_FILE))
+def _check_processing_class(processing_class: Any, processor: SelfExplainerProcessor) -> None:
+    """Check that a processor or tokenizer that was passed to the trainer is that of the explainer."""
+    settings = [name for name in signature(SelfExplainerProcessor.__init__).parameters if hasattr(processor, name)]
+    settings.remove("tokenizer")
+    same = True
+    if isinstance(processing_class, SelfExplainerProcessor):
+        same = all(getattr(processing_class, name) == getattr(processor, name) for name in settings)
+        processing_class = processing_class.tokenizer
+    if processing_class is not None and processing_class is not processor.tokenizer:
+        same = same and processing_class.get_vocab() == processor.tokenizer.get_vocab()
+    if not same:
+        raise SelfExplainError(
+            "processing_class has other settings or another vocabulary than the explainer's processor, so questions "
+            "would be tokenised differently in training than when the explainer is asked. Omit processing_class, or "
+            "set explainer.processor."
+        )
