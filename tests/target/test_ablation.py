@@ -19,6 +19,7 @@ from selfexplain.target.ablation import (
     continuations,
     find_span,
     importance,
+    possible_answers,
     render,
     run_variants,
     without_spans,
@@ -279,6 +280,20 @@ def test_options_and_texts_of_different_lengths_are_scored_together(sensitive):
     for text, choices, answer in zip(texts, options, together, strict=True):
         (alone,) = answers(sensitive, [text], [choices], by="likelihood")
         assert answer.log_prob == pytest.approx(alone.log_prob, abs=1e-3) and type(answer.log_prob) is float
+
+
+def test_near_ties_of_likelihoods_are_recomputed_in_float32(sensitive):
+    """In bfloat16, the answers in a batch are those in float32 if two options are equally likely."""
+    texts = ["The capital of France is"] * 3 + ["The capital of Japan and the language of Japan is"]
+    options = [["Paris", "Tokyo", "Rome", "Madrid"]] * 4
+    head = sensitive.model.lm_head.weight.data
+    head.copy_(head[:1] + (head - head[:1]) * 1e-4)  # all tokens are nearly equally likely
+    sensitive.model.bfloat16()
+    found = [answer.output for answer in answers(sensitive, texts, options, by="likelihood")]
+    possible = [possible_answers(sensitive, *pair) for pair in zip(texts, options, strict=True)]
+    sensitive.model.float()
+    expected = [answer.output for answer in answers(sensitive, texts, options, by="likelihood")]
+    assert found == expected == [outputs[0] for outputs in possible]
 
 
 def test_an_option_that_changes_the_tokens_of_the_text_has_no_continuation(target):

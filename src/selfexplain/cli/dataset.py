@@ -1,13 +1,17 @@
 """The commands `selfexplain dataset stats`, `selfexplain dataset check` and `selfexplain dataset export`."""
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from selfexplain.cli.common import Debug, report_errors, show_log
 from selfexplain.errors import SelfExplainError
 from selfexplain.groundtruth.dataset_directory import DatasetDirectory
+
+if TYPE_CHECKING:
+    from selfexplain.groundtruth.check import RowSource
 
 app = typer.Typer(
     help="Inspect or export a ground-truth dataset, or check it against its target.", no_args_is_help=True
@@ -38,12 +42,12 @@ def check(
     rows: Annotated[int, typer.Option(min=1, help="Number of rows to run again.")] = 100,
     debug: Debug = False,
 ) -> None:
-    """Run a sample of the interventions again on the target, and compare the outcomes with the stored ones."""
+    """Run a sample of the rows again on the target, and compare the results with the stored ones."""
     with report_errors(debug):
         from selfexplain.groundtruth.check import check_dataset
 
         show_log()
-        result = check_dataset(Path(directory), rows)
+        result = check_dataset(Path(directory), rows, source=_source_of(Path(directory)))
         n_agreeing = result.n_rows - len(result.disagreements)
         typer.echo(f"{n_agreeing} of {result.n_rows} rows are reproduced on {result.target}")
         for row in result.disagreements[:10]:
@@ -69,6 +73,29 @@ def export(
 
         for path in export_dataset(Path(directory), Path(out_dir), format):
             typer.echo(path)
+
+
+def _source_of(directory: Path) -> "Callable[[str], RowSource] | None":
+    """A function from a task to what its rows were built from, if the directory is in a run."""
+    from dataclasses import replace
+
+    from selfexplain.groundtruth.check import RowSource, find_near
+    from selfexplain.groundtruth.sources import read_corpus
+    from selfexplain.runs.run_directory import RunDirectory
+
+    run = next((run for run in map(RunDirectory, directory.resolve().parents) if run.recipe_path.is_file()), None)
+    if run is None:
+        return None
+
+    def source(task: str) -> RowSource:
+        recipe = run.read_recipe()
+        settings = recipe.settings(task)
+        if getattr(settings, "saes", None):
+            settings = replace(settings, saes=find_near(settings.saes, directory))
+        corpus = read_corpus(find_near(recipe.corpus, directory), recipe.seed, recipe.corpus_options)
+        return RowSource(settings, corpus, recipe.seed)
+
+    return source
 
 
 def _lines(values: dict, indent: str = "") -> list[str]:

@@ -1,19 +1,25 @@
-"""Check a dataset: run a sample of its interventions again, one by one, and compare with the stored results."""
+"""Check a dataset: run a sample of its rows again, one by one, and compare with the stored results."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
 from selfexplain.errors import SelfExplainError
-from selfexplain.groundtruth.builders import BUILDERS
+from selfexplain.groundtruth.builders import BUILDERS, BuildContext
+from selfexplain.groundtruth.builders.builder import PreparesRerun
 from selfexplain.groundtruth.dataset_directory import DatasetDirectory
 from selfexplain.groundtruth.formats import read_rows
 from selfexplain.groundtruth.schema import task_of
+from selfexplain.groundtruth.sources import Corpus
 from selfexplain.groundtruth.splits import SPLITS
 from selfexplain.target.load import Target, load_target
+from selfexplain.utils.names import is_reserved
+from selfexplain.utils.processes import process_state
 
 MAX_DISAGREEING = 0.02  # allowed share below float32, where padding and batching can change outputs that nearly tie
 
@@ -52,18 +58,44 @@ class CheckResult:
     passed: bool
 
 
-def check_dataset(directory: Path, n_rows: int = 100, seed: int = 0, target: Target | None = None) -> CheckResult:
-    """Compare the files with their hashes, and run the interventions of a sample of rows again.
+@dataclass(frozen=True)
+class RowSource:
+    """What the rows of a dataset were built from.
+
+    Attributes:
+        config: settings of the task.
+        corpus: texts.
+        seed: seed of the run.
+    """
+
+    config: Any
+    corpus: Corpus
+    seed: int
+
+
+def check_dataset(
+    directory: Path,
+    n_rows: int = 100,
+    seed: int = 0,
+    target: Target | None = None,
+    source: Callable[[str], RowSource] | None = None,
+) -> CheckResult:
+    """Compare the files with their hashes, and run a sample of rows again.
+
+    For rows with an intervention, the intervention is run again. For rows of feature description, an exemplar is run
+    again, and the vector and the simulator score of an offline description are compared. If the target's precision is
+    lower than float32, near-ties are decided in float32, as in a build.
 
     Args:
         directory: directory of one task's dataset.
         n_rows: number of rows to run again, from all splits together.
         seed: seed of the sample.
-        target: the target; None to load the model that the rows name.
+        target: the target; None to load the model that the rows name. A relative path is resolved from the dataset's
+            directory upwards, and then from the working directory.
+        source: `source(task)` returns what the rows were built from. Only rows of feature description need it.
 
     Raises:
-        SelfExplainError: there is no dataset, a file was modified, or the task has no intervention that can be run
-            again.
+        SelfExplainError: there is no dataset, a file was modified, or the rows cannot be run again.
     """
     dataset = DatasetDirectory(directory)
     if dataset.manifest_path.is_file() and not dataset.is_complete():
@@ -72,13 +104,24 @@ def check_dataset(directory: Path, n_rows: int = 100, seed: int = 0, target: Tar
         )
     rows = [(split, index, row) for split in SPLITS for index, row in enumerate(read_rows(dataset.rows(split)))]
     task = task_of(rows[0][2])
-    rerun = BUILDERS[task.name].rerun
-    if rerun is None:
+    builder = BUILDERS[task.name]
+    if builder.rerun is None and not isinstance(builder, PreparesRerun):
         raise SelfExplainError(
-            f"{directory} contains rows of {task.title}, which have no intervention to run again. "
+            f"{directory} contains rows of {task.title}, which cannot be run again. "
             "Pass the dataset of a task with interventions."
         )
+    if builder.rerun is None and source is None:
+        raise SelfExplainError(
+            f"{directory} contains rows of {task.title}, which can be checked only with the settings and texts of "
+            "their run. Pass runs/<recipe>/datasets/<task> of a complete run directory."
+        )
     target = target or _load_target(dataset, rows[0][2])
+    if isinstance(builder, PreparesRerun) and source is not None:
+        about = source(task.name)
+        rerun = builder.prepare_rerun(BuildContext(task, about.config, target, about.corpus, dataset, {}, about.seed))
+    else:
+        assert builder.rerun is not None
+        rerun = builder.rerun
     chosen = np.random.default_rng(seed).permutation(len(rows))[:n_rows]
     disagreements = []
     for split, index, row in tqdm([rows[i] for i in sorted(chosen)], desc="running again", unit="row"):
@@ -98,6 +141,27 @@ def _load_target(dataset: DatasetDirectory, row: dict) -> Target:
     statistics = dataset.statistics()
     if statistics.target_dtype is None:
         raise SelfExplainError(f"{dataset.statistics_path} has no target_dtype. {statistics.remedy}")
-    quantization = statistics.target_quantization
-    options = {"quantization_config": quantization} if quantization else {}
-    return load_target(row["target_model"], row["target_revision"], statistics.target_dtype, **options)
+    name, revision, quantization = row["target_model"], row["target_revision"], statistics.target_quantization
+    if revision is None:  # not from the Hub
+        name = find_near(name, dataset.root)
+    if quantization:
+        return load_target(name, revision, statistics.target_dtype, quantization_config=quantization)
+    target = load_target(name, revision, statistics.target_dtype)
+    target.model.to(process_state().device)
+    return target
+
+
+def find_near(name: str, directory: Path) -> str:
+    """The path of a file or directory that a run in `directory` names relative to the place where it was started.
+
+    Args:
+        name: relative or absolute path, or any other name.
+        directory: directory inside the run.
+
+    Returns:
+        The path below the nearest parent of `directory` that contains it; `name` if there is none.
+    """
+    if Path(name).expanduser().is_absolute() or is_reserved(name):
+        return name
+    candidates = (parent / name for parent in directory.resolve().parents)
+    return next((str(path) for path in candidates if path.exists()), name)

@@ -17,7 +17,7 @@ from selfexplain.errors import SelfExplainError
 from selfexplain.target.load import Target
 from selfexplain.target.precision import in_float32
 from selfexplain.target.resume import CleanRun, batches, clean_run, full_forward, padded, resume
-from selfexplain.target.sweep import SweepResults, is_coarse, near_ties, run_sweep
+from selfexplain.target.sweep import NEAR_TIE, SweepResults, is_coarse, near_ties, run_sweep
 from selfexplain.target.tokens import continuation, default_template, encode_text, encode_with_spans, token_text
 
 logger = logging.getLogger(__name__)
@@ -303,9 +303,13 @@ def answers(
     prompts = [target.encode(text) for text in texts]
     tokens = [_option_tokens(target, *question) for question in zip(texts, prompts, options, strict=True)]
     if by == "likelihood":
-        flat = [(n, ids) for n, question in enumerate(tokens) for ids in question]
-        scores = iter(_sequence_log_probs(target, [prompts[n] for n, _ in flat], [ids for _, ids in flat]))
-        scored = [tuple(next(scores) for _ in question) for question in options]
+        scored = _option_scores(target, prompts, tokens)
+        if is_coarse(target.model):
+            ties = [n for n, values in enumerate(scored) if _is_near_tie(values, target.model.dtype)]
+            with in_float32(target.model):
+                exact = _option_scores(target, [prompts[n] for n in ties], [tokens[n] for n in ties])
+            for n, values in zip(ties, exact, strict=True):
+                scored[n] = values
         return [
             ChoiceAnswer(question[values.index(max(values))], max(values), values)
             for question, values in zip(options, scored, strict=True)
@@ -317,6 +321,38 @@ def answers(
         with in_float32(target.model):
             result |= _next_token_answers(target, prompts, first_tokens, ties)
     return [result[index][0] for index in range(len(prompts))]
+
+
+def possible_answers(target: Target, text: str, options: Sequence[str]) -> list[str]:
+    """The options that `answers` can report as the most likely one, as in `nexttoken.possible_next_tokens`."""
+    prompts = [target.encode(text)]
+    tokens = [_option_tokens(target, text, prompts[0], options)]
+    (values,) = _option_scores(target, prompts, tokens)
+    best = [options[values.index(max(values))]]
+    if is_coarse(target.model) and _is_near_tie(values, target.model.dtype, 2 * NEAR_TIE):
+        with in_float32(target.model):
+            (exact,) = _option_scores(target, prompts, tokens)
+        best.insert(0, options[exact.index(max(exact))])
+    return list(dict.fromkeys(best))
+
+
+def _is_near_tie(values: Sequence[float], dtype: torch.dtype, margin: float = NEAR_TIE) -> bool:
+    """Whether `dtype` cannot separate the two largest log-probabilities."""
+    return len(values) > 1 and bool(near_ties(torch.tensor([values]), dtype, margin)[0])
+
+
+def _option_scores(
+    target: Target, prompts: Sequence[Sequence[int]], options: Sequence[Sequence[Sequence[int]]]
+) -> list[tuple[float, ...]]:
+    """The log-probability of each option of each question.
+
+    Args:
+        prompts: token ids of each question.
+        options: token ids of the options of each question.
+    """
+    flat = [(n, ids) for n, question in enumerate(options) for ids in question]
+    scores = iter(_sequence_log_probs(target, [prompts[n] for n, _ in flat], [ids for _, ids in flat]))
+    return [tuple(next(scores) for _ in question) for question in options]
 
 
 def _next_token_answers(

@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 
 from selfexplain.target.load import Target
+from selfexplain.target.precision import in_float32
+from selfexplain.target.sweep import NEAR_TIE, is_coarse, near_ties
 
 
 @torch.no_grad()
@@ -37,3 +39,22 @@ def next_tokens(target: Target, texts: Sequence[str]) -> list[int]:
     if not texts:
         return []
     return next_token_logits(target, [target.encode(text) for text in texts]).argmax(-1).tolist()
+
+
+def possible_next_tokens(target: Target, ids: Sequence[int]) -> list[int]:
+    """The ids of the tokens that a sweep can report as the most likely next token.
+
+    Usually there is one. If a model below float32 cannot separate its two most likely tokens, the sweep decides in
+    float32. Which outputs it decides depends on the shape of its batches. With twice the margin of a sweep, this
+    function therefore returns the token of the float32 computation, and then that of the model's own precision.
+
+    Args:
+        ids: token ids of the prompt.
+    """
+    logits = next_token_logits(target, [ids])
+    token = int(logits.argmax())
+    if not is_coarse(target.model) or not near_ties(logits, target.model.dtype, 2 * NEAR_TIE)[0]:
+        return [token]
+    with in_float32(target.model):
+        exact = int(next_token_logits(target, [ids]).argmax())
+    return list(dict.fromkeys([exact, token]))

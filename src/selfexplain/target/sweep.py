@@ -227,17 +227,18 @@ def is_coarse(model: "PreTrainedModel") -> bool:
     return torch.finfo(model.dtype).bits < 32
 
 
-def near_ties(logits: Tensor, dtype: torch.dtype) -> Tensor:
+def near_ties(logits: Tensor, dtype: torch.dtype, margin: float = NEAR_TIE) -> Tensor:
     """Whether `dtype` cannot separate the two largest logits of each row, `(N,)`; never in float32.
 
     Args:
         logits: `(N, vocabulary)`.
         dtype: precision in which the logits were computed.
+        margin: maximum difference, in units in the last place of the largest logit.
     """
     if torch.finfo(dtype).bits >= 32:
         return torch.zeros(len(logits), dtype=torch.bool, device=logits.device)
     best = logits.topk(2, -1).values
-    return best[:, 0] - best[:, 1] <= NEAR_TIE * torch.finfo(dtype).eps * best[:, 0].abs()
+    return best[:, 0] - best[:, 1] <= margin * torch.finfo(dtype).eps * best[:, 0].abs()
 
 
 def _read(logits: Tensor, clean: "_Clean", rows: Tensor, dtype: torch.dtype) -> Tensor:

@@ -14,9 +14,9 @@ from selfexplain.groundtruth.builders.items import Builder
 from selfexplain.groundtruth.config import AblationConfig
 from selfexplain.groundtruth.sources import Corpus, HintedQuestion, SourceItems, table_questions
 from selfexplain.groundtruth.sources.tokens import fits
-from selfexplain.target.ablation import answers, continuations, find_span, without_spans
+from selfexplain.target.ablation import answers, continuations, find_span, possible_answers, without_spans
 from selfexplain.target.load import Target
-from selfexplain.target.nexttoken import next_tokens
+from selfexplain.target.nexttoken import possible_next_tokens
 from selfexplain.target.tokens import encode_text, token_text
 from selfexplain.tasks import input_ablation, outcome
 from selfexplain.tasks.outcome import Outcome
@@ -129,11 +129,16 @@ def rerun(target: Target, row: Mapping[str, Any]) -> tuple[str, str]:
     begin, end = row["removed_span"]
     text = row["target_prompt"]
     texts = text, text[:begin] + row.get("replacement", "") + text[end:]
-    if row.get("answered_by") == "likelihood":
-        outputs = [answer.output for t in texts for answer in answers(target, [t], [row["choices"]], "likelihood")]
-    else:
-        outputs = [token_text(target.tokenizer, token).strip() for token in next_tokens(target, texts)]
-    return f"{row['full_output']!r} -> {row['ablated_output']!r}", f"{outputs[0]!r} -> {outputs[1]!r}"
+    stored = row["full_output"], row["ablated_output"]
+    found = []
+    for text, output in zip(texts, stored, strict=True):
+        if row.get("answered_by") == "likelihood":
+            possible = possible_answers(target, text, row["choices"])
+        else:
+            tokens = possible_next_tokens(target, target.encode(text))
+            possible = [token_text(target.tokenizer, token).strip() for token in tokens]
+        found.append(output if output in possible else possible[0])
+    return " -> ".join(map(repr, stored)), " -> ".join(map(repr, found))
 
 
 def _problem(config: AblationConfig, target: Target, item: HintedQuestion, seed: int) -> str | None:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from selfexplain.groundtruth.config import TASK_CONFIGS
 from selfexplain.groundtruth.dataset_directory import DatasetDirectory
@@ -107,6 +107,19 @@ class DatasetBuilder(Protocol):
         Args:
             rows: all candidates, with the columns of `columns_for_draw`.
             counts: counts of each shard.
+        """
+        ...
+
+
+@runtime_checkable
+class PreparesRerun(Protocol):
+    """A builder whose rows can be run again only with the settings and texts that they were built from."""
+
+    def prepare_rerun(self, context: BuildContext) -> Rerun:
+        """A function as `DatasetBuilder.rerun`.
+
+        Args:
+            context: the dataset, with the settings, corpus and seed of its run; `inputs` is empty.
         """
         ...
 

@@ -21,6 +21,7 @@ from selfexplain.groundtruth.builders.builder import (
     split_by_group,
 )
 from selfexplain.groundtruth.builders.dictionaries import collect_shard, find_dictionaries, train_dictionaries
+from selfexplain.groundtruth.builders.feature_check import FeatureCheck
 from selfexplain.groundtruth.builders.feature_rows import build_rows, layers_and_token_ids
 from selfexplain.groundtruth.builders.items import report_items
 from selfexplain.groundtruth.builders.pairs import NOUN, find_pairs
@@ -48,6 +49,10 @@ class FeatureBuilder:
     def for_config(self, config: Any) -> DatasetBuilder:
         """This builder."""
         return self
+
+    def prepare_rerun(self, context: BuildContext) -> Rerun:
+        """A function that runs the exemplars of a row on the target again, and scores its description again."""
+        return FeatureCheck(context)
 
     def columns_for_draw(self, task: Task) -> Sequence[str]:
         """The group, and the description, which shows whether the grammar can express the feature."""

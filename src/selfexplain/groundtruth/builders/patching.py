@@ -24,7 +24,7 @@ from selfexplain.groundtruth.sources import Corpus, Pair, SourceItems
 from selfexplain.groundtruth.sources.tokens import fits
 from selfexplain.target.blocks import decoder_blocks
 from selfexplain.target.load import Target
-from selfexplain.target.nexttoken import next_token_logits
+from selfexplain.target.nexttoken import possible_next_tokens
 from selfexplain.target.patching import Patch, run_patches
 from selfexplain.target.resume import batches, clean_run
 from selfexplain.target.sweep import SweepResults
@@ -156,14 +156,17 @@ def rerun(target: Target, row: Mapping[str, Any]) -> tuple[str, str]:
         return (hidden, *output[1:]) if isinstance(output, tuple) else hidden
 
     blocks = decoder_blocks(target.model)
-    clean = int(next_token_logits(target, [row["prompt_ids"]]).argmax())
+    clean = possible_next_tokens(target, row["prompt_ids"])
     with ExitStack() as stack:
         for layer in row["layers"]:
             stack.callback(blocks[layer].register_forward_hook(write).remove)
-        patched = int(next_token_logits(target, [row["prompt_ids"]]).argmax())
-    stored = {row["patched_output_id"]: row["patched_output"], row["clean_output_id"]: row["clean_output"]}
-    actual = [stored.get(token, token_text(target.tokenizer, token)) for token in (clean, patched)]
-    return f"{row['clean_output']!r} -> {row['patched_output']!r}", f"{actual[0]!r} -> {actual[1]!r}"
+        patched = possible_next_tokens(target, row["prompt_ids"])
+    stored = (row["clean_output_id"], row["clean_output"]), (row["patched_output_id"], row["patched_output"])
+    found = [
+        text if token in possible else token_text(target.tokenizer, possible[0])
+        for (token, text), possible in zip(stored, (clean, patched), strict=True)
+    ]
+    return " -> ".join(repr(text) for _, text in stored), " -> ".join(map(repr, found))
 
 
 def _align_all(target: Target, pairs: Sequence[Pair], blocks: Blocks) -> tuple[list[AlignedPair], Counter[str]]:
