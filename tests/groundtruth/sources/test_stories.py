@@ -2,7 +2,10 @@
 
 import pytest
 
-from selfexplain.groundtruth.sources import stories, story_pairs
+from selfexplain.errors import SelfExplainError
+from selfexplain.groundtruth.build import build
+from selfexplain.groundtruth.config import PatchingConfig
+from selfexplain.groundtruth.sources import Corpus, stories, story_pairs
 
 NAMES, THINGS = ["Tom", "Ann"], ["dog", "cat", "ball"]
 
@@ -43,3 +46,36 @@ def test_both_prompts_of_a_pair_have_the_same_length_and_group(target, repeats_a
         assert pair.clean.text != pair.source.text and pair.clean.group == pair.source.group
         assert pair.clean.text[slice(*pair.clean.subject)] in NAMES
         assert pair.source.text[slice(*pair.source.subject)] in NAMES
+
+
+def test_only_the_beginning_of_a_long_text_is_tokenised(target, repeats_a_name, monkeypatch):
+    openings = [f"One day {name} saw a {thing}. So {name} took the {thing}" for name in NAMES for thing in THINGS]
+    shorts = [f"{text} home, and {n} more." for text in openings for n in range(2)]
+    read: list[int] = []
+    encode = stories.encode_with_spans
+    monkeypatch.setattr(stories, "encode_with_spans", lambda t, text: read.append(len(text)) or encode(t, text))
+    encode_prefix = stories.encode_text
+    monkeypatch.setattr(stories, "encode_text", lambda t, text: read.append(len(text)) or encode_prefix(t, text))
+    found = {}
+    for length in (2_000, 200_000):
+        read.clear()
+        texts = [text + " The dog saw a cat, so the cat saw the ball." * (length // 40) for text in shorts]
+        pairs = story_pairs(target, texts, 50, seed=0, max_tokens=32)
+        found[length] = pairs, sum(read)
+    assert found[2_000][0] and found[2_000] == found[200_000]
+
+
+def test_names_in_any_letters_with_capitals_are_swapped(target, monkeypatch):
+    names = ["Иван", "Анна", "José"]
+    monkeypatch.setattr(stories, "next_tokens", lambda _, prefixes: [first for _ in prefixes])
+    first = target.tokenizer(" Иван", add_special_tokens=False)["input_ids"][0]
+    texts = [f"раз {name} увидел кота, и тогда {name} пошёл домой {n}." for name in names for n in range(6)]
+    pairs = story_pairs(target, texts, 20, seed=0)
+    assert pairs and {pair.clean.text[slice(*pair.clean.subject)] for pair in pairs} <= set(names)
+    assert all(pair.source.text.count(pair.source.text[slice(*pair.source.subject)]) == 1 for pair in pairs)
+
+
+def test_texts_without_names_or_articles_are_refused_with_what_is_supported(target, tmp_path):
+    corpus = Corpus("file", [f"从前有一个孩子{n} 孩子住在村子里。" for n in range(20)])
+    with pytest.raises(SelfExplainError, match=r"In languages without capital letters, use a table"):
+        build("activation_patching", PatchingConfig(n_blocks=2), target, corpus, tmp_path, seed=0)

@@ -1,8 +1,11 @@
 """Find counterfactual pairs in the source that the settings name."""
 
+from collections import Counter
+
 from selfexplain.errors import SelfExplainError
 from selfexplain.groundtruth.config import PairSource
 from selfexplain.groundtruth.sources import Corpus, Pair, SourceItems, fact_pairs, story_pairs, table_pairs
+from selfexplain.groundtruth.sources.stories import WANTED
 from selfexplain.target.load import Target
 
 NOUN = "counterfactual pairs"
@@ -35,4 +38,5 @@ def find_pairs(
         )
     if corpus.pairs is not None:
         return SourceItems(list(corpus.pairs(n, seed)))
-    return SourceItems(story_pairs(target, corpus.texts, n, seed, max_text_tokens))
+    pairs = story_pairs(target, corpus.texts, n, seed, max_text_tokens)
+    return SourceItems(pairs, Counter() if pairs else Counter({WANTED: len(corpus.texts)}))
