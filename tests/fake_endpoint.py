@@ -16,13 +16,16 @@ class FakeEndpoint:
     Attributes:
         reply: function `reply(system, user)` that returns the text of the reply, an HTTP status to fail with (int), or
             the number of seconds to wait before replying (float).
+        check: function of a request's body that returns a message to refuse it with (HTTP 400), None to accept it, or
+            the text of a reply that ends because it is too long (a tuple of one text).
         requests: bodies of all requests so far.
         keys: `Authorization` headers of all requests so far.
         url: base URL, set while the endpoint runs.
     """
 
-    def __init__(self, reply: Callable[[str, str], str | int | float]):
+    def __init__(self, reply: Callable[[str, str], str | int | float], check: Callable = lambda body: None):
         self.reply = reply
+        self.check = check
         self.requests: list[dict] = []
         self.keys: list[str | None] = []
 
@@ -41,10 +44,16 @@ class FakeEndpoint:
                     sleep(reply)
                     reply = "too late"
                 status = reply if isinstance(reply, int) else 200
+                error, reason = "requested by the test", "stop"
+                match fake.check(body):
+                    case str(error):
+                        status = 400
+                    case (reply,):
+                        reason = "length"
                 message = {"role": "assistant", "content": reply}
-                choices = [{"index": 0, "message": message, "finish_reason": "stop"}]
+                choices = [{"index": 0, "message": message, "finish_reason": reason}]
                 completion = {"id": "1", "created": 0, "model": "fake", "object": "chat.completion", "choices": choices}
-                payload = json.dumps(completion if status == 200 else {"error": "requested by the test"}).encode()
+                payload = json.dumps(completion if status == 200 else {"error": error}).encode()
                 self.send_response(status)
                 if status == 429:
                     self.send_header("Retry-After", "0")

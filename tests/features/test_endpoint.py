@@ -145,3 +145,67 @@ def test_a_file_that_is_not_a_cache_raises_an_error(endpoint, tmp_path):
         pytest.raises(SelfExplainError, match="is not a cache of replies"),
     ):
         endpoint(fake).ask(requests(1), "asking")
+
+
+def rejecting(**messages):
+    """A check that refuses requests with a parameter, with the message about it."""
+    return lambda body: next((message for name, message in messages.items() if name in body), None)
+
+
+@pytest.mark.parametrize(
+    ("check", "absent", "present"),
+    [
+        (
+            rejecting(
+                max_tokens="Unsupported parameter: 'max_tokens' is not supported with this model. Use "
+                "'max_completion_tokens' instead.",
+                temperature="Unsupported value: 'temperature' does not support 0.0 with this model.",
+            ),
+            {"max_tokens", "temperature"},
+            {"max_completion_tokens", "seed"},
+        ),
+        (rejecting(seed="Extra inputs are not permitted: body.seed"), {"seed"}, {"max_tokens", "temperature"}),
+        (rejecting(seed="Unrecognized request argument supplied: seed"), {"seed"}, {"max_tokens", "temperature"}),
+    ],
+)
+def test_parameters_that_the_endpoint_rejects_are_replaced_or_left_out(endpoint, check, absent, present):
+    with FakeEndpoint(lambda system, user: "yes", check) as fake:
+        assert endpoint(fake, concurrency=2).ask(requests(8), "asking") == ["yes"] * 8
+        assert not absent & fake.requests[-1].keys() and present <= fake.requests[-1].keys()
+        assert fake.requests[-1].get("max_completion_tokens", fake.requests[-1].get("max_tokens")) == 10
+        assert len(fake.requests) <= 8 + 2 * 2  # the parameters are learned once
+
+
+@pytest.mark.parametrize("unfinished", ["", None, "<think>Let me see"])
+def test_reasoning_models_get_more_tokens(endpoint, unfinished):
+    def check(body):
+        return (unfinished,) if body["max_tokens"] < 2000 else None
+
+    with FakeEndpoint(lambda system, user: "<think>It is\nclear.</think>\n\nyes", check) as fake:
+        asked = endpoint(fake, concurrency=1)
+        assert asked.ask(requests(3), "asking") == ["yes"] * 3
+        assert [body["max_tokens"] for body in fake.requests] == [10, 1034, 4106, 4106, 4106]
+        assert asked.cost([Request("count", "other", 10)]).most_reply_tokens == 4106
+
+
+def test_a_budget_that_the_endpoint_rejects_is_reduced(endpoint):
+    def check(body):
+        if body["max_tokens"] > 2000:
+            return f"max_tokens is too large: {body['max_tokens']}. This model supports at most 2000."
+        return None if body["messages"][1]["content"] == "question 1" else ("",)
+
+    with FakeEndpoint(lambda system, user: "yes", check) as fake:
+        asked = endpoint(fake, concurrency=1, n_retries=0)
+        with pytest.raises(SelfExplainError, match="a reply without text that was cut off, for a request with"):
+            asked.ask(requests(1), "asking")
+        assert [body["max_tokens"] for body in fake.requests] == [10, 1034, 4106, 1034]
+        assert asked.ask(requests(2)[1:], "asking") == ["yes"] and fake.requests[-1]["max_tokens"] == 1034
+
+
+def test_empty_and_unreadable_replies_are_not_cached(endpoint):
+    replies = iter(["", "what?", "7", "8"])
+    with FakeEndpoint(lambda system, user: next(replies)) as fake:
+        for expected in ("what?", "7", "7"):  # the empty reply is retried at once, the unreadable one next time
+            parsers = [lambda reply: reply if reply.isdigit() else None]
+            assert endpoint(fake).ask(requests(1), "asking", parsers) == [expected]
+        assert len(fake.requests) == 3

@@ -8,6 +8,7 @@ parsed counts as a failure and never as an answer.
 import json
 import re
 from collections.abc import Sequence
+from functools import partial
 from typing import TypeVar
 
 import numpy as np
@@ -88,11 +89,9 @@ def predict_each(
     endpoint: Endpoint, questions: Sequence[tuple[str, Sequence[str]]]
 ) -> list[NDArray[np.float64] | None]:
     """Predicted strengths `(n_tokens,)` for each (description, tokens); None without a valid reply."""
-    replies = endpoint.ask([simulate_request(*question) for question in questions], "simulating features")
-    return [
-        None if reply is None else parse_simulation(reply, len(tokens))
-        for reply, (_, tokens) in zip(replies, questions, strict=True)
-    ]
+    parsers = [partial(parse_simulation, n_tokens=len(tokens)) for _, tokens in questions]
+    replies = endpoint.ask([simulate_request(*question) for question in questions], "simulating features", parsers)
+    return [None if reply is None else parse(reply) for reply, parse in zip(replies, parsers, strict=True)]
 
 
 def simulate_all(
@@ -183,8 +182,10 @@ def _judge_each(
     predicted: list[list[bool]] = [[] for _ in cases]
     actual: list[list[bool]] = [[] for _ in cases]
     n_failed = [0] * len(cases)
-    for (number, batch), reply in zip(batches, endpoint.ask(requests, desc), strict=True):
-        answers = None if reply is None else parse_judgement(reply, len(batch))
+    parsers = [partial(parse_judgement, n_texts=len(batch)) for _, batch in batches]
+    replies = endpoint.ask(requests, desc, parsers)
+    for (number, batch), reply, parse in zip(batches, replies, parsers, strict=True):
+        answers = None if reply is None else parse(reply)
         if answers is None:
             n_failed[number] += len(batch)
         else:

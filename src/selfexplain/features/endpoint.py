@@ -6,9 +6,9 @@ import logging
 import os
 import random
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +16,7 @@ from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_aft
 from tqdm import tqdm
 
 from selfexplain.errors import SelfExplainError
+from selfexplain.features.dialect import Dialect, without_reasoning
 from selfexplain.features.reply_cache import ReplyCache, write_reply
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ CACHE_VERSION = 2
 CHARACTERS_PER_TOKEN = 4  # of English text; used for the cost estimate only
 MAX_FAILED = 0.05  # fraction of requests that may fail after all retries before the remaining ones are cancelled
 KEY_VARIABLE = "OPENAI_API_KEY"
+INVALID_STATUSES = (400, 422)  # for requests with a parameter that the endpoint does not accept, among others
 RETRIED_STATUSES = (408, 409, 425, 429)  # in addition to every status from 500 on
 
 
@@ -38,7 +40,7 @@ class Request:
     Attributes:
         system: system prompt.
         user: user message.
-        max_tokens: maximum number of tokens of the reply.
+        max_tokens: maximum number of tokens of the reply, without reasoning.
         temperature: sampling temperature.
         sample: seed of the sampling. A different number requests a new reply to the same question.
     """
@@ -101,6 +103,9 @@ class Endpoint:
     """An endpoint with OpenAI's chat protocol: `transformers serve`, TGI, vLLM, or a hosted service.
 
     The API key is read from the environment variable `OPENAI_API_KEY`. A Hugging Face token is never sent implicitly.
+    Requests have `max_tokens`, `temperature` and `seed`. Parameters that the endpoint rejects are replaced (by
+    `max_completion_tokens`) or left out. If a reply ends before its first word, because the model reasons, more tokens
+    are allowed.
 
     Attributes:
         url: base URL, such as `http://127.0.0.1:8000/v1`.
@@ -120,6 +125,7 @@ class Endpoint:
     timeout: float = 120.0
     n_retries: int = 5
     backoff: float = 1.0
+    dialect: Dialect = field(default_factory=Dialect, init=False, compare=False, repr=False)
 
     def cost(self, requests: Sequence[Request]) -> Cost:
         """The estimated cost of `requests`, without sending them."""
@@ -131,10 +137,12 @@ class Endpoint:
             requests=len(missing),
             free=len(requests) - len(missing),
             prompt_tokens=characters // CHARACTERS_PER_TOKEN,
-            most_reply_tokens=sum(request.max_tokens for request in missing),
+            most_reply_tokens=sum(request.max_tokens + self.dialect.reasoning_tokens for request in missing),
         )
 
-    def ask(self, requests: Sequence[Request], desc: str) -> list[str | None]:
+    def ask(
+        self, requests: Sequence[Request], desc: str, parsers: Sequence[Callable[[str], object]] | None = None
+    ) -> list[str | None]:
         """Send requests and return the replies in the same order; None for a request that failed after all retries.
 
         The estimated cost is logged first.
@@ -142,6 +150,8 @@ class Endpoint:
         Args:
             requests: requests to send.
             desc: label of the progress bar and of log messages.
+            parsers: a function per request that returns None for unreadable replies, which are not cached; None to
+                cache all replies.
 
         Raises:
             SelfExplainError: the endpoint refuses a request, or more than `MAX_FAILED` of the requests fail. Replies
@@ -155,11 +165,14 @@ class Endpoint:
             "%s: %d requests to %s (%d more are free), about %d prompt tokens and at most %d reply tokens",
             desc, cost.requests, self.url, cost.free, cost.prompt_tokens, cost.most_reply_tokens,
         )  # fmt: skip
-        replies |= self._send(missing, desc)
+        parser_of = dict(zip(map(self._key, requests), parsers, strict=True)) if parsers is not None else {}
+        replies |= self._send(missing, desc, parser_of)
         return [replies.get(self._key(request)) for request in requests]
 
-    def _send(self, missing: dict[str, Request], desc: str) -> dict[str, str]:
-        """Send requests concurrently and cache the replies: key -> reply."""
+    def _send(
+        self, missing: dict[str, Request], desc: str, parsers: Mapping[str, Callable[[str], object]]
+    ) -> dict[str, str]:
+        """Send requests concurrently and cache the readable replies: key -> reply."""
         from huggingface_hub import InferenceClient
 
         client = InferenceClient(
@@ -178,8 +191,10 @@ class Endpoint:
                 outcome = future.result()
                 bar.update()
                 if outcome.reply is not None:
-                    replies[keys[future]] = outcome.reply
-                    write_reply(cache, keys[future], outcome.reply)
+                    key = keys[future]
+                    replies[key] = outcome.reply
+                    if key not in parsers or parsers[key](outcome.reply) is not None:
+                        write_reply(cache, key, outcome.reply)
                 if outcome.failure is not None:
                     failures.append(outcome.failure)
                 if len(failures) > MAX_FAILED * len(missing):
@@ -223,17 +238,14 @@ class Endpoint:
         from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
         messages = [{"role": "system", "content": request.system}, {"role": "user", "content": request.user}]
+        sent = self.dialect.parameters(request.max_tokens, request.temperature, request.sample)
         try:
-            reply = client.chat_completion(
-                messages,
-                model=self.model,
-                max_tokens=request.max_tokens,
-                temperature=request.temperature,
-                seed=request.sample,
-            )
-            content = reply.choices[0].message.content
+            choice = client.chat_completion(messages, model=self.model, extra_body=sent).choices[0]
+            content = choice.message.content
         except HfHubHTTPError as error:
             status = error.response.status_code
+            if status in INVALID_STATUSES and self.dialect.adapt(error.response.text, sent):
+                return self._complete(client, request)
             reason = f"HTTP {status}: {error.server_message or ' '.join(str(error).split())[:200]}"
             if status < 500 and status not in RETRIED_STATUSES:
                 raise _RefusedError(reason) from error
@@ -243,9 +255,14 @@ class Endpoint:
             raise _RefusedError(str(error)) from error
         except Exception as error:  # a broken connection or a response that is not a completion
             raise _TransientError(f"{type(error).__name__}: {' '.join(str(error).split())[:200]}") from error
-        if not isinstance(content, str):
-            raise _TransientError("a reply without text")
-        return content
+        text = without_reasoning(content) if isinstance(content, str) else ""
+        if text:
+            return text
+        if choice.finish_reason == "length":
+            if self.dialect.enlarge(sent, request.max_tokens):
+                return self._complete(client, request)
+            raise _TransientError(f"a reply without text that was cut off, for a request with {sent}")
+        raise _TransientError("a reply without text")
 
     def _key(self, request: Request) -> str:
         value = [CACHE_VERSION, self.url.rstrip("/"), self.model, *vars(request).values()]

@@ -54,5 +54,5 @@ def parse_description(reply: str) -> str | None:
 
 def describe_all(endpoint: Endpoint, requests: Sequence[Request]) -> list[str | None]:
     """One description per request; None if the endpoint failed or the reply contains no description."""
-    replies = endpoint.ask(requests, "describing features")
+    replies = endpoint.ask(requests, "describing features", [parse_description] * len(requests))
     return [None if reply is None else parse_description(reply) for reply in replies]
