@@ -14,7 +14,8 @@ REASONING_TOKENS = (0, 1024, 4096, 16384)
 """Tokens in addition to those of the reply that are tried in turn, because reasoning counts as part of the reply."""
 
 _REJECTED = re.compile(
-    r"unsupported|not.{0,20}support|un(recogni[sz]ed|known|expected)|extra|not permitted|not allowed|invalid|use 'max_comp",
+    r"unsupported|not.{0,20}support|un(recogni[sz]ed|known|expected)|extra|not permitted|not allowed|invalid|"
+    r"use 'max_completion_tokens'",
     re.IGNORECASE,
 )
 _TOO_LARGE = re.compile(r"too large|too many|exceed|at most|maximum|context length|less than", re.IGNORECASE)
