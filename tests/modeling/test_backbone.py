@@ -14,6 +14,7 @@ from selfexplain.modeling.activation_adapter import ActivationAdapter
 from selfexplain.modeling.contract import InjectionConfig
 from selfexplain.modeling.inputs import VECTOR_INPUTS
 from selfexplain.modeling.modeling_selfexplainer import SelfExplainerForCausalLM, SelfExplainerModel
+from selfexplain.modeling.pending import PendingWrites, Write, pending, writing_pending
 from selfexplain.target.blocks import decoder_blocks
 
 ARCHITECTURES = ("llama", "granite", "bloom")  # plain embeddings, with a factor of 3, with a norm
@@ -115,18 +116,20 @@ def test_blocks_may_take_and_return_the_stream_in_any_form():
     """As the first argument, as a keyword, alone or in a tuple; other arguments and outputs stay as they are."""
     model = explainer_of("llama", site="block_output", norm="raw", markers=False)
     hidden, vector = torch.zeros(1, 3, 32), torch.ones(1, 32)
-    assert model._write_block_input(None, (hidden,), {}) is None
-    assert model._write_block_output(None, (), hidden) is hidden
-    with model.writing(IDS, None, vector_inputs()):
-        rows, positions = torch.tensor([0]), torch.tensor([1])
-        model._vectors = model._vectors._replace(rows=rows, positions=positions, vectors=vector)
-        (first, second), kwargs = model._write_block_input(None, (hidden, "mask"), {"use_cache": True})
-        assert second == "mask" and kwargs == {"use_cache": True}
-        args, kwargs = model._write_block_input(None, (), {"hidden_states": hidden, "use_cache": True})
-        assert args == () and kwargs.pop("use_cache") is True and list(kwargs) == ["hidden_states"]
-        output, weights, cache = model._write_block_output(None, (), (hidden, "weights", "cache"))
-        assert (weights, cache) == ("weights", "cache")
-        alone = model._write_block_output(None, (), hidden)
+    (unchanged,), _ = model._write_block_input(None, (hidden,), {})
+    assert unchanged is model._write_block_output(None, (), hidden) is hidden
+
+    def written_by(write, *args):
+        with writing_pending(PendingWrites(model._key, vectors=Write(torch.tensor([0]), torch.tensor([1]), vector))):
+            return write(None, *args)
+
+    (first, second), kwargs = written_by(model._write_block_input, (hidden, "mask"), {"use_cache": True})
+    assert second == "mask" and kwargs == {"use_cache": True}
+    args, kwargs = written_by(model._write_block_input, (), {"hidden_states": hidden, "use_cache": True})
+    assert args == () and kwargs.pop("use_cache") is True and list(kwargs) == ["hidden_states"]
+    output, weights, cache = written_by(model._write_block_output, (), (hidden, "weights", "cache"))
+    assert (weights, cache) == ("weights", "cache")
+    alone = written_by(model._write_block_output, (), hidden)
     for written in (first, kwargs["hidden_states"], output, alone):
         assert written[0].sum(-1).tolist() == [0, 32, 0]
 
@@ -253,18 +256,20 @@ def test_the_norm_of_a_stream_in_low_precision_is_computed_in_float32():
         assert difference < 1e-4
 
 
-def test_pending_writes_are_kept_for_the_backward_pass_only():
-    model, inputs = explainer_of("llama"), vector_inputs()
+def test_pending_writes_end_with_their_forward_pass():
+    model, inputs = explainer_of("bloom", site="block_output", block=1), vector_inputs()
     with model.writing(IDS, None, inputs) as passed:
         assert list(passed) == ["inputs_embeds"]
-        assert model._vectors.rows.tolist() == [0, 0, 1] and model._vectors.positions.tolist() == [2, 4, 3]
-    assert model._vectors is not None and model._markers is not None
-    with model.writing(IDS, None, dict.fromkeys(VECTOR_INPUTS)) as passed:
-        assert passed["input_ids"] is IDS and len(passed) == 1
-        assert model._vectors is None and model._markers is None
-    with torch.no_grad(), pytest.raises(KeyError, match="stop"), model.writing(IDS, None, inputs):
+        writes = pending(model._key)
+        assert writes.vectors.rows.tolist() == [0, 0, 1] and writes.vectors.positions.tolist() == [2, 4, 3]
+        with model.writing(IDS, None, dict.fromkeys(VECTOR_INPUTS)) as passed:  # a nested call
+            assert passed["input_ids"] is IDS and len(passed) == 1
+            assert pending(model._key).vectors is None and pending(model._key).markers is None
+        assert pending(model._key) is writes
+    assert pending(model._key).vectors is None
+    with pytest.raises(KeyError, match="stop"), model.writing(IDS, None, inputs):
         raise KeyError("stop")
-    assert model._vectors is None and model._markers is None
+    assert pending(model._key).vectors is None
 
 
 def test_the_tokens_around_a_slot_must_be_those_of_the_contract():

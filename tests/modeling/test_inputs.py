@@ -216,10 +216,19 @@ def test_only_the_prefill_receives_vectors(explainer, monkeypatch):
     with_vectors = []
     writing = SelfExplainerModel.writing
 
-    def recorded(self, input_ids, inputs_embeds, vectors):
+    def recorded(self, input_ids, inputs_embeds, vectors, is_part):
         with_vectors.append(vectors["activations"] is not None)
-        return writing(self, input_ids, inputs_embeds, vectors)
+        return writing(self, input_ids, inputs_embeds, vectors, is_part)
 
     monkeypatch.setattr(SelfExplainerModel, "writing", recorded)
     explainer.generate(**batch(), max_new_tokens=4, do_sample=False, eos_token_id=None, pad_token_id=0)
     assert with_vectors == [True, False, False, False]
+
+
+@pytest.mark.parametrize("name", ["activation_mask", "activation_layers", "activation_positions", "marker_positions"])
+def test_vector_inputs_without_vectors_are_refused(explainer, name):
+    inputs = {"input_ids": batch()["input_ids"], name: batch()[name]}
+    for call in (explainer, explainer.model, explainer.generate):
+        with pytest.raises(SelfExplainError, match=f"{name} were given without activations"):
+            call(**inputs)
+    assert explainer(**inputs | {name: batch()[name][:, :0]}).logits.isfinite().all()  # there are no slots

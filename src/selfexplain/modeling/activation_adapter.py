@@ -99,16 +99,24 @@ class ActivationAdapter(nn.Module):
         if self.kind == "low_rank":
             draw(self.up)
 
-    def forward(self, vectors: Tensor, layers: Tensor) -> Tensor:
-        """Map vectors, each with the map of its layer.
+    def forward(
+        self, vectors: Tensor | None = None, layers: Tensor | None = None, sides: Tensor | None = None
+    ) -> Tensor:
+        """Map vectors, each with the map of its layer, or return markers.
+
+        All parameters are read in here, because libraries that offload or wrap modules provide them only to `forward`.
 
         Args:
             vectors: `(N, d_target)`.
             layers: layer of the target that each vector was taken from, `(N,)`.
+            sides: for markers instead of vectors: 0 for the begin and 1 for the end marker, `(N,)`.
 
         Returns:
             `(N, d_explainer)`, float32.
         """
+        if sides is not None:
+            return self.markers[sides.to(self.markers.device)]
+        assert vectors is not None and layers is not None
         vectors = vectors.to(self.markers.dtype)
         if self.kind == "identity":
             return vectors

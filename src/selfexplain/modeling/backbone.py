@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from threading import Lock
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,15 @@ from selfexplain.modeling.activation_adapter import ActivationAdapter
 from selfexplain.modeling.configuration_selfexplainer import SelfExplainerConfig
 from selfexplain.modeling.contract import InjectionConfig
 from selfexplain.modeling.inputs import VECTOR_INPUTS, check_neighbours, check_vectors, check_without_vectors
+from selfexplain.modeling.pending import (
+    PendingWrites,
+    Write,
+    nothing_pends,
+    pending,
+    recompute_with_own_writes,
+    uncompiled,
+    writing_pending,
+)
 from selfexplain.modeling.processing_selfexplainer import SelfExplainerProcessor
 from selfexplain.target.blocks import (
     backbone,
@@ -26,20 +35,6 @@ from selfexplain.target.blocks import (
 
 _measuring = Lock()
 """Held while the embedding site is measured, because the measurement puts the base in evaluation mode."""
-
-
-class PendingWrite(NamedTuple):
-    """Vectors that the hooks write into the residual stream during the next forward pass.
-
-    Attributes:
-        rows: batch row of each vector, `(N,)`.
-        positions: token position of each vector, `(N,)`.
-        vectors: `(N, d_explainer)`.
-    """
-
-    rows: Tensor
-    positions: Tensor
-    vectors: Tensor
 
 
 class SelfExplainerPreTrainedModel(PreTrainedModel):
@@ -100,10 +95,9 @@ class SelfExplainerModel(SelfExplainerPreTrainedModel):
         self.injection.check(len(blocks))
         self._embedding_site: tuple[float, nn.Module | None] | None = None
         self.processor: SelfExplainerProcessor | None = None
-        self._markers: PendingWrite | None = None
-        self._vectors: PendingWrite | None = None
-        # The hooks are never removed. Activation checkpointing runs blocks again during the backward pass, and the
-        # hooks must write the same vectors then.
+        self._key = object()  # owner of pending writes; replicas of this model share it, copies have their own
+        # The hooks are never removed: they write what the forward pass that runs them was given. They are bound
+        # methods, so those of a copied model belong to the copy.
         for norm in norms_before_blocks(self.language_model):
             norm.register_forward_hook(self._write_normed_embeddings)
         if self.injection.site == "block_output":
@@ -153,7 +147,11 @@ class SelfExplainerModel(SelfExplainerPreTrainedModel):
 
     @contextmanager
     def writing(
-        self, input_ids: Tensor | None, inputs_embeds: Tensor | None, vectors: Mapping[str, Any]
+        self,
+        input_ids: Tensor | None,
+        inputs_embeds: Tensor | None,
+        vectors: Mapping[str, Any],
+        is_part: bool = False,
     ) -> Iterator[dict[str, Tensor | None]]:
         """Write vectors during the one forward pass of the base that runs inside the block.
 
@@ -161,6 +159,7 @@ class SelfExplainerModel(SelfExplainerPreTrainedModel):
             input_ids: token ids, `(B, T)`; None if `inputs_embeds` is given.
             inputs_embeds: embeddings, `(B, T, d_explainer)`; None if `input_ids` is given.
             vectors: the inputs named in `VECTOR_INPUTS`. If `activations` is None, nothing is written.
+            is_part: whether the tokens are a part of the prompt, because others are or will be in the cache.
 
         Yields:
             The `input_ids` or `inputs_embeds` to pass to the base.
@@ -168,29 +167,26 @@ class SelfExplainerModel(SelfExplainerPreTrainedModel):
         Raises:
             SelfExplainError: see `check_vectors`, `check_neighbours` and `check_without_vectors`.
         """
-        self.discard_pending_writes()
         if vectors["activations"] is None:
             check_without_vectors(vectors, input_ids, self.training and torch.is_grad_enabled(), self.processor)
-            yield {"input_ids": input_ids} if inputs_embeds is None else {"inputs_embeds": inputs_embeds}
+            with writing_pending(None):
+                yield {"input_ids": input_ids} if inputs_embeds is None else {"inputs_embeds": inputs_embeds}
             return
         self._measure_embedding_site()  # before the writes are pending, because it runs the base
-        self._prepare(input_ids, inputs_embeds, vectors)
+        writes = self._prepare(input_ids, inputs_embeds, vectors, is_part)
         if inputs_embeds is None:
             inputs_embeds = self.get_input_embeddings()(input_ids)
         if self._embedding_norm is None:
-            inputs_embeds = self._write_embeddings(inputs_embeds)
-        try:
+            inputs_embeds = self._write_embeddings(inputs_embeds, writes)
+        if torch.is_grad_enabled():
+            recompute_with_own_writes(self.language_model)
+        with writing_pending(writes):
             yield {"inputs_embeds": inputs_embeds}
-        finally:
-            if not torch.is_grad_enabled():
-                self.discard_pending_writes()
 
-    def discard_pending_writes(self) -> None:
-        """Make the hooks write nothing until the next call with vectors."""
-        self._markers = self._vectors = None
-
-    def _prepare(self, input_ids: Tensor | None, inputs_embeds: Tensor | None, vectors: Mapping[str, Any]) -> None:
-        """Check the vectors, map them with the adapter, and set the pending writes."""
+    def _prepare(
+        self, input_ids: Tensor | None, inputs_embeds: Tensor | None, vectors: Mapping[str, Any], is_part: bool
+    ) -> PendingWrites:
+        """Check the vectors and map them with the adapter."""
         tokens = input_ids if inputs_embeds is None else inputs_embeds
         assert tokens is not None
         shape = tokens.shape[:2]
@@ -199,53 +195,64 @@ class SelfExplainerModel(SelfExplainerPreTrainedModel):
         rows, slots = mask.nonzero(as_tuple=True)  # (N,), (N,)
         positions = activation_positions[rows, slots]
         if input_ids is not None and self.injection.neighbour_ids is not None:
-            check_neighbours(input_ids, rows, positions, self.injection.neighbour_ids)
+            check_neighbours(input_ids, rows, positions, self.injection.neighbour_ids, is_part)
         mapped = self.activation_adapter(activations[rows, slots], layers[rows, slots])
-        self._vectors = PendingWrite(rows, positions, mapped)
+        writes = PendingWrites(self._key, vectors=Write(rows, positions, mapped))
         if self.injection.markers and marker_positions is not None:
             rows, slots, side = (marker_positions >= 0).nonzero(as_tuple=True)
-            markers = self.activation_adapter.markers[side]
-            self._markers = PendingWrite(rows, marker_positions[rows, slots, side], markers)
+            markers = self.activation_adapter(sides=side)
+            writes.markers = Write(rows, marker_positions[rows, slots, side], markers)
+        return writes
 
-    def _write_embeddings(self, hidden: Tensor) -> Tensor:
+    def _write_normed_embeddings(self, module: nn.Module, args: tuple, output: Tensor) -> Tensor:
+        if nothing_pends():
+            return output
+        writes = pending(self._key)
+        if writes.markers is None and writes.vectors is None:  # as in `_measure_embedding_site`
+            return output
+        return uncompiled(lambda: self._write_embeddings(output, writes))
+
+    def _write_embeddings(self, hidden: Tensor, writes: PendingWrites) -> Tensor:
         """Write the markers, and the vectors if the site is the embedding.
 
         Args:
             hidden: `(B, T, d)`. The base multiplies it by `_embedding_scale` before block 0.
+            writes: pending writes of this forward pass.
         """
-        if self._markers is not None:
-            rows, positions, markers = self._markers
-            hidden = hidden.index_put((rows, positions), (markers / self._embedding_scale).to(hidden.dtype))
-        if self._vectors is not None and self.injection.site == "embedding":
-            hidden = self._write(hidden, self._embedding_scale)
+        markers = writes.take_markers()
+        if markers is not None:
+            rows, positions, values = markers.to(hidden.device)
+            hidden = hidden.index_put((rows, positions), (values / self._embedding_scale).to(hidden.dtype))
+        if self.injection.site == "embedding":
+            hidden = self._write(hidden, writes.take_vectors(), self._embedding_scale)
         return hidden
 
-    def _write_normed_embeddings(self, module: nn.Module, args: tuple, output: Tensor) -> Tensor:
-        if self._markers is None and self._vectors is None:
-            return output
-        return self._write_embeddings(output) if module is self._embedding_norm else output
-
-    def _write_block_input(self, module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
-        if self._vectors is None:
-            return None
+    def _write_block_input(self, module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+        if nothing_pends():
+            return args, kwargs
         if args:
-            return (self._write(args[0]), *args[1:]), kwargs
-        return args, kwargs | {"hidden_states": self._write(kwargs["hidden_states"])}
+            return (self._write_block(args[0]), *args[1:]), kwargs
+        return args, kwargs | {"hidden_states": self._write_block(kwargs["hidden_states"])}
 
     def _write_block_output(self, module: nn.Module, args: tuple, output: Any) -> Any:
-        if self._vectors is None:
+        if nothing_pends():
             return output
-        return (self._write(output[0]), *output[1:]) if isinstance(output, tuple) else self._write(output)
+        return (self._write_block(output[0]), *output[1:]) if isinstance(output, tuple) else self._write_block(output)
 
-    def _write(self, hidden: Tensor, factor: float = 1.0) -> Tensor:
-        """Write the pending vectors as the injection contract prescribes.
+    def _write_block(self, hidden: Tensor) -> Tensor:
+        return uncompiled(lambda: self._write(hidden, pending(self._key).take_vectors()))
+
+    def _write(self, hidden: Tensor, write: Write | None, factor: float = 1.0) -> Tensor:
+        """Write vectors as the injection contract prescribes.
 
         Args:
             hidden: `(B, T, d)`.
+            write: vectors to write; None for nothing.
             factor: factor by which the base multiplies `hidden` afterwards. The contract applies to the product.
         """
-        assert self._vectors is not None
-        rows, positions, vectors = (tensor.to(hidden.device) for tensor in self._vectors)
+        if write is None:
+            return hidden
+        rows, positions, vectors = write.to(hidden.device)
         residual = factor * hidden[rows, positions].float()  # (N, d)
         if self.injection.norm != "raw":
             vectors = nn.functional.normalize(vectors, dim=-1)
@@ -282,5 +289,11 @@ class SelfExplainerModel(SelfExplainerPreTrainedModel):
             kwargs: further inputs of the base's backbone.
         """
         values = (activations, activation_mask, activation_layers, activation_positions, marker_positions)
-        with self.writing(input_ids, inputs_embeds, dict(zip(VECTOR_INPUTS, values, strict=True))) as inputs:
-            return backbone(self.language_model)(attention_mask=attention_mask, **inputs, **kwargs)
+        vectors = dict(zip(VECTOR_INPUTS, values, strict=True))
+        is_part = kwargs.get("past_key_values") is not None
+
+        def run() -> BaseModelOutputWithPast:
+            with self.writing(input_ids, inputs_embeds, vectors, is_part) as inputs:
+                return backbone(self.language_model)(attention_mask=attention_mask, **inputs, **kwargs)
+
+        return run() if activations is None else uncompiled(run)

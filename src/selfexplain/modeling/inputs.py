@@ -117,7 +117,9 @@ def _check_shapes(vectors: Mapping[str, Any], shape: Sequence[int], d_target: in
         raise SelfExplainError(f"marker_positions has shape {tuple(markers.shape)}, expected {(*slots, 2)}.")
 
 
-def check_neighbours(input_ids: Tensor, rows: Tensor, positions: Tensor, neighbour_ids: tuple[int, int]) -> None:
+def check_neighbours(
+    input_ids: Tensor, rows: Tensor, positions: Tensor, neighbour_ids: tuple[int, int], is_part: bool = False
+) -> None:
     """Check that the tokens before and after each slot are those of the injection contract.
 
     Args:
@@ -125,13 +127,15 @@ def check_neighbours(input_ids: Tensor, rows: Tensor, positions: Tensor, neighbo
         rows: batch row of each slot, `(N,)`.
         positions: token position of each slot, `(N,)`.
         neighbour_ids: expected token ids before and after a slot.
+        is_part: whether the tokens are a part of the prompt. Neighbours outside of it are then not checked.
 
     Raises:
         SelfExplainError: they differ, so the explainer would read a different prompt than in its training.
     """
     padded = torch.nn.functional.pad(input_ids, (1, 1), value=-1)  # (B, T + 2)
     actual = torch.stack([padded[rows, positions], padded[rows, positions + 2]], dim=-1)  # (N, 2)
-    different = (actual != torch.tensor(neighbour_ids, device=actual.device)).any(-1)
+    expected = torch.tensor(neighbour_ids, device=actual.device)
+    different = ((actual != expected) & ~(is_part & (actual == -1))).any(-1)
     if different.any():
         first = different.nonzero()[0, 0]
         raise SelfExplainError(
@@ -144,3 +148,22 @@ def _format_layers(layers: Sequence[int]) -> str:
     layers = list(layers)
     contiguous = layers == list(range(layers[0], layers[-1] + 1))
     return f"{layers[0]} to {layers[-1]}" if contiguous else ", ".join(map(str, layers))
+
+
+def at_tokens(vectors: Mapping[str, Any], start: int, n_tokens: int) -> dict[str, Any]:
+    """The vectors of `n_tokens` tokens from token `start` on, with positions that count from `start`.
+
+    The effect of vectors at earlier tokens is in the cache. Vectors at later tokens come with these tokens.
+
+    Args:
+        vectors: the inputs named in `VECTOR_INPUTS`, with positions that count from the first token.
+    """
+    activation_mask, positions = vectors["activation_mask"], vectors["activation_positions"] - start
+    inside = (positions >= 0) & (positions < n_tokens)
+    part = {**vectors, "activation_mask": activation_mask & inside, "activation_positions": positions}
+    markers = vectors.get("marker_positions")
+    if markers is not None:
+        shifted = markers - start
+        present = (markers >= 0) & (shifted >= 0) & (shifted < n_tokens)
+        part["marker_positions"] = torch.where(present, shifted, torch.full_like(shifted, -1))
+    return part

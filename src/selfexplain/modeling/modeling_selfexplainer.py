@@ -7,7 +7,7 @@ from typing import Self
 
 import torch
 from torch import Tensor, nn
-from transformers import GenerationMixin, PreTrainedModel
+from transformers import PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutputWithPast
 from transformers.pytorch_utils import Conv1D
 
@@ -19,8 +19,11 @@ from selfexplain.modeling.backbone import SelfExplainerModel, SelfExplainerPreTr
 from selfexplain.modeling.base import hub_options, load_base, pin_revision
 from selfexplain.modeling.configuration_selfexplainer import SelfExplainerConfig
 from selfexplain.modeling.contract import InjectionConfig
+from selfexplain.modeling.generation import VectorGenerationMixin
 from selfexplain.modeling.inputs import VECTOR_INPUTS
 from selfexplain.modeling.lora import add_lora_modules
+from selfexplain.modeling.lora_switch import LoraSwitch
+from selfexplain.modeling.pending import uncompiled, writing_pending
 from selfexplain.modeling.processing_selfexplainer import SelfExplainerProcessor
 from selfexplain.target.blocks import attention_modules
 from selfexplain.target.load import leave_packed
@@ -34,7 +37,7 @@ _LOADING_ATTRIBUTES = (
 """Attributes that `from_pretrained` sets on a quantised or distributed base, and that trainers read."""
 
 
-class SelfExplainerForCausalLM(AskingMixin, SelfExplainerPreTrainedModel, GenerationMixin):
+class SelfExplainerForCausalLM(AskingMixin, SelfExplainerPreTrainedModel, VectorGenerationMixin):
     """A base causal language model with LoRA weights and an adapter that maps vectors into its residual stream.
 
     Create one with `from_base` (untrained) or `from_pretrained` (saved). If the explainer explains its own base, it is
@@ -51,7 +54,7 @@ class SelfExplainerForCausalLM(AskingMixin, SelfExplainerPreTrainedModel, Genera
         self.model = SelfExplainerModel(config, base)
         self.golden_rows: list[dict] | None = None
         self.golden: injection_check.Golden | None = None
-        self._is_target = False  # True inside `as_target`
+        self._lora_switch = LoraSwitch()
         base = self.language_model
         for name in _LOADING_ATTRIBUTES:
             if name in vars(base):
@@ -317,37 +320,29 @@ class SelfExplainerForCausalLM(AskingMixin, SelfExplainerPreTrainedModel, Genera
             marker_positions: token positions of the markers before and after each vector, `(B, K, 2)`; -1 for none.
         """
         values = (activations, activation_mask, activation_layers, activation_positions, marker_positions)
-        with self.model.writing(input_ids, inputs_embeds, dict(zip(VECTOR_INPUTS, values, strict=True))) as inputs:
-            return self.language_model(
-                attention_mask=attention_mask,
-                position_ids=position_ids,
-                past_key_values=past_key_values,
-                labels=labels,
-                use_cache=use_cache,
-                logits_to_keep=logits_to_keep,
-                **inputs,
-                **kwargs,
-            )
+        vectors = dict(zip(VECTOR_INPUTS, values, strict=True))
 
-    def prepare_inputs_for_generation(
-        self, input_ids: Tensor, past_key_values=None, inputs_embeds=None, is_first_iteration: bool = False, **kwargs
-    ) -> dict:
-        """Pass the vectors with the prompt only. Later decoding steps read their effect from the cache."""
-        vectors = {name: kwargs.pop(name) for name in VECTOR_INPUTS if name in kwargs}
-        inputs = super().prepare_inputs_for_generation(
-            input_ids,
-            past_key_values=past_key_values,
-            inputs_embeds=inputs_embeds,
-            is_first_iteration=is_first_iteration,
-            **kwargs,
-        )
-        return inputs | vectors if is_first_iteration or not kwargs.get("use_cache", True) else inputs
+        def run() -> CausalLMOutputWithPast:
+            with self.model.writing(input_ids, inputs_embeds, vectors, past_key_values is not None) as inputs:
+                return self.language_model(
+                    attention_mask=attention_mask,
+                    position_ids=position_ids,
+                    past_key_values=past_key_values,
+                    labels=labels,
+                    use_cache=use_cache,
+                    logits_to_keep=logits_to_keep,
+                    **inputs,
+                    **kwargs,
+                )
+
+        return run() if activations is None else uncompiled(run)
 
     @contextmanager
     def as_target(self) -> Iterator[PreTrainedModel]:
         """Switch the LoRA weights off inside the block, which turns the base into the target, and yield the base.
 
-        Only for explainers that explain their own base. Nested blocks are allowed.
+        Only for explainers that explain their own base. As with `torch.no_grad`, this applies to the calling thread
+        (or asyncio task): others may use the explainer meanwhile. Nested blocks are allowed.
 
         Raises:
             SelfExplainError: the explainer is merged, so its LoRA weights cannot be switched off.
@@ -357,14 +352,5 @@ class SelfExplainerForCausalLM(AskingMixin, SelfExplainerPreTrainedModel, Genera
                 "This explainer is merged, so its weights cannot be switched back to those of the target. Load the "
                 "target with load_target(...) and pass it as target=."
             )
-        self.model.discard_pending_writes()
-        if not self.config.lora or self._is_target:  # there are no LoRA weights, or they are off already
+        with writing_pending(None), self._lora_switch.off(self.language_model):
             yield self.language_model
-            return
-        self._is_target = True
-        self.language_model.disable_adapters()
-        try:
-            yield self.language_model
-        finally:
-            self.language_model.enable_adapters()
-            self._is_target = False
