@@ -162,6 +162,73 @@ def test_grpo_refuses_to_train_without_vectors(explainer, tmp_path):
         trainer.train()
 
 
+def grpo_trainer(explainer, rows, reward, tmp_path, **changes):
+    from selfexplain.training.grpo import SelfExplainerGRPOTrainer
+
+    settings = {
+        "num_generations": 2, "max_completion_length": 3, "per_device_train_batch_size": 4, "beta": 0.0, "bf16": False,
+    }  # fmt: skip
+    args = GRPOConfig(**options(tmp_path, **settings | changes))
+    return SelfExplainerGRPOTrainer(explainer, reward, args, train_dataset=rows)
+
+
+@pytest.mark.parametrize("pad_to", [None, 16])
+def test_grpo_generates_and_scores_with_vectors(explainer, tmp_path, pad_to):
+    """The log-probabilities of answers are those that the explainer gives them after the row's own vectors."""
+    short, long = (feature_description.question(1, template) for template in (0, 2))
+    rows = list(ground_truth(4))
+    for row, question in zip(rows, (short, long, short, long), strict=True):
+        row.update(prompt=question.prompt, placeholder_offsets=list(question.placeholder_offsets))
+    seen = []
+
+    def reward(completions, activations, **columns):
+        seen.extend(activations)
+        return [float(len(text)) for text in completions]
+
+    trainer = grpo_trainer(
+        explainer, Dataset.from_list(rows), reward, tmp_path, steps_per_generation=2, temperature=0.7,
+        pad_to_multiple_of=pad_to,
+    )  # fmt: skip
+    calls = []
+    compute = trainer._get_per_token_logps_and_entropies
+
+    def recording(model, input_ids, attention_mask, logits_to_keep, *args, **kwargs):
+        result = compute(model, input_ids, attention_mask, logits_to_keep, *args, **kwargs)
+        calls.append((trainer._vectors["activations"], input_ids, attention_mask, logits_to_keep, result[0]))
+        return result
+
+    trainer._get_per_token_logps_and_entropies = recording
+    start = {name: p.detach().clone() for name, p in explainer.named_parameters()}
+    trainer.train()
+    assert any(not torch.equal(p, start[name]) for name, p in explainer.named_parameters())
+    assert len({tuple(vector[0]) for vector in seen}) == 4
+    vectors, input_ids, attention_mask, n, log_probs = calls[0]
+    explainer.load_state_dict(start)
+    explainer.eval()
+    for row in range(len(input_ids)):
+        kept = attention_mask[row].bool()
+        n_answer = int(kept[-n:].sum())
+        prompt = input_ids[row, :-n][kept[:-n]].tolist()
+        for question in (short, long):
+            ids, positions = explainer.processor.encode(question.prompt, question.placeholder_offsets)
+            if ids == prompt:
+                break
+        else:
+            raise AssertionError("the prompt is none of the questions")
+        answer = input_ids[row, -n:][kept[-n:]].tolist()
+        vector = {"activations": list(vectors[row]), "activation_layers": [1]}
+        batch = explainer.processor.collate([ids + answer], [positions], [vector], left=False)
+        with torch.no_grad():
+            logits = explainer(**batch).logits[0, len(ids) - 1 : -1] / 0.7
+        expected = logits.log_softmax(-1).gather(-1, torch.tensor(answer)[:, None])[:, 0]
+        torch.testing.assert_close(log_probs[row, :n_answer], expected, atol=1e-4, rtol=1e-4)
+
+
+def test_grpo_refuses_generators_that_would_drop_the_vectors(explainer, tmp_path):
+    with pytest.raises(SelfExplainError, match="use_liger_kernel is set"):
+        grpo_trainer(explainer, ground_truth(), len, tmp_path, use_liger_kernel=True)
+
+
 def test_vectors_that_are_given_in_part_are_refused(explainer):
     batch = explainer.processor(ground_truth(1))
     del batch["activations"]

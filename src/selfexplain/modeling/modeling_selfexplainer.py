@@ -266,7 +266,7 @@ class SelfExplainerForCausalLM(AskingMixin, SelfExplainerPreTrainedModel, Vector
     # ---------------------------------------------------------------- model
 
     @property
-    def processor(self) -> SelfExplainerProcessor | None:  # type: ignore[override]
+    def processor(self) -> SelfExplainerProcessor | None:
         """The processor that turns questions into model inputs."""
         return self.model.processor
 

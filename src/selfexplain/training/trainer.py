@@ -123,11 +123,11 @@ class SelfExplainerTrainer(ExplainerCheckpoints, SFTTrainer):
         processing_class: Any = None,
         **kwargs,
     ):
-        if model.processor is None and isinstance(processing_class, SelfExplainerProcessor):
-            model.processor = processing_class
-        _check_processing_class(processing_class, model._processor)
+        self._explainer_processor = check_processing_class(processing_class, model)
         self._max_row_length = context_length(model.config)
-        collator = kwargs.setdefault("data_collator", SelfExplainerCollator(model._processor, self._max_row_length))
+        collator = kwargs.setdefault(
+            "data_collator", SelfExplainerCollator(self._explainer_processor, self._max_row_length)
+        )
         if not isinstance(collator, SelfExplainerCollator):
             raise SelfExplainError(
                 f"data_collator is {type(collator).__name__}, which drops the column `activations`. Use "
@@ -138,13 +138,14 @@ class SelfExplainerTrainer(ExplainerCheckpoints, SFTTrainer):
                 "packing or padding_free is set, but vectors are written at positions of separate rows. Set both to "
                 "False."
             )
-        self._explainer_processor = model._processor
         if isinstance(eval_dataset, Mapping):
             eval_dataset = {name: self._tokenized(dataset) for name, dataset in eval_dataset.items()}
         datasets = {"train_dataset": self._tokenized(train_dataset), "eval_dataset": self._tokenized(eval_dataset)}
         trained = {name: parameter.data for name, parameter in model.named_parameters() if parameter.requires_grad}
         model._hf_peft_config_loaded = bool(model.config.lora)  # otherwise Trainer refuses a quantised base
-        super().__init__(model=model, args=args, processing_class=model._processor.tokenizer, **datasets, **kwargs)
+        super().__init__(
+            model=model, args=args, processing_class=self._explainer_processor.tokenizer, **datasets, **kwargs
+        )
         # On a quantised base, TRL rounds trained weights to bfloat16, which is too coarse for the updates.
         for name, parameter in model.named_parameters():
             if name in trained:
@@ -198,8 +199,21 @@ class SelfExplainerTrainer(ExplainerCheckpoints, SFTTrainer):
         return loss / num_items_in_batch * n_processes
 
 
-def _check_processing_class(processing_class: Any, processor: SelfExplainerProcessor) -> None:
-    """Check that a processor or tokenizer that was passed to the trainer is that of the explainer."""
+def check_processing_class(processing_class: Any, model: SelfExplainerForCausalLM) -> SelfExplainerProcessor:
+    """Return the processor of an explainer, after comparing it with what was passed to its trainer.
+
+    An explainer without a processor gets the one that was passed.
+
+    Args:
+        processing_class: processor or tokenizer that was passed to the trainer; None for none.
+        model: explainer.
+
+    Raises:
+        SelfExplainError: the settings or the vocabulary differ, or there is no processor.
+    """
+    if model.processor is None and isinstance(processing_class, SelfExplainerProcessor):
+        model.processor = processing_class
+    processor = model._processor
     settings = [name for name in signature(SelfExplainerProcessor.__init__).parameters if hasattr(processor, name)]
     settings.remove("tokenizer")
     same = True
@@ -214,3 +228,4 @@ def _check_processing_class(processing_class: Any, processor: SelfExplainerProce
             "would be tokenised differently in training than when the explainer is asked. Omit processing_class, or "
             "set explainer.processor."
         )
+    return processor
