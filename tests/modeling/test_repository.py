@@ -12,11 +12,17 @@ from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, BitsAndByt
 from battery import tiny_model
 from explainers import copied, edit, trained
 from selfexplain.errors import SelfExplainError
-from selfexplain.modeling.contract import InjectionConfig
 from selfexplain.modeling.modeling_selfexplainer import SelfExplainerForCausalLM
 from selfexplain.tasks import feature_description
 
 ADAPTERS = {"identity": {}, "linear": {"kind": "linear", "layers": [1, 3]}}
+
+
+def randomise(explainer):
+    torch.manual_seed(0)
+    for parameter in explainer.parameters():
+        if parameter.requires_grad:
+            torch.nn.init.normal_(parameter, std=0.1)
 
 
 def batch(explainer, layer=1):
@@ -221,10 +227,61 @@ def test_a_name_without_an_explainer_is_refused(target_dir):
         SelfExplainerForCausalLM.from_base("nobody/nothing")
 
 
-def test_an_explainer_whose_base_has_no_name_cannot_be_saved(target, tmp_path):
-    explainer = SelfExplainerForCausalLM.from_base(target.model, target.tokenizer, InjectionConfig())
-    with pytest.raises(SelfExplainError, match="The base of this explainer has no name"):
-        explainer.save_pretrained(tmp_path)
+def test_an_explainer_whose_base_has_no_name_is_saved_with_it(target, tmp_path):
+    explainer = SelfExplainerForCausalLM.from_base(target.model, target.tokenizer, lora={"rank": 4, "alpha": 8})
+    randomise(explainer)
+    explainer.save_pretrained(tmp_path)
+    assert not explainer.config.merged  # the base still is the target
+    loaded = SelfExplainerForCausalLM.from_pretrained(tmp_path)
+    torch.testing.assert_close(logits(loaded), logits(explainer))
+    with pytest.raises(SelfExplainError, match="This explainer is merged"):
+        loaded.capture("The capital", [0])
+
+
+def test_an_explainer_without_a_processor_can_be_saved_and_loaded(target_dir, tmp_path):
+    explainer = trained(target_dir)
+    expected = logits(explainer)
+    processor, explainer.processor = explainer.processor, None
+    explainer.save_pretrained(tmp_path / "saved")
+    loaded = SelfExplainerForCausalLM.from_pretrained(tmp_path / "saved")
+    with pytest.raises(SelfExplainError, match="This explainer has no processor"):
+        loaded.explain_feature(torch.ones(32), layer=1)
+    loaded.processor = processor
+    torch.testing.assert_close(logits(loaded), expected)
+
+
+def test_the_generation_config_is_that_of_the_base_and_is_saved(target_dir, tmp_path):
+    edit(target_dir / "generation_config.json", lambda c: c.update(repetition_penalty=1.5, eos_token_id=[2, 9]))
+    explainer = trained(target_dir)
+    assert explainer.generation_config.repetition_penalty == 1.5
+    answer = explainer.explain_feature(torch.ones(32), layer=1).text
+    explainer.generation_config.max_new_tokens = 7
+    explainer.generation_config.temperature = 0.5  # without do_sample, transformers refuses to save this
+    explainer.save_pretrained(tmp_path / "saved")
+    loaded = AutoModel.from_pretrained(tmp_path / "saved")
+    assert loaded.generation_config.max_new_tokens == 7
+    assert loaded.generation_config.eos_token_id == [2, 9]
+    assert explainer.language_model.generation_config.max_new_tokens is None
+    loaded.generation_config.repetition_penalty = 1.0
+    assert loaded.explain_feature(torch.ones(32), layer=1).text == answer  # answers never depend on it
+
+
+def test_the_decoder_is_that_of_the_base(target):
+    explainer = SelfExplainerForCausalLM.from_base(target.model)
+    assert explainer.get_decoder() is explainer.model.get_decoder() is target.model.model
+
+
+def test_loading_info_is_returned_on_request(saved):
+    loaded, info = AutoModelForCausalLM.from_pretrained(saved, output_loading_info=True)
+    assert isinstance(loaded, SelfExplainerForCausalLM)
+    assert info == {"missing_keys": set(), "unexpected_keys": set(), "mismatched_keys": set(), "error_msgs": []}
+    base = saved.parent / "base" / "model.safetensors"
+    weights = load_file(base)
+    weights["extra"] = weights.pop("model.norm.weight")
+    save_file(weights, base, metadata={"format": "pt"})
+    _, info = SelfExplainerForCausalLM.from_pretrained(saved, output_loading_info=True, check_injection=False)
+    assert info["missing_keys"] == {"model.language_model.model.norm.weight"}
+    assert info["unexpected_keys"] == {"model.language_model.extra"}
 
 
 def test_a_configuration_alone_gives_random_weights(saved):

@@ -158,9 +158,10 @@ def test_batches_of_long_and_short_rows_are_mixed():
     assert epochs[0] != epochs[1] and list(sampler) == epochs[1]
 
 
-def test_training_continues_from_a_checkpoint(target, tmp_path):
+@pytest.mark.parametrize("lora", [True, False])
+def test_training_continues_from_a_checkpoint(target, tmp_path, lora):
     def train(directory, max_steps, resume=None):
-        explainer = explainer_on(target, InjectionConfig())
+        explainer = explainer_on(target, InjectionConfig(), lora)
         explainer.config.base_model_name_or_path = target.name
         options = {"save_strategy": "steps", "save_steps": 2, "max_steps": max_steps, "lr_scheduler_type": "constant"}
         config = arguments(directory, train_sampling_strategy="group_by_length")
@@ -168,12 +169,22 @@ def test_training_continues_from_a_checkpoint(target, tmp_path):
             setattr(config, name, value)
         trainer = SelfExplainerTrainer(explainer, args=config, train_dataset=rows_with(explainer, 1.0, n=20))
         trainer.train(resume_from_checkpoint=resume)
-        return torch.cat([p.detach().flatten() for p in explainer.parameters() if p.requires_grad])
+        return parameters(explainer)
 
     whole = train(tmp_path / "whole", 9)  # an epoch has 5 batches
     train(tmp_path / "parts", 6)
     resumed = train(tmp_path / "parts", 9, resume=str(tmp_path / "parts" / "checkpoint-6"))
     torch.testing.assert_close(whole, resumed, atol=1e-5, rtol=1e-4)
+    saved = tmp_path / "whole" / "checkpoint-8"
+    assert (saved / "merged").is_dir() is not lora
+    if not lora:  # the whole base is trained and saved
+        loaded = SelfExplainerForCausalLM.from_pretrained(saved, check_injection=False)
+        torch.testing.assert_close(parameters(loaded), whole, atol=5e-5, rtol=0)
+        assert not torch.allclose(parameters(explainer_on(target, InjectionConfig(), lora)), whole, atol=5e-5)
+
+
+def parameters(explainer):
+    return torch.cat([p.detach().flatten() for p in explainer.parameters() if p.requires_grad])
 
 
 TOKENIZED = ["input_ids", "labels", "positions", "length"]

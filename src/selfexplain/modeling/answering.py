@@ -11,6 +11,7 @@ from tqdm import tqdm
 from transformers import LogitsProcessor
 
 from selfexplain.errors import SelfExplainError, prefix_errors
+from selfexplain.modeling.base import GREEDY
 from selfexplain.modeling.confidence import claim_log_prob
 from selfexplain.modeling.explanation import Answer
 from selfexplain.modeling.processing_selfexplainer import SelfExplainerProcessor, row_vectors
@@ -138,8 +139,7 @@ class AnsweringMixin:
         inputs = self._collate(prepared)
         recorder = _GreedyLogProbs()
         sequences = self.generate(
-            **inputs, **self._end_options,
-            do_sample=False, num_beams=1, max_new_tokens=max_new_tokens,
+            **inputs, **GREEDY, **self._end_options, max_new_tokens=max_new_tokens,
             logits_processor=[recorder],
         )  # fmt: skip
         tokens = sequences[:, inputs["input_ids"].shape[1] :].tolist()
@@ -149,7 +149,7 @@ class AnsweringMixin:
     @torch.no_grad()
     def _generate_freely(self, prepared: PreparedQuestion, options: Mapping[str, Any]) -> Answer:
         """Answer one question with any options of `generate`; greedy decoding by default."""
-        merged = {"do_sample": False, "num_beams": 1, **self._end_options, **options}
+        merged = {**GREEDY, **self._end_options, **options}
         generated = self.generate(
             **self._collate([prepared]), **merged, return_dict_in_generate=True, output_logits=True
         )

@@ -64,6 +64,14 @@ class SelfExplainerPreTrainedModel(PreTrainedModel):
             for parameter, value in zip(module.parameters(), fresh.parameters(), strict=True):
                 init.copy_(parameter, value)
 
+    def get_decoder(self) -> PreTrainedModel:
+        """Return the base's decoder. It reads no vectors: `forward` of this class writes them."""
+        return self.language_model.get_decoder()
+
+    def set_decoder(self, decoder: PreTrainedModel) -> None:
+        """Replace the base's decoder."""
+        self.language_model.set_decoder(decoder)
+
     @classmethod
     def register_for_auto_class(cls, auto_class="AutoModel") -> None:
         """Do nothing: transformers would copy this file into the directory of every saved explainer.

@@ -17,6 +17,14 @@ if TYPE_CHECKING:
 # If bitsandbytes is installed, every import of it warns that an optional CPU kernel is missing.
 logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 
+GREEDY = {
+    "do_sample": False, "num_beams": 1, "min_length": None, "temperature": None, "top_k": None, "top_p": None,
+    "repetition_penalty": 1.0, "no_repeat_ngram_size": 0, "encoder_repetition_penalty": 1.0, "sequence_bias": None,
+    "bad_words_ids": None, "suppress_tokens": None, "begin_suppress_tokens": None, "forced_bos_token_id": None,
+    "forced_eos_token_id": None, "exponential_decay_length_penalty": None, "guidance_scale": None,
+}  # fmt: skip
+"""Options of `generate` for greedy decoding, whatever the `generation_config` of the base contains."""
+
 HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "token")
 """Options of `from_pretrained` that control how files are downloaded. They apply to the explainer and to its base."""
 

@@ -20,6 +20,7 @@ from transformers import PreTrainedModel
 from typing_extensions import TypedDict  # pydantic needs this one on Python 3.11
 
 from selfexplain.errors import SelfExplainError
+from selfexplain.modeling.base import GREEDY
 from selfexplain.target.untrusted import read_json, report_errors
 from selfexplain.tasks import TASKS, free_question, input_ablation
 from selfexplain.tasks.question import Question
@@ -106,9 +107,8 @@ def make(explainer: "SelfExplainerForCausalLM") -> Golden:
     encoded = [explainer._processor.encode_row(row) for row in rows]
     inputs = _batch(explainer, encoded, rows)
     generated = explainer.generate(
-        **inputs, max_new_tokens=N_TOKENS, min_new_tokens=N_TOKENS, do_sample=False, num_beams=1,
-        pad_token_id=pad,
-    )  # fmt: skip
+        **inputs, **GREEDY, max_new_tokens=N_TOKENS, min_new_tokens=N_TOKENS, pad_token_id=pad
+    )
     answers = generated[:, inputs["input_ids"].shape[1] :].cpu()
     ids = [ids for ids, _ in encoded]
     return Golden(rows, ids, answers, score(explainer, rows, answers), precision(explainer.language_model))

@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from selfexplain.errors import SelfExplainError
+from selfexplain.modeling.base_weights import Fingerprint, bare_state, fingerprint, peft_modules
 from selfexplain.target.untrusted import report_errors
 
 if TYPE_CHECKING:
@@ -51,19 +52,56 @@ def round_lora(explainer: "SelfExplainerForCausalLM", dtype: torch.dtype) -> Non
             weight.copy_(weight.to(dtype))
 
 
-def save_lora(explainer: "SelfExplainerForCausalLM", directory: Path, dtype: str) -> None:
+def record_adapters(explainer: "SelfExplainerForCausalLM") -> None:
+    """Make `config.lora` describe the adapters of peft that the base has now, however they were added or removed.
+
+    Raises:
+        SelfExplainError: the adapters cannot be saved with the explainer.
+    """
+    base, config = explainer.language_model, explainer.config
+    replaced = peft_modules(base)
+    if not replaced:  # removed, and possibly merged into the base
+        config.lora = None
+        return
+    adapters = getattr(base, "peft_config", None) or getattr(explainer, "peft_config", None) or {}
+    merged = any(getattr(base.get_submodule(name), "merged", False) for name in replaced)
+    problem = "are merged into the base but still there (unmerge them first)" if merged else ""
+    if len(adapters) != 1:
+        problem = f"are {len(adapters)} ({', '.join(adapters)}), but an explainer has one"
+    elif (kind := str(getattr(settings := next(iter(adapters.values())), "peft_type", None)).split(".")[-1]) != "LORA":
+        problem = f"are of type {kind}, not LORA"
+    elif settings.bias != "none":
+        problem = f"train biases of the base (bias={settings.bias!r})"
+    if problem:
+        raise SelfExplainError(
+            f"This explainer cannot be saved, because its peft adapters {problem}. Merge them with merge_and_unload() "
+            "and save again, which saves the whole base, or use explainer.add_lora(...)."
+        )
+    if config.lora is None:
+        settings = deepcopy(settings)
+        settings.target_modules = {name for name in replaced if hasattr(base.get_submodule(name), "lora_A")}
+        base.peft_config, base._hf_peft_config_loaded = {next(iter(adapters)): settings}, True
+        config.lora = {"rank": settings.r, "alpha": settings.lora_alpha, "dropout": settings.lora_dropout}
+        config.lora |= {"target_modules": sorted(settings.target_modules), "trainable_tokens": []}
+
+
+def save_lora(
+    explainer: "SelfExplainerForCausalLM", directory: Path, dtype: str, state: Mapping[str, Tensor] | None = None
+) -> None:
     """Write the LoRA weights under the parameter names of the bare base, so that peft alone can load them.
 
     Args:
         explainer: explainer with LoRA weights.
         directory: directory to write `adapter_config.json` and `adapter_model.safetensors` to.
         dtype: name of the dtype on disk, such as "float16".
+        state: state dict of the base; None reads it from the base.
     """
     from peft import get_peft_model_state_dict
 
     base = explainer.language_model
     directory.mkdir(parents=True, exist_ok=True)
-    lora = deepcopy(base.peft_config["default"])
+    name, lora = next(iter(base.peft_config.items()))
+    lora = deepcopy(lora)
     lora.base_model_name_or_path = explainer.config.base_model_name_or_path
     lora.revision = explainer.config.base_model_revision
     lora.inference_mode = True
@@ -71,9 +109,9 @@ def save_lora(explainer: "SelfExplainerForCausalLM", directory: Path, dtype: str
         lora.target_modules = sorted(lora.target_modules)  # a set, whose order differs between processes
     lora.save_pretrained(directory)
     # With save_embedding_layers=True, peft would query the Hub to find out whether the embeddings changed.
-    weights = get_peft_model_state_dict(base, save_embedding_layers=False)
+    weights = get_peft_model_state_dict(base, state, adapter_name=name, save_embedding_layers=False)
     save_file(
-        {PEFT_PREFIX + name: w.detach().to("cpu", getattr(torch, dtype)).contiguous() for name, w in weights.items()},
+        {PEFT_PREFIX + key: w.detach().to("cpu", getattr(torch, dtype)).contiguous() for key, w in weights.items()},
         directory / WEIGHTS_FILE,
         metadata={"format": "pt"},
     )
@@ -101,7 +139,7 @@ def load_lora(
     from peft import inject_adapter_in_model
 
     base = explainer.language_model
-    before, logits = fingerprint(base), _probe(base)
+    before, logits = explainer.base_weights.initial, _probe(base)
     with report_errors(f"{source} does not fit the base", "Use the base that the weights were trained from."):
         with _fused_patterns_expected():
             inject_adapter_in_model(config, base, "default", low_cpu_mem_usage=True)
@@ -161,26 +199,6 @@ def _check_state(base: "PreTrainedModel", weights: Mapping[str, Tensor], source:
 # ---------------------------------------------------------------- proof that the base is unchanged
 
 
-def fingerprint(base: "PreTrainedModel") -> dict[str, tuple]:
-    """Return the shape, the dtype and a hash of each weight and buffer of a base, without those of its LoRA modules."""
-    return {
-        name.replace(".base_layer", "").replace(".original_module", ""): (
-            tuple(tensor.shape),
-            tensor.dtype,
-            None if tensor.is_meta or not tensor.numel() else torch.hash_tensor(_words(tensor)).item(),
-        )
-        for name, tensor in base.state_dict(keep_vars=True).items()
-        if "lora_" not in name and "trainable_tokens_" not in name
-    }
-
-
-def _words(tensor: Tensor) -> Tensor:
-    """Return the bits of a tensor as a flat tensor of integers."""
-    flat = tensor.detach().contiguous().flatten()
-    flat = flat.view(torch.uint8) if not flat.is_complex() else torch.view_as_real(flat).flatten().view(torch.uint8)
-    return flat.view(torch.int64) if len(flat) % 8 == 0 and flat.storage_offset() % 8 == 0 else flat
-
-
 def _probe(base: "PreTrainedModel") -> Tensor:
     """Return the logits of a few fixed tokens, `(1, T, vocabulary)` float32."""
     vocabulary = base.get_input_embeddings().weight.shape[0]
@@ -193,9 +211,9 @@ def _probe(base: "PreTrainedModel") -> Tensor:
         base.train(training)
 
 
-def _check_base_unchanged(base: "PreTrainedModel", before: Mapping[str, tuple], logits: Tensor, source: str) -> None:
+def _check_base_unchanged(base: "PreTrainedModel", before: Fingerprint, logits: Tensor, source: str) -> None:
     """Compare a base that has LoRA modules with its fingerprint and its logits before they were added."""
-    after = fingerprint(base)
+    after = fingerprint(bare_state(base))
     changed = sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
     base.disable_adapters()
     try:

@@ -2,8 +2,9 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -13,10 +14,11 @@ from transformers.pytorch_utils import Conv1D
 
 from selfexplain import bundled
 from selfexplain.errors import SelfExplainError
-from selfexplain.modeling import injection_check, repository
+from selfexplain.modeling import injection_check, pushing, repository
 from selfexplain.modeling.asking import AskingMixin
 from selfexplain.modeling.backbone import SelfExplainerModel, SelfExplainerPreTrainedModel
 from selfexplain.modeling.base import hub_options, load_base, pin_revision
+from selfexplain.modeling.base_weights import BaseWeights
 from selfexplain.modeling.configuration_selfexplainer import SelfExplainerConfig
 from selfexplain.modeling.contract import InjectionConfig
 from selfexplain.modeling.generation import VectorGenerationMixin
@@ -61,6 +63,9 @@ class SelfExplainerForCausalLM(AskingMixin, SelfExplainerPreTrainedModel, Vector
                 setattr(self, name, getattr(base, name))
         leave_packed(base)
         self.post_init()
+        if getattr(base, "generation_config", None) is not None:
+            self.generation_config = deepcopy(base.generation_config)
+        self.base_weights = BaseWeights(base)
 
     # ---------------------------------------------------------------- create, save, load
 
@@ -95,6 +100,7 @@ class SelfExplainerForCausalLM(AskingMixin, SelfExplainerPreTrainedModel, Vector
         Raises:
             SelfExplainError: the base could not be loaded or cannot read vectors, or the settings do not fit it.
         """
+        loaded_here = isinstance(base, str)
         if isinstance(base, str):
             name: str | None = base
             path = bundled.resolve(base)
@@ -119,6 +125,7 @@ class SelfExplainerForCausalLM(AskingMixin, SelfExplainerPreTrainedModel, Vector
         )
         model = cls(config, base)
         model.model.init_adapter(seed)
+        model.base_weights.as_named |= loaded_here
         if tokenizer is not None:
             model.processor = SelfExplainerProcessor.for_contract(tokenizer, injection)
         if lora is not None:
@@ -195,23 +202,59 @@ class SelfExplainerForCausalLM(AskingMixin, SelfExplainerPreTrainedModel, Vector
         add_lora_modules(self.language_model, config)
 
     def save_pretrained(
-        self, save_directory: str | Path, lora_dtype: str | None = None, with_check: bool = True, **kwargs
+        self,
+        save_directory: str | Path,
+        lora_dtype: str | None = None,
+        with_check: bool = True,
+        is_main_process: bool = True,
+        state_dict: Mapping[str, Tensor] | None = None,
+        push_to_hub: bool = False,
+        max_shard_size: int | str = "50GB",
+        **hub: Any,
     ) -> None:
         """Save the explainer without its base: config, adapter, LoRA weights, processor and a one-line module.
 
-        Golden questions with the explainer's answers are saved too, so that loading can check the injection. A merged
-        explainer is saved with its base, in `merged/`.
+        Golden questions with the explainer's answers are saved too, so that loading can check the injection. If the
+        base is merged, was trained, or has no name by which it could be loaded again, it is saved in `merged/`.
 
         Args:
             save_directory: directory to write to.
             lora_dtype: dtype of the LoRA weights on disk, such as "float16"; None keeps the dtype they were loaded in.
             with_check: whether to save golden questions, which takes a few generated answers.
-            kwargs: options of transformers that do not apply here; ignored.
+            is_main_process: whether this process writes. In distributed training, only one may.
+            state_dict: weights of the explainer, if a trainer gathered them; None reads them from the explainer.
+            push_to_hub: whether to push the files to the Hub afterwards, as `push_to_hub` does.
+            max_shard_size: maximum size of a file in `merged/`.
+            hub: `repo_id` (the name of the directory by default) and other arguments of `push_to_hub`.
 
         Raises:
-            SelfExplainError: the base has no name by which it could be loaded again.
+            SelfExplainError: an argument does not exist, the explainer has adapters that cannot be saved, or the Hub
+                could not load the base.
         """
-        repository.save(self, Path(save_directory), lora_dtype, with_check)
+        directory, upload = Path(save_directory), pushing.hub_arguments(hub, save_directory, push_to_hub)
+        if push_to_hub:
+            pushing.check_base_on_hub(self.config)
+        if is_main_process:
+            before = pushing.timestamps(directory)
+            repository.save(self, directory, lora_dtype, with_check, state_dict, max_shard_size)
+            if push_to_hub:
+                pushing.push(directory, before, **upload)
+
+    def push_to_hub(self, repo_id: str, **options: Any) -> str:
+        """Push the files that `save_pretrained` writes to the Hub, as transformers does.
+
+        Args:
+            repo_id: name of the repository, with or without its organisation.
+            options: options of transformers' `push_to_hub`, such as `private`, `token` and `commit_message`.
+
+        Returns:
+            Information about the commit.
+
+        Raises:
+            SelfExplainError: the base is a local directory, so nobody else could load the explainer.
+        """
+        pushing.check_base_on_hub(self.config)
+        return super().push_to_hub(repo_id, **options)
 
     def merge_and_save(self, save_directory: str | Path, dtype: str | torch.dtype | None = None) -> Self:
         """Merge the LoRA weights into a new copy of the base and save both, so that loading needs no other base.
@@ -234,7 +277,7 @@ class SelfExplainerForCausalLM(AskingMixin, SelfExplainerPreTrainedModel, Vector
 
     @classmethod
     def from_pretrained(
-        cls, pretrained_model_name_or_path: str | Path, *args, check_injection: bool = True, **options
+        cls, pretrained_model_name_or_path: str | Path | None, *args, check_injection: bool = True, **options
     ) -> Self:
         """Load a saved explainer together with its processor.
 
@@ -245,12 +288,16 @@ class SelfExplainerForCausalLM(AskingMixin, SelfExplainerPreTrainedModel, Vector
             options: options of `AutoModelForCausalLM.from_pretrained`. `revision` and `subfolder` locate the explainer.
                 `token`, `cache_dir`, `local_files_only` and `force_download` apply to the explainer and its base. All
                 others (`dtype`, `device_map`, `quantization_config`, `attn_implementation`, `trust_remote_code`, ...)
-                apply to the base. The adapter is always loaded in float32.
+                apply to the base. The adapter is always loaded in float32. With `output_loading_info=True`, the result
+                is the explainer together with transformers' loading info. With the name None, `config` and
+                `state_dict` make the explainer.
 
         Raises:
             SelfExplainError: there is no explainer, a file is missing or damaged, the base could not be loaded or is a
                 different model, or the injection check failed.
         """
+        if pretrained_model_name_or_path is None:
+            return super().from_pretrained(None, *args, **options)
         return repository.load(cls, str(pretrained_model_name_or_path), check_injection=check_injection, **options)
 
     def check_injection(self) -> None:

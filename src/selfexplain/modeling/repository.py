@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from transformers import PreTrainedConfig, PreTrainedModel
-from transformers.utils import cached_file
+from transformers import GenerationConfig, PreTrainedConfig, PreTrainedModel
+from transformers.utils import GENERATION_CONFIG_NAME, PROCESSOR_NAME, cached_file
 
 from selfexplain import bundled
 from selfexplain.errors import SelfExplainError, prefix_errors
-from selfexplain.modeling import injection_check, lora
+from selfexplain.modeling import base_weights, injection_check, lora
 from selfexplain.modeling.activation_adapter import ActivationAdapter
 from selfexplain.modeling.base import hub_options, load_base, pin_revision
 from selfexplain.modeling.configuration_selfexplainer import SelfExplainerConfig
@@ -51,25 +51,40 @@ AUTO_MAP = {
 # ---------------------------------------------------------------- writing
 
 
+@torch.no_grad()
 def save(
-    explainer: "SelfExplainerForCausalLM", directory: Path, lora_dtype: str | None = None, with_check: bool = True
+    explainer: "SelfExplainerForCausalLM",
+    directory: Path,
+    lora_dtype: str | None = None,
+    with_check: bool = True,
+    state_dict: Mapping[str, Tensor] | None = None,
+    max_shard_size: int | str = "50GB",
 ) -> None:
     """Write an explainer. See `SelfExplainerForCausalLM.save_pretrained`."""
-    config = explainer.config
-    if config.base_model_name_or_path is None and not config.merged:
-        raise SelfExplainError(
-            "The base of this explainer has no name, so a saved explainer could not find its base. Build the explainer "
-            "with from_base(<Hub id or directory>), or set config.base_model_name_or_path."
-        )
+    config, base = explainer.config, explainer.language_model
+    lora.record_adapters(explainer)
+    parts = _parts(explainer, state_dict)
+    full = config.merged or config.base_model_name_or_path is None
+    if not full and explainer.base_weights.differ(base, config, base_weights.bare_state(base, parts["base"])):
+        logger.warning(
+            "The weights of the base differ from those of %r, so the whole base is saved in %s/. It no longer is the "
+            "target of this explainer.",
+            config.base_model_name_or_path, MERGED_DIRECTORY,
+        )  # fmt: skip
+        full = config.merged = True
     directory.mkdir(parents=True, exist_ok=True)
     if config.lora:
         config.lora["dtype"] = lora_dtype or config.lora.get("dtype") or "float32"
         lora.round_lora(explainer, getattr(torch, config.lora["dtype"]))
-        lora.save_lora(explainer, directory / LORA_DIRECTORY, config.lora["dtype"])
-    if config.merged:
-        explainer.language_model.save_pretrained(directory / MERGED_DIRECTORY)
-    _save_config(explainer, directory)
-    save_file(_state(explainer.model.activation_adapter), directory / ADAPTER_FILE)
+        lora.save_lora(explainer, directory / LORA_DIRECTORY, config.lora["dtype"], parts["base"])
+    if full:
+        state = parts["base"] and base_weights.bare_state(base, parts["base"])
+        base_weights.save_base(base, directory / MERGED_DIRECTORY, state, max_shard_size=max_shard_size)
+    _save_config(explainer, directory, full)
+    explainer.generation_config.to_json_file(
+        directory / GENERATION_CONFIG_NAME
+    )  # save_pretrained refuses those of some bases
+    save_file(_contiguous(parts["adapter"]), directory / ADAPTER_FILE)
     (directory / SHIM_FILE).write_text(SHIM)
     if explainer.processor is not None:
         for name in ("is_local", "local_files_only"):  # how the tokenizer was loaded here, not what it is
@@ -79,15 +94,44 @@ def save(
             injection_check.write(explainer, directory)
 
 
-def _save_config(explainer: "SelfExplainerForCausalLM", directory: Path) -> None:
-    """Write `config.json` without the fields that only describe how the base was loaded here."""
+def _parts(explainer: "SelfExplainerForCausalLM", state_dict: Mapping[str, Tensor] | None) -> dict[str, Any]:
+    """Split a state dict of the explainer into those of its adapter and its base.
+
+    Without a state dict, the base's is None: it is read from the base.
+    """
+    adapter = explainer.model.activation_adapter
+    if state_dict is None:
+        return {"adapter": adapter.state_dict(), "base": None}
+    names = {"adapter": "model.activation_adapter.", "base": "model.language_model."}
+    parts = {
+        part: {name.removeprefix(prefix): tensor for name, tensor in state_dict.items() if name.startswith(prefix)}
+        for part, prefix in names.items()
+    }
+    if parts["adapter"].keys() != adapter.state_dict().keys() or sum(map(len, parts.values())) != len(state_dict):
+        unknown = [name for name in state_dict if not name.startswith(tuple(names.values()))]
+        problem = f"contains the unknown name {unknown[0]!r}" if unknown else "lacks weights of the activation adapter"
+        raise SelfExplainError(
+            f"state_dict {problem}. Pass the state dict of the whole explainer, as explainer.state_dict() returns it."
+        )
+    return parts
+
+
+def _save_config(explainer: "SelfExplainerForCausalLM", directory: Path, merged: bool) -> None:
+    """Write `config.json` without the fields that only describe how the base was loaded here.
+
+    Args:
+        explainer: explainer.
+        directory: directory to write to.
+        merged: whether the whole base is saved too.
+    """
     config = explainer.config
     config.package_version = __version__
     config.architectures = [type(explainer).__name__]
     config.auto_map = AUTO_MAP
     written = deepcopy(config)
+    written.merged = merged
     written.text_config._name_or_path = config.base_model_name_or_path
-    if hasattr(written.text_config, "quantization_config") and not config.merged:
+    if hasattr(written.text_config, "quantization_config") and not merged:
         del written.text_config.quantization_config
     written.save_pretrained(directory)
 
@@ -109,8 +153,9 @@ def merge(explainer: "SelfExplainerForCausalLM", dtype: str | torch.dtype | None
             lora.save_lora(explainer, Path(folder), "float32")
             base = PeftModel.from_pretrained(base, folder).merge_and_unload()
     merged = type(explainer)(SelfExplainerConfig.for_base(base, config, merged=True, lora=None), base)
-    merged.model.activation_adapter.load_state_dict(_state(explainer.model.activation_adapter))
+    merged.model.activation_adapter.load_state_dict(explainer.model.activation_adapter.state_dict())
     merged.processor, merged.golden_rows = explainer.processor, explainer.golden_rows
+    merged.generation_config = deepcopy(explainer.generation_config)
     return merged.eval()
 
 
@@ -188,8 +233,9 @@ def load(
     revision: str | None = None,
     subfolder: str = "",
     check_injection: bool = True,
+    output_loading_info: bool = False,
     **options,
-) -> "SelfExplainerForCausalLM":
+) -> Any:
     """Load an explainer. See `SelfExplainerForCausalLM.from_pretrained`."""
     for option in ("adapter_kwargs", "code_revision", "_from_auto", "_commit_hash"):
         options.pop(option, None)  # set by the Auto classes for the explainer; the base has no use for them
@@ -208,14 +254,21 @@ def load(
         with nullcontext() if check_injection else suppress(SelfExplainError):
             golden = injection_check.read(files)
         processor = _load_processor(files, () if golden is None else [row["prompt"] for row in golden.rows])
-        base = _load_base(files, config, options)
+        if output_loading_info:
+            options["output_loading_info"] = True
+        loaded = _load_base(files, config, options)
+        base, info = loaded if output_loading_info else (loaded, {})
         _check_same_model(config, base)
         weights = _adapter_weights(files, config, base.get_input_embeddings().weight.shape[1])
         explainer = cls(SelfExplainerConfig.for_base(base, config), base)
+        explainer.base_weights.as_named = True
         explainer.model.activation_adapter.load_state_dict(weights)
         if config.lora:
             _load_lora(explainer, files)
         explainer.processor = processor
+        if (path := files.find(GENERATION_CONFIG_NAME)) is not None:
+            fields = read_json(path, f"{name}: {GENERATION_CONFIG_NAME}")
+            explainer.generation_config = GenerationConfig.from_dict(fields)
     explainer.eval()
     if golden is not None:
         explainer.golden, explainer.golden_rows = golden, golden.rows
@@ -225,17 +278,25 @@ def load(
                 "Save or download the explainer again. To load it without this check, pass check_injection=False.",
             ):
                 injection_check.check(explainer, golden)
-    elif check_injection:
+    elif check_injection and explainer.processor is not None:
         logger.warning(
             "%s was saved without golden vectors, so its injection cannot be checked. Save it again to add them.", name
         )
-    return explainer
+    return (explainer, _in_explainer(info)) if output_loading_info else explainer
 
 
-def _load_processor(files: ExplainerFiles, texts: Sequence[str]) -> SelfExplainerProcessor:
-    """Load the processor after checking its files; `texts` are the golden questions, which will be encoded."""
+def _load_processor(files: ExplainerFiles, texts: Sequence[str]) -> SelfExplainerProcessor | None:
+    """Load the processor after checking its files; None if the explainer was saved without one.
+
+    Args:
+        files: files of the explainer.
+        texts: golden questions, which will be encoded.
+    """
+    if files.find(PROCESSOR_NAME) is None and files.find("tokenizer_config.json") is None:
+        logger.warning("%s was saved without a processor. Set explainer.processor before asking questions.", files.name)
+        return None
     check_tokenizer_files(files.name, files.path, files.location, texts)
-    if (path := files.find("processor_config.json")) is not None:
+    if (path := files.find(PROCESSOR_NAME)) is not None:
         read_json(path, f"{files.name}: processor_config.json")
     with report_errors(
         f"{files.name}: the processor or the tokenizer is damaged or not a complete one",
@@ -256,7 +317,7 @@ def _adapter_weights(files: ExplainerFiles, config: SelfExplainerConfig, d_expla
     return weights
 
 
-def _load_base(files: ExplainerFiles, config: SelfExplainerConfig, options: Mapping[str, Any]) -> PreTrainedModel:
+def _load_base(files: ExplainerFiles, config: SelfExplainerConfig, options: Mapping[str, Any]) -> Any:
     """Load the base from `merged/` if the explainer is merged, otherwise from the location in `config.json`."""
     if config.merged:
         subfolder = files.location["subfolder"]
@@ -269,6 +330,17 @@ def _load_base(files: ExplainerFiles, config: SelfExplainerConfig, options: Mapp
             "by save_pretrained. Save the explainer again."
         )
     return load_base(config.base_model_name_or_path, config.base_model_revision, **options)
+
+
+def _in_explainer(info: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the loading info of a base with the names that its weights have in the explainer."""
+    prefix = "model.language_model."
+    return {
+        "missing_keys": {prefix + name for name in info["missing_keys"]},
+        "unexpected_keys": {prefix + name for name in info["unexpected_keys"]},
+        "mismatched_keys": {(prefix + name, *shapes) for name, *shapes in info["mismatched_keys"]},
+        "error_msgs": info["error_msgs"],
+    }
 
 
 def _load_lora(explainer: "SelfExplainerForCausalLM", files: ExplainerFiles) -> None:
@@ -299,5 +371,5 @@ def _check_same_model(config: SelfExplainerConfig, base: PreTrainedModel) -> Non
             )
 
 
-def _state(module: torch.nn.Module) -> dict[str, Tensor]:
-    return {name: weight.detach().cpu().contiguous() for name, weight in module.state_dict().items()}
+def _contiguous(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: weight.detach().cpu().contiguous() for name, weight in state.items()}

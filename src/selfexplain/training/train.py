@@ -137,6 +137,7 @@ def _create_explainer(
     )
     explainer.config.base_model_name_or_path = _absolute(base.name)
     explainer.config.base_model_revision = base.revision
+    explainer.base_weights.as_named = True  # `base` was loaded from there and is unchanged
     explainer.config.trained_layers = dict(trained_layers)
     return explainer
 

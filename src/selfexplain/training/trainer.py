@@ -14,10 +14,11 @@ from transformers.trainer_pt_utils import get_length_grouped_indices
 from trl import SFTTrainer
 
 from selfexplain.errors import SelfExplainError
+from selfexplain.modeling.base_weights import load_weights
 from selfexplain.modeling.lora import load_lora_state
 from selfexplain.modeling.modeling_selfexplainer import SelfExplainerForCausalLM
 from selfexplain.modeling.processing_selfexplainer import SelfExplainerProcessor
-from selfexplain.modeling.repository import ADAPTER_FILE, LORA_WEIGHTS_FILE
+from selfexplain.modeling.repository import ADAPTER_FILE, LORA_WEIGHTS_FILE, MERGED_DIRECTORY
 from selfexplain.target.blocks import context_length
 from selfexplain.training.collator import IGNORED_LABEL, SelfExplainerCollator, tokenize
 
@@ -71,10 +72,11 @@ class ExplainerCheckpoints:
     def _save(self, output_dir: str | None = None, state_dict=None) -> None:
         """Save a checkpoint, without golden questions, because answering them takes time."""
         explainer = self.accelerator.unwrap_model(self.model)
-        explainer.save_pretrained(output_dir or self.args.output_dir, lora_dtype="float32", with_check=False)
+        directory = output_dir or self.args.output_dir
+        explainer.save_pretrained(directory, lora_dtype="float32", with_check=False, state_dict=state_dict)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model=None) -> None:
-        """Load the adapter and the LoRA weights of a checkpoint.
+        """Load the adapter, the LoRA weights and, if the base is trained, the base of a checkpoint.
 
         Raises:
             SelfExplainError: the directory does not contain them, or they do not fit the explainer.
@@ -92,6 +94,8 @@ class ExplainerCheckpoints:
         if explainer.config.lora:
             weights = load_file(folder / LORA_WEIGHTS_FILE)
             load_lora_state(explainer, weights, str(folder / LORA_WEIGHTS_FILE))
+        if (folder / MERGED_DIRECTORY).is_dir():
+            load_weights(explainer.language_model, folder / MERGED_DIRECTORY)
 
     def _load_best_model(self) -> None:
         """Load the checkpoint with the best evaluation at the end of training."""

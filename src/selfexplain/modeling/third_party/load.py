@@ -126,6 +126,7 @@ def _build(
         target=_target(files, model, base, projection, is_whole and is_trained),
     )
     explainer.config.merged = merged
+    explainer.base_weights.as_named = not changed
     explainer.config.base_model_name_or_path = None if is_whole and merged and Path(base).is_dir() else base
     if not is_whole and not changed:
         reading.add_lora(explainer, files, weights)
