@@ -187,12 +187,16 @@ def test_rows_of_an_unknown_task_are_answered(explainer):
 @pytest.mark.parametrize(
     ("query", "message"),
     [
-        (FeatureQuery(torch.zeros(31), 1), r"shape \(31,\) was given. This explainer reads vectors of shape \(32,\)"),
-        (FeatureQuery(torch.zeros(2, 32), 1), r"\(2, 32\)"),
+        (FeatureQuery(torch.ones(31), 1), r"shape \(31,\) was given. This explainer reads vectors of shape \(32,\)"),
+        (FeatureQuery(torch.ones(2, 32), 1), r"\(2, 32\)"),
         (FeatureQuery(torch.full((32,), torch.nan), 1), "NaN or infinity"),
         (FeatureQuery(torch.zeros(32), 4), r"[Ll]ayers \[4\] .*0 to 3"),
         (FeatureQuery(torch.zeros(32), 0, template=9), r"Template 9 was given\. This question has templates 0 to 3"),
         (FeatureQuery(torch.zeros(32), 0, template=-1), r"Template -1 was given\. This question has templates 0 to 3"),
+        (FeatureQuery(torch.zeros(32), 0), "The vector is zero"),
+        (FeatureQuery(vector(), [0, 1]), "Give one layer"),
+        (FeatureQuery(vector(), "0"), "Expected an integer"),
+        (PatchQuery("a b", vector(), [0.5], 0), "Expected an integer"),
         (PatchQuery("", torch.zeros(32), [0], 0), "text is empty"),
         (PatchQuery("a b", torch.zeros(32), [], 0), r"[Ll]ayers \[\]|[Nn]o layers"),
         (PatchQuery("a b", torch.zeros(32), [0], 99), r"Position 99 was given\. The text has tokens 0 to 3"),
@@ -209,3 +213,19 @@ def test_an_invalid_query_is_refused_by_index_before_any_is_answered(explainer, 
     valid = FeatureQuery(vector(), 0)
     with pytest.raises(SelfExplainError, match=f"^Query 2: .*{message}"):
         explainer.explain([valid, valid, query, valid])
+
+
+@pytest.mark.parametrize("layers", [1, range(1, 2), torch.tensor([1])])
+def test_layers_may_be_a_number_a_range_or_a_tensor(explainer, layers):
+    expected = explainer.explain_patch(TEXT, vector(), [1], 4)
+    explanation = explainer.explain_patch(TEXT, vector(), layers, 4)
+    assert explanation == replace(expected, query=explanation.query)
+    assert explainer.verify(explanation) == explainer.verify(expected)
+    assert explainer.ask("What?", [vector()], layers).text == explainer.ask("What?", [vector()], [1]).text
+    torch.testing.assert_close(explainer.capture(TEXT, layers), explainer.capture(TEXT, [1]))
+
+
+@pytest.mark.parametrize("options", [{"batch_size": 0}, {"batch_size": -1}, {"batch_size": 0.5}])
+def test_a_batch_size_below_one_is_refused(explainer, options):
+    with pytest.raises(SelfExplainError, match=r"batch_size is .*\. Expected an integer of at least 1"):
+        explainer.explain([FeatureQuery(vector(), 0)], **options)

@@ -89,3 +89,27 @@ def test_values_that_are_not_text_are_yaml():
 def test_invalid_overrides_are_refused(override, words):
     with pytest.raises(SelfExplainError, match=words):
         load(override)
+
+
+@pytest.mark.parametrize("key", ["feature_description", "adapter"])
+@pytest.mark.parametrize(("text", "layers"), [("3", (3,)), ("[1, 2]", (1, 2)), ("null", None)])
+def test_layers_may_be_one_number_or_a_list(key, text, layers):
+    assert getattr(load(f"{key}.layers={text}"), key).layers == layers
+
+
+def test_layers_of_features_may_be_a_range_or_a_fraction():
+    assert load("feature_description.layers=0-3").feature_description.layers == ("0-3",)
+    assert load("feature_description.layers=0.5").feature_description.layers == (0.5,)
+    with pytest.raises(SelfExplainError, match=r"feature_description\.layers"):
+        load("feature_description.layers=true")
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["evaluation.batch_size=0", "training.batch_size=-1", "corpus_options.n_texts=0", "activation_patching.n_blocks=0",
+     "training.epochs=0", "training.lora.dropout=2", "feature_description.n_activations=-1"],
+)  # fmt: skip
+def test_numbers_outside_of_their_bounds_are_refused(override):
+    key, _, value = override.partition("=")
+    with pytest.raises(SelfExplainError, match=rf"{key} is {value}\. Expected (greater|less) than"):
+        load(override)

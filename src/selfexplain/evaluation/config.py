@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from selfexplain.errors import SelfExplainError
+from selfexplain.utils.bounds import Amount, Count, Positive
 
 EXPLAINED_BY = {"self": "itself", "other": "another model", "nearest_neighbour": "nearest neighbour"}
 """Role of an explainer in a comparison -> its name in tables, figures, cards and the demo."""
@@ -31,16 +32,16 @@ class EvaluationConfig:
         endpoint_timeout: timeout of a request, in seconds.
     """
 
-    rows_limit: int | None = None
-    batch_size: int = 64
-    n_resamples: int = 2000
+    rows_limit: Count | None = None
+    batch_size: Count = 64
+    n_resamples: Count = 2000
     abstain_below: float = 0.5
-    selfie_rows: int = 100
+    selfie_rows: Amount = 100
     simulator: Literal["offline", "endpoint"] | None = None
     endpoint: str | None = None
     endpoint_model: str | None = None
-    endpoint_concurrency: int = 8
-    endpoint_timeout: float = 120.0
+    endpoint_concurrency: Count = 8
+    endpoint_timeout: Positive = 120.0
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ class ComparisonConfig:
     models: tuple[str, ...] = ()
     revisions: tuple[str | None, ...] = ()
     shares: tuple[float, ...] = ()
-    n_seeds: int = 1
+    n_seeds: Count = 1
 
     def __post_init__(self) -> None:
         if self.revisions and len(self.revisions) != len(self.models):

@@ -1,9 +1,10 @@
 """Settings of the ground truth: sources of texts, pairs and questions, and one dataclass per task."""
 
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from selfexplain.tasks import activation_patching, feature_description, input_ablation
+from selfexplain.utils.bounds import ONE_OR_MORE, Amount, Count, Fraction, Positive
 from selfexplain.utils.registry import Registry
 
 SPEED_SETTINGS = ("endpoint_concurrency", "endpoint_timeout")
@@ -65,7 +66,7 @@ class CorpusConfig:
     subset: str | None = None
     split: str = "train"
     revision: str | None = None
-    n_texts: int = 100_000
+    n_texts: Count = 100_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +88,7 @@ class PairSource(TableConfig):
     """
 
     kind: Literal["corpus", "counterfact", "relations", "pairs", "transluce"] = "corpus"
-    n_options: int = 5
+    n_options: Amount = 5
     template: str = "{statement}\nRespond with one of {options} or unknown and nothing else."
 
 
@@ -136,8 +137,8 @@ class FeatureConfig:
     """Which directions to describe, which describers to use, and how descriptions are scored.
 
     Attributes:
-        layers: layers whose outputs are read: indices, fractions of the depth (0.5 is the middle), or ranges of either
-            ("8-15", "0.25-0.75"); null for all layers.
+        layers: layers whose outputs are read: an index, a fraction of the depth (0.5 is the middle), a range of either
+            ("8-15", "0.25-0.75"), or a list of these; null for all layers.
         saes: source of the features: a directory (see `features.dictionary` for its formats) or a release of sae-lens;
             null to train SAEs.
         sae_id: id of the SAE of each layer in a release, with `{layer}` for the layer, such as l{layer}r_32x.
@@ -187,39 +188,39 @@ class FeatureConfig:
         pairs: source of these pairs.
     """
 
-    layers: tuple[int | float | str, ...] | None = None
+    layers: Annotated[tuple[int | float | str, ...] | None, ONE_OR_MORE] = None
     saes: str | None = None
     sae_id: str | None = None
-    max_features: int | None = None
-    n_saes: int = 1
-    n_features: int = 512
-    k: int = 8
-    n_tokens: int = 150_000
-    learning_rate: float = 5e-3
-    max_text_tokens: int = 256
-    n_top: int = 10
-    n_sampled: int = 10
-    n_random: int = 10
-    window: int = 24
-    min_active: int = 5
+    max_features: Count | None = None
+    n_saes: Count = 1
+    n_features: Count = 512
+    k: Count = 8
+    n_tokens: Count = 150_000
+    learning_rate: Positive = 5e-3
+    max_text_tokens: Count = 256
+    n_top: Count = 10
+    n_sampled: Amount = 10
+    n_random: Amount = 10
+    window: Count = 24
+    min_active: Count = 5
     min_correlation: float = 0.3
-    max_density: float = 1.0
-    n_inexpressible: int = 0
-    group_cosine: float = 0.6
-    rows_per_feature: int = 1
+    max_density: Fraction = 1.0
+    n_inexpressible: Amount = 0
+    group_cosine: Fraction = 0.6
+    rows_per_feature: Count = 1
     descriptions: tuple[Literal["offline", "neuronpedia", "endpoint"], ...] = ("offline",)
-    n_candidates: int = 1
+    n_candidates: Count = 1
     wordnet: bool | None = None
     simulator: Literal["offline", "endpoint"] = "offline"
     scores: tuple[Literal["simulator", "detection", "fuzzing"], ...] = ("simulator",)
     neuronpedia: str | None = None
     endpoint: str | None = None
     endpoint_model: str | None = None
-    endpoint_concurrency: int = 8
-    endpoint_timeout: float = 120.0
+    endpoint_concurrency: Count = 8
+    endpoint_timeout: Positive = 120.0
     share_vectors: bool = False
-    n_activations: int = 0
-    n_differences: int = 0
+    n_activations: Amount = 0
+    n_differences: Amount = 0
     pairs: PairSource = field(default_factory=PairSource)
 
 
@@ -235,10 +236,10 @@ class PatchingConfig:
         source: source of the pairs.
     """
 
-    n_pairs: int = 1500
-    n_blocks: int = 4
-    n_rows: int = 6000
-    max_text_tokens: int = 64
+    n_pairs: Count = 1500
+    n_blocks: Count = 4
+    n_rows: Count = 6000
+    max_text_tokens: Count = 64
     source: PairSource = field(default_factory=PairSource)
 
 
@@ -255,8 +256,8 @@ class AblationConfig:
         source: source of the questions.
     """
 
-    n_questions: int = 8000
-    n_rows: int = 4000
+    n_questions: Count = 8000
+    n_rows: Count = 4000
     answers: Literal["next_token", "likelihood"] = "next_token"
     replacement: str = ""
     source: QuestionSource = field(default_factory=QuestionSource)

@@ -120,7 +120,13 @@ class AnsweringMixin:
 
         All questions of a batch have the same maximum answer length, so that a long question does not shorten the
         answers to others.
+
+        Raises:
+            SelfExplainError: `batch_size` or `max_new_tokens` is not a positive integer.
         """
+        for name, value in {"batch_size": batch_size, "max_new_tokens": max_new_tokens}.items():
+            if not isinstance(value, int) or value < 1:
+                raise SelfExplainError(f"{name} is {value!r}. Expected an integer of at least 1.")
         order = sorted(range(len(prepared)), key=lambda index: len(prepared[index].ids))
         answers: dict[int, Answer] = {}
         limits = [self._max_answer_tokens(prepared[index], max_new_tokens) for index in order]  # non-increasing

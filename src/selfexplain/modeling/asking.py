@@ -37,12 +37,12 @@ class AskingMixin(AnsweringMixin):
 
         def as_target(self) -> AbstractContextManager[PreTrainedModel]: ...
 
-    def capture(self, text: str, layers: Sequence[int], target: Target | None = None) -> Tensor:
+    def capture(self, text: str, layers: residual.Layers, target: Target | None = None) -> Tensor:
         """Read the target's residual stream on a text.
 
         Args:
             text: text that the target reads.
-            layers: decoder blocks whose outputs are returned.
+            layers: decoder blocks whose outputs are returned: an integer, a list, a range or an array.
             target: target; None for the explainer's own base.
 
         Returns:
@@ -69,7 +69,7 @@ class AskingMixin(AnsweringMixin):
         self,
         text: str,
         vector: Tensor,
-        layers: Sequence[int],
+        layers: residual.Layers,
         position: int,
         template: int = 0,
         target: Target | None = None,
@@ -137,7 +137,7 @@ class AskingMixin(AnsweringMixin):
         return self._explain(queries, batch_size, progress, paraphrases, abstain_below, target)
 
     def ask(
-        self, question: str | None, vectors: Sequence[Tensor] | Tensor, layers: Sequence[int], **generate_kwargs
+        self, question: str | None, vectors: Sequence[Tensor] | Tensor, layers: residual.Layers, **generate_kwargs
     ) -> Explanation:
         """Ask a free question about vectors, in the prompt that the injection contract prescribes.
 
@@ -150,12 +150,13 @@ class AskingMixin(AnsweringMixin):
         Raises:
             SelfExplainError: vectors and layers do not match, or the contract's prompt has no place for a question.
         """
-        if not len(vectors) or len(vectors) != len(layers):
+        numbers = residual.layer_numbers(layers)
+        if not len(vectors) or len(vectors) != len(numbers):
             raise SelfExplainError(
-                f"{len(vectors)} vectors and {len(layers)} layers were given. Give at least one vector, and one layer "
+                f"{len(vectors)} vectors and {len(numbers)} layers were given. Give at least one vector, and one layer "
                 "per vector."
             )
-        checked = residual.check_layers(list(layers), self.config.target["n_layers"])
+        checked = residual.check_layers(numbers, self.config.target["n_layers"])
         worded = free_question.question(question, checked, self.config.injection["template"])
         order = worded.vectors or ()
         prepared = self._prepare(worded, [vectors[index] for index in order], [checked[index] for index in order])

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import ClassVar, Self
 
+import torch
 from torch import Tensor
 
 from selfexplain.errors import SelfExplainError
@@ -15,7 +16,7 @@ from selfexplain.features.description import Description
 from selfexplain.features.endpoint import Endpoint
 from selfexplain.modeling import verification
 from selfexplain.modeling.explanation import Claim, Explanation, Verification
-from selfexplain.target.capture import check_layers
+from selfexplain.target.capture import Layers, check_layers
 from selfexplain.target.load import Target
 from selfexplain.target.tokens import token_text
 from selfexplain.tasks import activation_patching, feature_description, input_ablation, outcome
@@ -142,7 +143,14 @@ class FeatureQuery(Query):
     template: int = 0
 
     def word(self, n_layers: int, load_text_target: Callable[[], Target]) -> WordedQuery:
-        (layer,) = check_layers([self.layer], n_layers)
+        layers = check_layers(self.layer, n_layers)
+        if len(layers) != 1:
+            raise SelfExplainError(f"Layers {layers} were given, but a feature belongs to one layer. Give one layer.")
+        if not torch.as_tensor(self.vector).any():
+            raise SelfExplainError(
+                "The vector is zero, so it has no direction that could be described. Give a vector that is not zero."
+            )
+        (layer,) = layers
         return WordedQuery(feature_description.question(layer, self.template), [self.vector], [layer])
 
     def read(self, text: str, classes: Mapping[str, set[str]]) -> Claim:
@@ -175,14 +183,14 @@ class PatchQuery(Query):
 
     text: str
     vector: Tensor = field(repr=False)
-    layers: Sequence[int]
+    layers: Layers
     position: int
     template: int = 0
 
     def word(self, n_layers: int, load_text_target: Callable[[], Target]) -> WordedQuery:
         target = load_text_target()
         ids = target.encode(self.text)
-        layers = sorted(set(check_layers(list(self.layers), n_layers)))
+        layers = sorted(set(check_layers(self.layers, n_layers)))
         if not -len(ids) <= self.position < len(ids):
             raise SelfExplainError(
                 f"Position {self.position} was given. The text has tokens 0 to {len(ids) - 1}. Give one of them."

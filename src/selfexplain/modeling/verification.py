@@ -18,7 +18,7 @@ from selfexplain.features.simulate import correlation, simulate
 from selfexplain.features.windows import Exemplar
 from selfexplain.modeling.explanation import Explanation, FeatureOnText, Verification
 from selfexplain.target.ablation import answers, find_span, without_spans
-from selfexplain.target.capture import capture
+from selfexplain.target.capture import Layers, capture, layer_numbers
 from selfexplain.target.load import Target
 from selfexplain.target.patching import Patch, run_patches
 from selfexplain.target.tokens import token_text
@@ -75,7 +75,7 @@ def without(text: str, remove: str | None, replacement: str = "") -> str:
     return without_spans(text, [(begin, end)], replacement)
 
 
-def run_patch(text: str, vector: Tensor, layers: Sequence[int], position: int, target: Target) -> tuple[str, str, bool]:
+def run_patch(text: str, vector: Tensor, layers: Layers, position: int, target: Target) -> tuple[str, str, bool]:
     """Return the target's next token before and after a patch, and whether they differ.
 
     Args:
@@ -85,7 +85,7 @@ def run_patch(text: str, vector: Tensor, layers: Sequence[int], position: int, t
         position: token index.
         target: model to patch.
     """
-    patch = Patch(0, tuple(layers), (position,), torch.as_tensor(vector).float().cpu()[None])
+    patch = Patch(0, tuple(layer_numbers(layers)), (position,), torch.as_tensor(vector).float().cpu()[None])
     results = run_patches(target, [target.encode(text)], [patch])
     clean, actual = int(results.clean_ids[0]), int(results.ids[0])
     return token_text(target.tokenizer, clean), token_text(target.tokenizer, actual), clean != actual
@@ -153,7 +153,7 @@ def _activations(
     tokens, projections = [], []
     for text in texts:
         ids = torch.tensor([target.encode(text)])
-        hidden = capture(target.model, ids.to(target.model.device), [layer])[0, 0].float().cpu()  # (T, d)
+        hidden = capture(target.model, ids.to(target.model.device), layer)[0, 0].float().cpu()  # (T, d)
         norms = hidden.norm(dim=-1)
         kept = (~torch.isin(ids[0], special) & (norms <= SINK_RATIO * norms.median())).nonzero()[:, 0]
         tokens.append([token_text(target.tokenizer, token) for token in ids[0, kept].tolist()])

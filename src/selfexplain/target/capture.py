@@ -1,7 +1,8 @@
 """Read the residual stream of the target."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from operator import index
 
 import torch
 from torch import Tensor, nn
@@ -9,22 +10,44 @@ from torch import Tensor, nn
 from selfexplain.errors import SelfExplainError
 from selfexplain.target.blocks import backbone, decoder_blocks
 
+Layers = int | Iterable[int]
+"""Layer numbers: an integer, a list, a range, an array or a tensor."""
 
-def check_layers(layers: Sequence[int], n_layers: int) -> list[int]:
+
+def layer_numbers(layers: Layers) -> list[int]:
+    """Layer numbers as a list of integers.
+
+    Raises:
+        SelfExplainError: a layer is not an integer.
+    """
+    values = layers.tolist() if hasattr(layers, "tolist") else layers
+    try:
+        numbers = [values] if isinstance(values, int) else list(values)
+        if any(isinstance(number, bool | str) for number in numbers):
+            raise TypeError
+        return [index(number) for number in numbers]
+    except TypeError:
+        raise SelfExplainError(
+            f"Layers {layers!r} were given. Expected an integer, or a list, range or array of integers."
+        ) from None
+
+
+def check_layers(layers: Layers, n_layers: int) -> list[int]:
     """Convert layer numbers to non-negative integers; negative numbers count from the last layer.
 
     Raises:
-        SelfExplainError: a layer does not exist, or no layer is given.
+        SelfExplainError: a layer is not an integer or does not exist, or no layer is given.
     """
-    if not layers or any(not -n_layers <= layer < n_layers for layer in layers):
+    numbers = layer_numbers(layers)
+    if not numbers or any(not -n_layers <= layer < n_layers for layer in numbers):
         raise SelfExplainError(
-            f"Layers {list(layers)} were given; the model has layers 0 to {n_layers - 1}. Give at least one of them."
+            f"Layers {numbers} were given; the model has layers 0 to {n_layers - 1}. Give at least one of them."
         )
-    return [layer % n_layers for layer in layers]
+    return [layer % n_layers for layer in numbers]
 
 
 @contextmanager
-def recording(model: nn.Module, layers: Sequence[int]) -> Iterator[dict[int, Tensor]]:
+def recording(model: nn.Module, layers: Layers) -> Iterator[dict[int, Tensor]]:
     """A dictionary that each forward pass inside the block fills with layer -> block output `(B, T, d)`."""
     blocks = decoder_blocks(model)
     outputs: dict[int, Tensor] = {}
@@ -44,7 +67,7 @@ def recording(model: nn.Module, layers: Sequence[int]) -> Iterator[dict[int, Ten
 
 
 @torch.no_grad()
-def capture(model: nn.Module, input_ids: Tensor, layers: Sequence[int], attention_mask: Tensor | None = None) -> Tensor:
+def capture(model: nn.Module, input_ids: Tensor, layers: Layers, attention_mask: Tensor | None = None) -> Tensor:
     """Outputs of the decoder blocks `layers`, `(n_layers, B, T, d)`, in the given order.
 
     Layer i is the output of decoder block i. It equals `hidden_states[i + 1]` of transformers, except that the last
@@ -52,12 +75,13 @@ def capture(model: nn.Module, input_ids: Tensor, layers: Sequence[int], attentio
 
     Args:
         input_ids: token ids, `(B, T)`.
-        layers: layer numbers; negative numbers count from the last layer.
+        layers: layer numbers: an integer, a list, a range or an array; negative numbers count from the last layer.
         attention_mask: 1 for tokens and 0 for padding, `(B, T)`; None if nothing is padded.
 
     Raises:
         SelfExplainError: a layer does not exist, or no layer is given.
     """
-    with recording(model, layers) as outputs:
+    numbers = check_layers(layers, len(decoder_blocks(model)))
+    with recording(model, numbers) as outputs:
         backbone(model)(input_ids=input_ids, attention_mask=attention_mask, use_cache=False)
-    return torch.stack([outputs[layer] for layer in check_layers(layers, len(decoder_blocks(model)))])
+    return torch.stack([outputs[layer] for layer in numbers])

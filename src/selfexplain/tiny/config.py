@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from selfexplain.utils.bounds import Count, Fraction, Positive
+
 
 @dataclass(frozen=True)
 class TinyTargetConfig:
@@ -20,12 +22,12 @@ class TinyTargetConfig:
         muon_learning_rate: peak learning rate of Muon, which trains the matrices; the same schedule.
     """
 
-    d_model: int = 96
-    n_layers: int = 8
-    n_heads: int = 3
-    d_mlp: int = 256
-    steps: int = 900
-    plain_share: float = 0.2
-    tokens_per_batch: int = 4096
-    learning_rate: float = 3e-3
-    muon_learning_rate: float = 0.006
+    d_model: Count = 96
+    n_layers: Count = 8
+    n_heads: Count = 3
+    d_mlp: Count = 256
+    steps: Count = 900
+    plain_share: Fraction = 0.2
+    tokens_per_batch: Count = 4096
+    learning_rate: Positive = 3e-3
+    muon_learning_rate: Positive = 0.006

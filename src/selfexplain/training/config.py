@@ -1,9 +1,10 @@
 """Settings of training: the adapter, the LoRA weights, and the optimisation."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
 
 from selfexplain.errors import SelfExplainError
+from selfexplain.utils.bounds import ONE_OR_MORE, Amount, Count, Fraction, NonNegative, Positive
 
 
 @dataclass(frozen=True)
@@ -25,11 +26,11 @@ class AdapterConfig:
     """
 
     kind: Literal["identity", "scale", "linear", "low_rank", "mlp"] | None = None
-    layers: tuple[int, ...] | None = None
-    rank: int = 64
+    layers: Annotated[tuple[int, ...] | None, ONE_OR_MORE] = None
+    rank: Count = 64
     fit_to: Literal["layer", "embedding"] = "layer"
-    fit_tokens: int = 10_000
-    ridge: float = 1e-3
+    fit_tokens: Amount = 10_000
+    ridge: NonNegative = 1e-3
     trained: bool = True
 
 
@@ -45,9 +46,9 @@ class LoraConfig:
             of the attention). "attention" memorises less and generalises better to words outside the training rows.
     """
 
-    rank: int = 32
-    alpha: float = 64.0
-    dropout: float = 0.0
+    rank: Count = 32
+    alpha: Positive = 64.0
+    dropout: Fraction = 0.0
     target_modules: str | tuple[str, ...] = "all-linear"
 
 
@@ -76,12 +77,12 @@ class TrainingConfig:
 
     lora: LoraConfig = field(default_factory=LoraConfig)
     share: float = 1.0
-    epochs: float = 10
-    batch_size: int = 64
-    gradient_accumulation: int = 1
-    learning_rate: float = 3e-3
-    weight_decay: float = 0.0
-    save_steps: int = 100
+    epochs: Positive = 10
+    batch_size: Count = 64
+    gradient_accumulation: Count = 1
+    learning_rate: Positive = 3e-3
+    weight_decay: NonNegative = 0.0
+    save_steps: Count = 100
     bf16: bool = False
     dtype: Literal["float32", "float16", "bfloat16"] = "float32"
     quantization: Literal["nf4"] | None = None
