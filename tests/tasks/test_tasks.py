@@ -61,3 +61,8 @@ def test_ablation_questions_quote_the_removed_part():
     assert input_ablation.question("a").prompt.startswith("a\nIf the hint were removed")
     replaced = input_ablation.question("a {x}", "{replacement}", replacement="{y}").prompt
     assert replaced == "a {x}\nIf <<<{replacement}>>> were replaced by <<<{y}>>>, how would the answer change?\n"
+
+
+def test_braces_that_are_no_field_of_a_template_are_kept():
+    question = fill('{"a": {0}, {layer}} {} {activation}', layer="{x}")
+    assert question.prompt == '{"a": {0}, {x}} {} <activation>'

@@ -1,9 +1,18 @@
 """Test the recognition of Hub ids, local paths and reserved names."""
 
+from pathlib import Path
+
 import pytest
 
 from selfexplain.errors import SelfExplainError
-from selfexplain.utils.names import check_file_name, check_relative_path, is_hub_id, is_reserved, looks_like_path
+from selfexplain.utils.names import (
+    check_file_name,
+    check_relative_path,
+    is_hub_id,
+    is_reserved,
+    local_path,
+    looks_like_path,
+)
 
 
 @pytest.mark.parametrize(
@@ -74,3 +83,15 @@ def test_safe_names_and_paths_are_returned():
         assert check_file_name(name) == name
     for path in ("a", "datasets/a/train.parquet", "..a/b", "a b/c"):
         assert check_relative_path(path) == path
+
+
+def test_a_local_path_expands_the_home_directory_where_it_can():
+    assert local_path("~/x") == Path.home() / "x"
+    assert local_path("~nobody-has-this-name/x") == Path("~nobody-has-this-name/x")
+    assert local_path("org/name.v1") == Path("org/name.v1")
+
+
+@pytest.mark.parametrize("name", ["x" * 256, "ä" * 128, "org/" + "x" * 300, "a\0b"])
+def test_a_name_that_no_file_can_have_raises_an_error(name):
+    with pytest.raises(SelfExplainError, match="cannot be the name of a file or of a repository"):
+        local_path(name)

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from selfexplain.errors import SelfExplainError
 from selfexplain.target.load import Target
+from selfexplain.utils.names import local_path
 
 if TYPE_CHECKING:
     from sae_lens import SAE
@@ -160,7 +161,7 @@ def load_dictionaries(
     Raises:
         SelfExplainError: a layer has no dictionary, or a dictionary belongs to a different model, layer or width.
     """
-    directory = Path(source).expanduser()
+    directory = local_path(source)
     if not directory.is_dir():
         return [
             _from_release(source, sae_id, target, layer, max_features, seed)
@@ -258,7 +259,7 @@ def _from_release(
             f"saes is {release!r}, which is not a directory. For a release of sae-lens, set sae_id to the name of the "
             "SAE of each layer, with {layer} for the layer's number, such as sae_id='l{layer}r_32x'."
         )
-    name = sae_id.format(layer=layer)
+    name = sae_id.replace("{layer}", str(layer))
     try:
         sae = SAE.from_pretrained(release, name)
     except (ValueError, KeyError, OSError, HfHubHTTPError) as error:

@@ -1,13 +1,13 @@
 """Compare the estimated memory of a recipe with the memory that a GPU has."""
 
 import logging
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from selfexplain import bundled
 from selfexplain.pipeline.estimate import Memory, estimate_memory
 from selfexplain.runs.recipe import Recipe
 from selfexplain.utils.formatting import format_bytes
+from selfexplain.utils.names import local_path
 from selfexplain.utils.processes import process_state
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def _config(name: str, revision: str | None) -> "PreTrainedConfig | None":
     from transformers import AutoConfig
 
     try:
-        path = str(Path(bundled.resolve(name)).expanduser())
+        path = str(local_path(bundled.resolve(name)))
         return AutoConfig.from_pretrained(path, revision=revision, trust_remote_code=False)
     except (OSError, ValueError):
         return None

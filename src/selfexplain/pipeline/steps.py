@@ -22,6 +22,7 @@ from selfexplain.runs.engine import Step
 from selfexplain.runs.recipe import Recipe
 from selfexplain.runs.revisions import NEURONPEDIA
 from selfexplain.runs.run_directory import RunDirectory
+from selfexplain.utils.names import local_path
 from selfexplain.utils.processes import process_state
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ class RecipeSteps:
                     f"seed={seed}."
                 )
             explained = (trained.get("target") or {}).get("model")
-            if explained not in (None, recipe.target, str(Path(recipe.target).expanduser().resolve())):
+            if explained not in (None, recipe.target, str(local_path(recipe.target).resolve())):
                 logger.warning(
                     "%s explains %s, but the recipe asks it about %s", recipe.explainer, explained, recipe.target
                 )

@@ -12,7 +12,7 @@ from selfexplain.groundtruth.config import FeatureConfig, TableConfig
 from selfexplain.runs.recipe import Recipe
 from selfexplain.runs.run_directory import RunDirectory
 from selfexplain.runs.settings import tables, with_tables
-from selfexplain.utils.names import is_hub_id, is_reserved
+from selfexplain.utils.names import is_hub_id, is_reserved, local_path
 
 logger = logging.getLogger(__name__)
 
@@ -73,7 +73,7 @@ class _Pins:
 
     def resolve(self, kind: str, name: str | None, revision: str | None) -> str | None:
         """The commit of a model or dataset; the given revision if there is none or it cannot be looked up."""
-        if name is None or is_reserved(name) or Path(name).expanduser().exists() or not is_hub_id(name):
+        if name is None or is_reserved(name) or local_path(name).exists() or not is_hub_id(name):
             return revision
         if revision is not None and _COMMIT.fullmatch(revision):
             return revision
@@ -90,7 +90,7 @@ class _Pins:
 def _pin_saes(recipe: Recipe, pins: _Pins) -> None:
     """Record the commit of the repository that an SAE release is read from."""
     features = recipe.find_settings(FeatureConfig)
-    if features is None or not features.saes or Path(features.saes).expanduser().exists():
+    if features is None or not features.saes or local_path(features.saes).exists():
         return
     repository = _repository(features.saes)
     key, current = f"saes {repository}@main", _commit("model", repository, "main")

@@ -1,10 +1,10 @@
 """Inspect the settings of any task: which tables they read and which models they apply to."""
 
 from dataclasses import fields, replace
-from pathlib import Path
 from typing import Any
 
 from selfexplain.groundtruth.config import FeatureConfig, TableConfig
+from selfexplain.utils.names import local_path
 
 
 def tables(settings: Any) -> dict[str, TableConfig]:
@@ -43,4 +43,4 @@ def local_files(settings: Any) -> dict[str, str]:
 
 def exists_here(name: str) -> bool:
     """Whether a name is written as a path or names an existing file or directory."""
-    return name.startswith((".", "/", "~")) or Path(name).expanduser().exists()
+    return name.startswith((".", "/", "~")) or local_path(name).exists()

@@ -11,6 +11,7 @@ from selfexplain.target.blocks import context_length
 from selfexplain.target.tokenizer_files import load_tokenizer
 from selfexplain.target.tokens import encode_text
 from selfexplain.target.untrusted import check_config, check_model_files, report_errors, without_attention
+from selfexplain.utils.names import local_path
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -97,7 +98,7 @@ def commit_of(name: str, revision: str | None = None, **hub_options) -> str | No
     """
     from transformers.utils import cached_file, extract_commit_hash
 
-    if Path(name).expanduser().is_dir():
+    if local_path(name).is_dir():
         return None
     return extract_commit_hash(cached_file(name, "config.json", revision=revision, **hub_options), None)
 
@@ -161,7 +162,7 @@ def _read_config(name: str, revision: str | None) -> tuple[str, str | None, "Pre
 
     path = bundled.resolve(name)
     if path.startswith("~"):
-        path = str(Path(path).expanduser())
+        path = str(local_path(path))
     if path.startswith((".", "/")) and not Path(path).is_dir():
         raise SelfExplainError(
             f"Target {name!r} is not a directory. Give an existing model directory or a Hub id (org/name)."

@@ -1,6 +1,9 @@
 """Represent a question: text with marked places for activation vectors."""
 
+import re
 from dataclasses import dataclass
+
+_FIELD = re.compile(r"\{(\w+)\}")
 
 PLACEHOLDER = "<activation>"
 
@@ -26,6 +29,8 @@ class Question:
 def fill(template: str, **fields: str) -> Question:
     """Fill a template with `fields`. Each `{activation}` in the template becomes a place for a vector.
 
+    Other text in braces stays as it is.
+
     The offsets are recorded while the text is assembled, so `<activation>` inside a field remains plain text.
     """
     prompt, offsets = "", []
@@ -33,5 +38,5 @@ def fill(template: str, **fields: str) -> Question:
         if index:
             offsets.append(len(prompt))
             prompt += PLACEHOLDER
-        prompt += part.format(**fields)
+        prompt += _FIELD.sub(lambda match: fields.get(match[1], match[0]), part)
     return Question(prompt, tuple(offsets))

@@ -13,6 +13,7 @@ from selfexplain.training.config import AdapterConfig, TrainingConfig
 from selfexplain.training.embeddings import indistinct_tokens
 from selfexplain.training.pairing import paired_activations
 from selfexplain.training.rows import golden_rows, layers_by_task, training_rows
+from selfexplain.utils.names import local_path
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -144,7 +145,7 @@ def _create_explainer(
 
 def _absolute(name: str) -> str:
     """The name of a model. A directory becomes an absolute path, so that it can be found from any working directory."""
-    path = Path(name).expanduser()
+    path = local_path(name)
     return str(path.resolve()) if path.is_dir() else name
 
 

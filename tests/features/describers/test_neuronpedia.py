@@ -45,6 +45,17 @@ def test_descriptions_are_joined_on_the_index_across_batches(dictionary, export,
     assert report == {"batches": 2, "records": 12, "described": 3, "missing": 1}
 
 
+@pytest.mark.parametrize("description", [None, float("nan"), 3, ["x"], " "])
+def test_descriptions_that_are_not_text_count_as_missing(dictionary, export, tmp_path, description):
+    renamed = export.rename(export.with_name("{x} 2-res"))  # braces in the name of a directory
+    path = renamed / "explanations/batch-0.jsonl.gz"
+    records = [json.loads(line) for line in gzip.decompress(path.read_bytes()).decode().splitlines()]
+    records = [r | {"description": description} if r["index"] == "1" else r for r in records]
+    path.write_bytes(gzip.compress("".join(json.dumps(record) + "\n" for record in records).encode()))
+    descriptions, report = read_descriptions(dictionary, str(export.parent / "{x} {layer}-res"), tmp_path)
+    assert 0 not in descriptions and report["missing"] == 2
+
+
 @pytest.fixture
 def url(export):
     """The address of a server for the export on this machine."""

@@ -20,6 +20,7 @@ from typing import Any
 
 from selfexplain.errors import SelfExplainError
 from selfexplain.features.dictionary import Dictionary
+from selfexplain.utils.names import local_path
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +53,7 @@ def read_descriptions(
             f"neuronpedia to the directory or URL of its export, such as "
             f"{BUCKET}/gemma-2-2b/{{layer}}-gemmascope-res-16k."
         )
-    address = (location or f"{BUCKET}/{dictionary.neuronpedia_id}").format(layer=dictionary.layer)
+    address = (location or f"{BUCKET}/{dictionary.neuronpedia_id}").replace("{layer}", str(dictionary.layer))
     paths = _download(address, cache_dir) if address.startswith(("http://", "https://")) else _local(address)
     texts: defaultdict[int, list[str]] = defaultdict(list)
     n_records = 0
@@ -64,7 +65,8 @@ def read_descriptions(
                 raise SelfExplainError(
                     f"{path} describes {source!r}; expected layer {dictionary.layer}. Set neuronpedia to its export."
                 )
-            if text := " ".join(str(record.get("description") or "").split()):
+            description = record.get("description")
+            if isinstance(description, str) and (text := " ".join(description.split())):
                 texts[int(record["index"])].append(text)
     descriptions = {row: texts[index] for row, index in enumerate(dictionary.indices.tolist()) if index in texts}
     report = {
@@ -86,7 +88,7 @@ def read_descriptions(
 
 def _local(location: str) -> list[Path]:
     """The batches of an export in a directory, in order."""
-    folder = Path(location).expanduser()
+    folder = local_path(location)
     folder = folder / "explanations" if (folder / "explanations").is_dir() else folder
     numbered = {
         int(match[1]): path
