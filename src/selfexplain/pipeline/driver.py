@@ -7,6 +7,7 @@ from pathlib import Path
 
 from selfexplain.errors import SelfExplainError
 from selfexplain.pipeline.gpu_memory import warn_if_too_little_memory
+from selfexplain.pipeline.preflight import check_training
 from selfexplain.pipeline.registry import PIPELINES, Pipeline
 from selfexplain.pipeline.simulator import requests_per_description, simulator
 from selfexplain.pipeline.steps import RecipeSteps
@@ -61,6 +62,8 @@ def run(recipe: AnyRecipe, output_dir: Path | None = None, stage: str | None = N
             logger.info(requests)
         if not opened.steps:
             pipeline.check()
+            if isinstance(pipeline, RecipeSteps) and any(step.stage == "train" for step in steps):
+                check_training(pipeline.recipe, pipeline.target.get())
             if isinstance(recipe, Recipe):
                 warn_if_too_little_memory(recipe)
         if state.is_main_process:

@@ -15,8 +15,13 @@ Site = Literal["residual", "attention", "mlp"]
 
 
 def backbone(model: "PreTrainedModel") -> nn.Module:
-    """The model without its head: the module that maps embeddings to final hidden states."""
-    return getattr(model, model.base_model_prefix)
+    """The model without its head: the module that maps embeddings to final hidden states.
+
+    Of a multimodal model, the text decoder.
+    """
+    if model.config.get_text_config() is model.config and hasattr(model, model.base_model_prefix):
+        return getattr(model, model.base_model_prefix)
+    return model.get_decoder()
 
 
 def decoder_blocks(model: "PreTrainedModel") -> nn.ModuleList:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from selfexplain import bundled
 from selfexplain.errors import SelfExplainError, prefix_errors
+from selfexplain.target.architecture import check_architecture
 from selfexplain.target.blocks import context_length
 from selfexplain.target.tokenizer_files import load_tokenizer
 from selfexplain.target.tokens import encode_text
@@ -113,7 +114,8 @@ def load_target(name: str, revision: str | None = None, dtype: str = "float32", 
         options: keyword arguments of `AutoModelForCausalLM.from_pretrained`, such as `quantization_config`.
 
     Raises:
-        SelfExplainError: the model does not exist, is not a causal language model, or has missing or damaged files.
+        SelfExplainError: the model does not exist, is not a causal language model, has missing or damaged files, or its
+            residual stream cannot be read (`check_architecture`).
     """
     from transformers import AutoModelForCausalLM
 
@@ -123,11 +125,17 @@ def load_target(name: str, revision: str | None = None, dtype: str = "float32", 
         with prefix_errors(f"Target {name!r} could not be loaded"):
             check_model_files(name, path, {"revision": revision}, trust)
         options = without_attention(path, {"revision": revision}, options)
-        model = AutoModelForCausalLM.from_pretrained(
-            path, revision=revision, dtype=dtype, use_safetensors=True, **options
-        ).eval()
+        model, info = AutoModelForCausalLM.from_pretrained(
+            path, revision=revision, dtype=dtype, use_safetensors=True, output_loading_info=True, **options
+        )
         tokenizer = load_tokenizer(name, path, trust, revision=revision)
+    if missing := sorted(info["missing_keys"]):
+        raise SelfExplainError(
+            f"The weights of target {name!r} lack {len(missing)} parameters of {type(model).__name__}, such as "
+            f"{missing[0]}, which would be random. Give a model whose weights are complete."
+        )
     leave_packed(model)
+    check_architecture(model.eval(), name)
     return Target(model, tokenizer, name, revision)
 
 
@@ -171,14 +179,23 @@ def _read_config(name: str, revision: str | None) -> tuple[str, str | None, "Pre
         revision = commit_of(path, revision) or revision
         check_config(PreTrainedConfig.get_config_dict(path, revision=revision)[0], f"{name}: config.json")
         config = AutoConfig.from_pretrained(path, revision=revision, trust_remote_code=False)
-    heads = [name for name in config.architectures or () if name.endswith(("ForCausalLM", "LMHeadModel"))]
-    if not heads or config.is_encoder_decoder:
+    if not _has_text_decoder(config):
         architectures = ", ".join(config.architectures or ()) or "none"
         raise SelfExplainError(
             f"Target {name!r} is a {config.model_type} model (architectures: {architectures}), not a decoder-only "
             "causal language model. Choose a model with such a head."
         )
     return path, revision, config
+
+
+def _has_text_decoder(config: "PreTrainedConfig") -> bool:
+    """Whether a model is a decoder-only causal language model, or a multimodal model whose text part is one."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+    heads = config.architectures or ()
+    is_multimodal = config.get_text_config() is not config and config.model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    endings = ("ForCausalLM", "LMHeadModel", *(["ForConditionalGeneration"] if is_multimodal else []))
+    return not config.is_encoder_decoder and any(head.endswith(endings) for head in heads)
 
 
 def _report_load_errors(name: str) -> AbstractContextManager[None]:

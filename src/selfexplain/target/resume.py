@@ -256,9 +256,13 @@ def _last_mlp_at(block: nn.Module, positions: Tensor, hooked_modules: Sequence[n
     forward = parts[1].forward
 
     def at_positions(hidden: Tensor, *args: Tensor) -> Tensor:
-        output = forward(*(_at(x, positions) for x in (hidden, *args)))
+        read = _at(hidden, positions)
+        returned = forward(read, *(_at(x, positions) for x in args))
+        output = returned[0] if isinstance(returned, tuple) else returned  # experts can return router scores as well
+        output = output.reshape(read.shape)  # and can merge rows and positions
         index = positions.to(output.device)[:, :, None].expand_as(output)
-        return torch.zeros_like(hidden).scatter(1, index, output)
+        everywhere = torch.zeros_like(hidden).scatter(1, index, output)
+        return (everywhere, *returned[1:]) if isinstance(returned, tuple) else everywhere
 
     with _replaced_forward(parts[1], at_positions):
         yield
