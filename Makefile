@@ -7,7 +7,7 @@ DOCS_INSTALLED := .venv/.docs-installed
 PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart test coverage soak lint docs results clean
+.PHONY: help install quickstart test coverage soak hostile lint docs results clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | while IFS="$$(printf '\t')" read -r target line; do \
@@ -42,6 +42,10 @@ coverage: install  ## run the tests with line coverage of src; fails below 95 %
 soak: install  ## put the demo under the load of 50 visitors for 5 minutes
 	@echo "Loading the demo with 50 visitors for 5 minutes."
 	$(BIN)/python tests/space/soak.py --visitors 50 --seconds 300
+
+hostile: install  ## load more than a thousand hostile repositories, with limits on time and memory: about 10 minutes
+	@echo "Loading hostile repositories: about 10 minutes on two CPU cores."
+	$(BIN)/python tests/hostile/run.py
 
 lint: install  ## check format, lint, types, package order and wording: about a minute
 	@echo "Checking format, lint, types, package order and wording: about a minute."

@@ -62,7 +62,7 @@ def load_base(name: str, revision: str | None = None, **options) -> "PreTrainedM
     Raises:
         SelfExplainError: the model could not be loaded; the message contains the reason.
     """
-    options.setdefault("trust_remote_code", False)  # None would ask on the terminal
+    options["trust_remote_code"] = bool(options.get("trust_remote_code"))  # None would ask on the terminal
     at = f" at revision {revision}" if revision else ""
     subject = f"The base model {name!r}{at} could not be loaded"
     with report_errors(

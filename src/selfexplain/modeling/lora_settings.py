@@ -15,7 +15,7 @@ import regex
 from pydantic import BaseModel, ConfigDict, Field, StrictInt, ValidationError
 
 from selfexplain.errors import SelfExplainError
-from selfexplain.target.untrusted import first_line, read_json
+from selfexplain.target.untrusted import first_line, read_json, report_errors
 
 if TYPE_CHECKING:
     from peft import LoraConfig
@@ -150,10 +150,10 @@ def lora_config(settings: LoraSettings, base: "nn.Module", source: str) -> "Lora
                 raise SelfExplainError(
                     f"{source}: {key} contains {pattern!r}, expected the name of a module. Correct it in the file."
                 )
-    return LoraConfig(
-        **fields, task_type="CAUSAL_LM", bias="none", init_lora_weights=True, inference_mode=False,
-        base_model_name_or_path=None,
-    )  # fmt: skip
+    with report_errors(f"{source} is invalid", "Download the file again."):
+        return LoraConfig(
+            **fields, task_type="CAUSAL_LM", bias="none", init_lora_weights=True, inference_mode=False,
+        )  # fmt: skip
 
 
 class _Matcher:

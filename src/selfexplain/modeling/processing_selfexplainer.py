@@ -1,6 +1,7 @@
 """Turn questions with vectors into model inputs."""
 
 from collections.abc import Mapping, Sequence
+from os import PathLike
 from typing import Any, Self
 
 import torch
@@ -65,6 +66,12 @@ class SelfExplainerProcessor(ProcessorMixin):
         if "placeholder" in processor_dict:
             processor_dict = {"whole_prompt": False, **processor_dict}
         return super().from_args_and_dict(args, processor_dict, **kwargs)
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | PathLike, **options) -> Self:
+        """Load a saved processor. Code in the repository runs only with `trust_remote_code=True`."""
+        options["trust_remote_code"] = bool(options.get("trust_remote_code"))
+        return super().from_pretrained(pretrained_model_name_or_path, **options)
 
     @classmethod
     def for_contract(cls, tokenizer, injection: InjectionConfig, chat: bool | None = None) -> Self:

@@ -119,7 +119,7 @@ def load_target(name: str, revision: str | None = None, dtype: str = "float32", 
     """
     from transformers import AutoModelForCausalLM
 
-    trust = options.setdefault("trust_remote_code", False)  # None would ask on the terminal
+    trust = options["trust_remote_code"] = bool(options.get("trust_remote_code"))  # None would ask on the terminal
     path, revision, _ = _read_config(name, revision)
     with _report_load_errors(name):
         with prefix_errors(f"Target {name!r} could not be loaded"):
