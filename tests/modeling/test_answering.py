@@ -67,3 +67,21 @@ def test_an_explainer_without_a_processor_is_refused(explainer):
     explainer.processor = None
     with pytest.raises(SelfExplainError, match="This explainer has no processor"):
         explainer.answer([ROW])
+
+
+@pytest.mark.parametrize("kind", [None, "torch", "numpy"])
+def test_rows_may_have_any_format_of_datasets(explainer, kind):
+    from datasets import Dataset
+
+    vectors = torch.randn(2, 32, generator=torch.Generator().manual_seed(0)).half().float().tolist()
+    prompts = ["The <activation> and <activation>", "The yen"]
+    rows = Dataset.from_dict(
+        {
+            "prompt": prompts,
+            "placeholder_offsets": [[4, 21], []],
+            "activations": [vectors, []],
+            "activation_layers": [[1, 2], []],
+        }
+    )
+    expected = explainer.answer(rows.to_list(), max_new_tokens=3)
+    assert explainer.answer(rows.with_format(kind), max_new_tokens=3) == expected

@@ -60,8 +60,8 @@ class AnsweringMixin:
         """Answer ground-truth rows of any task by greedy decoding.
 
         Args:
-            rows: rows with `prompt`, `placeholder_offsets`, `activations` and `activation_layers`. Other columns are
-                not read.
+            rows: rows with `prompt`, `placeholder_offsets`, `activations` and `activation_layers`, in any format of
+                `datasets`. Other columns are not read.
             batch_size: maximum number of rows per batch.
             progress: label of the progress bar; None shows none.
             max_new_tokens: maximum number of tokens per answer.
@@ -72,8 +72,10 @@ class AnsweringMixin:
         prepared = []
         for index, row in enumerate(rows):
             with prefix_errors(f"Row {index}"):
-                question = Question(row["prompt"], tuple(row["placeholder_offsets"]))
-                prepared.append(self._prepare(question, row["activations"], row["activation_layers"]))
+                # Rows of `datasets` may contain tensors or arrays.
+                question = Question(row["prompt"], tuple(int(offset) for offset in row["placeholder_offsets"]))
+                layers = [int(layer) for layer in row["activation_layers"]]
+                prepared.append(self._prepare(question, row["activations"], layers))
         return self._generate_answers(prepared, batch_size, progress, max_new_tokens)
 
     def _prepare(

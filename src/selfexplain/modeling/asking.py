@@ -1,7 +1,7 @@
 """Ask an explainer: word queries, parse the answers into explanations, and verify them on the target."""
 
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -111,7 +111,7 @@ class AskingMixin(AnsweringMixin):
 
     def explain(
         self,
-        queries: Sequence[Query],
+        queries: Iterable[Query],
         batch_size: int = 64,
         progress: str | None = None,
         paraphrases: bool = False,
@@ -227,7 +227,7 @@ class AskingMixin(AnsweringMixin):
 
     def _explain(
         self,
-        queries: Sequence[Query],
+        queries: Iterable[Query],
         batch_size: int = 64,
         progress: str | None = None,
         paraphrases: bool = False,
@@ -236,6 +236,7 @@ class AskingMixin(AnsweringMixin):
         with_index: bool = True,
     ) -> list[Explanation]:
         """See `explain`. `with_index` determines whether errors contain the index of the query."""
+        queries = list(queries)
         if not queries:
             raise SelfExplainError("No queries were given. Give at least one.")
         n_layers = self.config.target["n_layers"]

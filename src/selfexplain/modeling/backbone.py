@@ -30,6 +30,7 @@ from selfexplain.target.blocks import (
     context_length,
     decoder_blocks,
     embedding_site,
+    execution_device,
     norms_before_blocks,
 )
 
@@ -72,6 +73,12 @@ class SelfExplainerPreTrainedModel(PreTrainedModel):
         """Replace the base's decoder."""
         self.language_model.set_decoder(decoder)
 
+    @property
+    def device(self) -> torch.device:
+        """The device that inputs are moved to: where the input embeddings run, also if their weights are offloaded."""
+        device = super().device
+        return execution_device(self.get_input_embeddings()) if device.type == "meta" else device
+
     @classmethod
     def register_for_auto_class(cls, auto_class="AutoModel") -> None:
         """Do nothing: transformers would copy this file into the directory of every saved explainer.
@@ -96,7 +103,8 @@ class SelfExplainerModel(SelfExplainerPreTrainedModel):
                 setattr(module, "_is_hf_initialized", True)  # noqa: B010 - mypy expects Tensor or Module
         self.language_model = base
         weight = self.get_input_embeddings().weight
-        with torch.device(weight.device):
+        device = execution_device(self.get_input_embeddings())
+        with torch.device(device):
             self.activation_adapter = ActivationAdapter(weight.shape[1], **self.config.adapter)
         self.injection = InjectionConfig(**self.config.injection)
         blocks = decoder_blocks(self.language_model)
@@ -113,7 +121,7 @@ class SelfExplainerModel(SelfExplainerPreTrainedModel):
         if self.injection.site == "block_input":
             blocks[self.injection.block].register_forward_pre_hook(self._write_block_input, with_kwargs=True)
         self.post_init()
-        if not weight.is_meta:  # without weights, the site is measured when it is first used
+        if device.type != "meta":  # without weights, the site is measured when it is first used
             self._measure_embedding_site()
 
     @property
@@ -141,7 +149,7 @@ class SelfExplainerModel(SelfExplainerPreTrainedModel):
             seed: seed of the markers and of the map, if the map is random.
         """
         embeddings = self.get_input_embeddings()
-        ids = torch.arange(min(embeddings.weight.shape[0], 1024), device=embeddings.weight.device)
+        ids = torch.arange(min(embeddings.weight.shape[0], 1024), device=execution_device(embeddings))
         sample = embeddings(ids) if self._embedding_norm is None else self._embedding_norm(embeddings(ids))
         noise = torch.randn(2, sample.shape[1], generator=torch.Generator().manual_seed(seed)).to(sample.device)
         self.activation_adapter.markers.copy_(noise * sample.float().std() * self._embedding_scale)

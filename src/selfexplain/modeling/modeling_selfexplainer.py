@@ -25,6 +25,7 @@ from selfexplain.modeling.generation import VectorGenerationMixin
 from selfexplain.modeling.inputs import VECTOR_INPUTS
 from selfexplain.modeling.lora import add_lora_modules
 from selfexplain.modeling.lora_switch import LoraSwitch
+from selfexplain.modeling.peft_methods import PeftMethodsMixin
 from selfexplain.modeling.pending import uncompiled, writing_pending
 from selfexplain.modeling.processing_selfexplainer import SelfExplainerProcessor
 from selfexplain.target.blocks import attention_modules
@@ -39,7 +40,7 @@ _LOADING_ATTRIBUTES = (
 """Attributes that `from_pretrained` sets on a quantised or distributed base, and that trainers read."""
 
 
-class SelfExplainerForCausalLM(AskingMixin, SelfExplainerPreTrainedModel, VectorGenerationMixin):
+class SelfExplainerForCausalLM(AskingMixin, PeftMethodsMixin, SelfExplainerPreTrainedModel, VectorGenerationMixin):
     """A base causal language model with LoRA weights and an adapter that maps vectors into its residual stream.
 
     Create one with `from_base` (untrained) or `from_pretrained` (saved). If the explainer explains its own base, it is

@@ -1,12 +1,13 @@
 """The transformers pipeline `pipeline("explain-activations", model=...)`."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from os import PathLike
 from typing import Any, overload
 
 from transformers import Pipeline
 
 from selfexplain.modeling.explanation import Explanation
-from selfexplain.modeling.queries import Query
+from selfexplain.modeling.queries import AblationQuery, Query
 
 TASK = "explain-activations"
 
@@ -27,23 +28,34 @@ class ExplainActivationsPipeline(Pipeline):
         return explanations
 
     @overload
-    def __call__(self, queries: Query, **options: Any) -> Explanation: ...
+    def __call__(self, queries: Query | str, **options: Any) -> Explanation: ...
 
     @overload
-    def __call__(self, queries: Sequence[Query], **options: Any) -> list[Explanation]: ...
+    def __call__(self, queries: Iterable[Query | str], **options: Any) -> list[Explanation]: ...
 
-    def __call__(self, queries: Query | Sequence[Query], **options: Any) -> Explanation | list[Explanation]:
-        """Answer one query or a list of queries.
+    def __call__(self, queries: Query | str | Iterable[Query | str], **options: Any) -> Explanation | list[Explanation]:
+        """Answer one query or several queries.
 
         `explain` makes the batches, because it sorts questions by length. The batching of `Pipeline` is not used.
 
         Args:
-            queries: one query, or a sequence of queries.
+            queries: one query, or a list, generator or other iterable of queries. A string stands for
+                `AblationQuery(string)`: whether the answer to this text depends on its hint.
             options: options of `explain`. They override those given to `pipeline(...)`.
 
         Returns:
-            One explanation for one query, a list for a sequence.
+            One explanation for one query, a list for several.
         """
-        if isinstance(queries, Query):
+        if isinstance(queries, Query | str):
             return self([queries], **options)[0]
-        return self.postprocess(self._forward(self.preprocess(queries), **self._forward_params | options))
+        given = [AblationQuery(query) if isinstance(query, str) else query for query in queries]
+        return self.postprocess(self._forward(self.preprocess(given), **self._forward_params | options))
+
+    def save_pretrained(self, save_directory: str | PathLike, **kwargs: Any) -> None:
+        """Save the explainer with its processor. `pipeline("explain-activations", model=DIRECTORY)` loads it again.
+
+        Args:
+            save_directory: directory to write to.
+            kwargs: options of `SelfExplainerForCausalLM.save_pretrained`.
+        """
+        self.model.save_pretrained(save_directory, **kwargs)

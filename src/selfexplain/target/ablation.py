@@ -146,6 +146,7 @@ def run_variants(
                 f"{len(prompts)} prompts, and a variant must have 1 to {target.context_length} tokens, the context of "
                 f"{target.name}."
             )
+    target = target.private()
     shared = [_shared_start(prompts[variant.prompt], variant.ids) for variant in variants]
     return run_sweep(target, prompts, _Variants(target, prompts, variants, shared), len(variants), progress)
 
@@ -300,6 +301,7 @@ def answers(
     Raises:
         SelfExplainError: a text or option is empty or longer than the context.
     """
+    target = target.private()
     prompts = [target.encode(text) for text in texts]
     tokens = [_option_tokens(target, *question) for question in zip(texts, prompts, options, strict=True)]
     if by == "likelihood":

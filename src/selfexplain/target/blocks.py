@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from selfexplain.errors import SelfExplainError
+from selfexplain.target.private_copy import private_copy
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
@@ -49,6 +50,14 @@ def context_length(config: "PreTrainedConfig") -> int:
     return getattr(text, "max_position_embeddings", None) or getattr(text, "seq_length", None) or 2048
 
 
+def execution_device(module: nn.Module) -> torch.device:
+    """The device on which a module runs. accelerate keeps offloaded weights on the meta device until then."""
+    parameter = next(module.parameters())
+    hook = getattr(module, "_hf_hook", None)
+    device = getattr(hook, "execution_device", None)
+    return parameter.device if device is None or not parameter.is_meta else torch.device(device)
+
+
 @torch.no_grad()
 def embedding_site(model: "PreTrainedModel") -> tuple[float, nn.Module | None]:
     """How the backbone transforms `inputs_embeds` before block 0, measured by running it up to block 0.
@@ -63,15 +72,15 @@ def embedding_site(model: "PreTrainedModel") -> tuple[float, nn.Module | None]:
     Raises:
         SelfExplainError: embeddings are transformed in an unsupported way.
     """
+    found = norms_before_blocks(model)
+    model = private_copy(model).eval()  # no dropout; other threads may run the model meanwhile
     embeddings = model.get_input_embeddings()
-    weight = embeddings.weight
-    training = {module: module.training for module in model.modules()}
-    model.eval()  # no dropout
+    weight, device = embeddings.weight, execution_device(embeddings)
     try:
-        ids = torch.zeros(1, 1, dtype=torch.long, device=weight.device)
+        ids = torch.zeros(1, 1, dtype=torch.long, device=device)
         embedded = embeddings(ids)  # (1, 1, d)
         read = _entering_block_0(model, input_ids=ids)
-        ramp = torch.arange(3, dtype=weight.dtype, device=weight.device)[:, None, None]
+        ramp = torch.arange(3, dtype=weight.dtype, device=device)[:, None, None]
         zero, one, two = _entering_block_0(model, inputs_embeds=ramp.expand(3, *embedded.shape[1:]).contiguous())
         same = torch.allclose(read, _entering_block_0(model, inputs_embeds=embedded), rtol=1e-2, atol=1e-3)
         norms = norms_before_blocks(model)
@@ -81,14 +90,11 @@ def embedding_site(model: "PreTrainedModel") -> tuple[float, nn.Module | None]:
             f"{type(model).__name__} does not run on input embeddings ({error}). Choose a base model that accepts "
             "`inputs_embeds`."
         ) from error
-    finally:
-        for module, value in training.items():
-            module.training = value
     factor = (one - zero).mean()
     if same and factor > 1e-3 and torch.allclose(two - one, factor.expand_as(one), rtol=1e-2):
         return round(factor.item(), 6), None
     if same and normed:
-        return 1.0, norms[0]
+        return 1.0, found[0]
     raise SelfExplainError(
         f"{type(model).__name__} transforms input embeddings before block 0 by more than a factor, a norm and position "
         "embeddings, so vectors cannot be written there. Choose a different base model."

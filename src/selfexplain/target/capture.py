@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from selfexplain.errors import SelfExplainError
 from selfexplain.target.blocks import backbone, decoder_blocks
+from selfexplain.target.private_copy import check_weights, private_copy
 
 Layers = int | Iterable[int]
 """Layer numbers: an integer, a list, a range, an array or a tensor."""
@@ -79,8 +80,10 @@ def capture(model: nn.Module, input_ids: Tensor, layers: Layers, attention_mask:
         attention_mask: 1 for tokens and 0 for padding, `(B, T)`; None if nothing is padded.
 
     Raises:
-        SelfExplainError: a layer does not exist, or no layer is given.
+        SelfExplainError: a layer does not exist, no layer is given, or the embeddings are offloaded.
     """
+    check_weights(model)
+    model = private_copy(model)
     numbers = check_layers(layers, len(decoder_blocks(model)))
     with recording(model, numbers) as outputs:
         backbone(model)(input_ids=input_ids, attention_mask=attention_mask, use_cache=False)

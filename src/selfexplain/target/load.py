@@ -1,7 +1,7 @@
 """Load the model being explained."""
 
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,6 +9,7 @@ from selfexplain import bundled
 from selfexplain.errors import SelfExplainError, prefix_errors
 from selfexplain.target.architecture import check_architecture
 from selfexplain.target.blocks import context_length
+from selfexplain.target.private_copy import check_weights, private_copy
 from selfexplain.target.tokenizer_files import load_tokenizer
 from selfexplain.target.tokens import encode_text
 from selfexplain.target.untrusted import check_config, check_model_files, report_errors, without_attention
@@ -48,6 +49,15 @@ class Target:
     tokenizer: "PreTrainedTokenizerBase"
     name: str
     revision: str | None = None
+
+    def private(self) -> "Target":
+        """The same target with new modules: other threads do not see what is hooked or replaced in them.
+
+        Raises:
+            SelfExplainError: the embeddings are offloaded.
+        """
+        check_weights(self.model)
+        return replace(self, model=private_copy(self.model))
 
     @property
     def n_layers(self) -> int:

@@ -63,6 +63,7 @@ def run_patches(
         SelfExplainError: a prompt, layer or position does not exist, a prompt exceeds the context, or vectors have a
             different shape or are not finite in the target's dtype.
     """
+    target = target.private()
     n_layers, d_model = target.n_layers, target.d_model
     resolve = cache(lambda layers: tuple(sorted(set(check_layers(layers, n_layers)))))
     resolved = []

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 
 @contextmanager
@@ -14,19 +14,18 @@ def in_float32(model: nn.Module) -> Iterator[None]:
     The weights of each module are converted while it runs and restored afterwards, so there is never a second copy of
     the whole model. Quantised weights stay as they are, but their matrix products are computed in float32 as well.
     """
-    original: dict[nn.Module, dict[str, Tensor]] = {}
+    original: dict[nn.Module, dict[str, nn.Parameter]] = {}
     quantized = [module for module in model.modules() if getattr(module, "compute_dtype", None) is not None]
     compute_dtypes = [module.compute_dtype for module in quantized]
 
     def widen(module, args):
-        low = {name: p for name, p in module.named_parameters(recurse=False) if p.is_floating_point()}
-        original[module] = {name: p.data for name, p in low.items()}
-        for p in low.values():
-            p.data = p.data.float()
+        low = {name: p for name, p in module._parameters.items() if p is not None and p.is_floating_point()}
+        original[module] = low
+        for name, p in low.items():  # new parameters, because other threads may read the original ones
+            module._parameters[name] = nn.Parameter(p.data.float(), requires_grad=False)
 
     def restore(module, args, output):
-        for name, data in original.pop(module).items():
-            getattr(module, name).data = data
+        module._parameters.update(original.pop(module))
 
     with ExitStack() as stack:
         if model.dtype != torch.float32:
