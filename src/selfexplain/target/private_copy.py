@@ -34,8 +34,8 @@ def check_weights(model: nn.Module) -> None:
     """
     if next(model.parameters()).is_meta:
         raise SelfExplainError(
-            f"The embeddings of {type(model).__name__} are offloaded (meta device), so it cannot be run as a target. Load "
-            "it with a device_map that keeps the embeddings on a device. Other modules may be offloaded."
+            f"The embeddings of {type(model).__name__} are offloaded (meta device), so it cannot be run as a target. "
+            "Load it with a device_map that keeps the embeddings on a device. Other modules may be offloaded."
         )
 
 
