@@ -16,6 +16,7 @@ from selfexplain.features.dictionary import (
     load_dictionaries,
     load_matrix,
 )
+from selfexplain.features.sae_metadata import number_in_id
 from selfexplain.target.load import Target
 
 
@@ -111,14 +112,21 @@ def test_an_sae_of_another_width_model_or_layer_raises_an_error(target, trained,
 
     load(tmp_path, target, [0])
     shutil.copytree(path, tmp_path / "layer_1")
-    with pytest.raises(SelfExplainError, match=r"model\.layers\.0; expected the output of decoder block 1"):
+    with pytest.raises(SelfExplainError, match=r"model\.layers\.0, which is the output of block 0; expected"):
         load(tmp_path, target, [1])
     record(model_name="gpt2")
     with pytest.raises(SelfExplainError, match="trained on gpt2"):
         load(tmp_path, target, [0])
     record(hook_name="blocks.0.hook_resid_pre")
-    with pytest.raises(SelfExplainError, match=r"encodes blocks\.0\.hook_resid_pre"):
+    with pytest.raises(SelfExplainError, match=r"encodes blocks\.0\.hook_resid_pre, which is the embeddings"):
         load(tmp_path, target, [0])
+    for site in ("hook_resid_mid", "hook_mlp_out", "attn.hook_z", "ln1.hook_normalized"):
+        record(hook_name=f"blocks.0.{site}")
+        with pytest.raises(SelfExplainError, match="not the residual stream between two blocks"):
+            load(tmp_path, target, [0])
+    for hook_name in ("blocks.1.hook_resid_pre", "blocks.1.hook_in", "blocks.0.hook_out", "transformer.h.0"):
+        record(hook_name=hook_name)
+        assert load(tmp_path, target, [0])[0].layer == 0
     record(hook_name="blocks.0.hook_resid_post", model_name="/elsewhere/Tiny-Llama")
     load(tmp_path, target, [0])
     record(model_name="gpt2-small")  # the alias of TransformerLens
@@ -128,6 +136,42 @@ def test_an_sae_of_another_width_model_or_layer_raises_an_error(target, trained,
         load(tmp_path, target, [0])
     with pytest.raises(SelfExplainError, match="contains no dictionary of layer 2"):
         load(tmp_path, target, [2])
+
+
+def test_an_sae_of_a_different_model_is_accepted_on_request(target, trained):
+    other = Target(target.model, target.tokenizer, "lab/Tiny-Llama-Instruct")
+    with pytest.raises(SelfExplainError, match=r"set feature_description\.saes_trained_on=local/tiny-llama"):
+        load(trained, other, [0])
+    assert load(trained, other, [0], trained_on="local/tiny-llama")[0].layer == 0
+    with pytest.raises(SelfExplainError, match="was trained on local/tiny-llama"):
+        load(trained, other, [0], trained_on="lab/third")
+
+
+def test_a_directory_in_the_cache_of_the_hub_is_the_model_of_its_repository(target, trained):
+    path = f"/cache/hub/models--lab--tiny-llama/snapshots/{'0a' * 20}"
+    assert load(trained, Target(target.model, target.tokenizer, path), [0])[0].layer == 0
+
+
+def test_residuals_are_centred_if_the_model_of_the_sae_had_centred_weights(trained, tmp_path, target, hidden):
+    """TransformerLens centres only models with LayerNorm."""
+    from battery import tiny_model
+
+    path = shutil.copytree(trained / "layer_0", tmp_path / "layer_0")
+    config = json.loads((path / "cfg.json").read_text())
+    config["metadata"]["model_from_pretrained_kwargs"] = {"center_writing_weights": True}
+    (path / "cfg.json").write_text(json.dumps(config))
+    plain = load(trained, target, [0])[0].encode(hidden)
+    gpt2 = Target(tiny_model("gpt2"), target.tokenizer, target.name)
+    centred = load(tmp_path, gpt2, [0])[0].encode(hidden)
+    expected = load(trained, target, [0])[0].encode(hidden - hidden.mean(-1, keepdim=True))
+    torch.testing.assert_close(centred, expected)
+    assert not torch.allclose(centred, plain)
+    torch.testing.assert_close(load(tmp_path, target, [0])[0].encode(hidden), plain)  # this model has RMSNorm
+
+
+def test_ids_with_the_input_of_a_block_are_numbered_by_block():
+    assert number_in_id("blocks.{layer}.hook_resid_pre", 3) == 4
+    assert number_in_id("layer_{layer}/width_16k", 3) == 3
 
 
 @pytest.fixture

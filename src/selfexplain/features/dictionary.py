@@ -11,8 +11,8 @@ import re
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePath
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -20,13 +20,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from selfexplain.errors import SelfExplainError
+from selfexplain.features.sae_metadata import check_metadata, is_centered
 from selfexplain.target.load import Target
 from selfexplain.utils.names import local_path
 
 if TYPE_CHECKING:
     from sae_lens import SAE
 
-BLOCK_OUTPUT = re.compile(r"(?:.+\.)?(?:layers|h|blocks)\.(\d+)(?:\.hook_resid_post)?")
 # Architectures in which the activation of a feature does not depend on other features.
 ELEMENTWISE = ("standard", "jumprelu", "gated")
 
@@ -66,6 +66,7 @@ def dictionary_from_sae(
     sae_id: str,
     features: NDArray[np.int64] | None = None,
     device: torch.device | None = None,
+    centered: bool = False,
 ) -> Dictionary:
     """A dictionary of the features of a sparse autoencoder.
 
@@ -78,6 +79,7 @@ def dictionary_from_sae(
         sae_id: see `Dictionary`.
         features: numbers of the features to select, `(n_features,)`; None for all.
         device: device to encode on; None for the device of the SAE.
+        centered: whether the mean of each residual over its dimensions is subtracted before it is encoded.
     """
     device = device or sae.W_dec.device
     indices = torch.arange(sae.cfg.d_sae) if features is None else torch.as_tensor(features)
@@ -93,6 +95,8 @@ def dictionary_from_sae(
         def encode(hidden: Tensor) -> Tensor:
             return full_sae.encode(hidden)[:, selected]
 
+    if centered:
+        encode = _encode_centered(encode)
     return Dictionary(
         layer,
         release,
@@ -102,6 +106,10 @@ def dictionary_from_sae(
         encode,
         sae.cfg.metadata.neuronpedia_id,
     )
+
+
+def _encode_centered(encode: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    return lambda hidden: encode(hidden - hidden.mean(-1, keepdim=True))
 
 
 def select_features(sae: "SAE", features: Tensor) -> "SAE":
@@ -145,6 +153,7 @@ def load_dictionaries(
     sae_id: str | None = None,
     max_features: int | None = None,
     seed: int = 0,
+    trained_on: str | None = None,
     centers: Callable[[], dict[int, Tensor]],
 ) -> list[Dictionary]:
     """Load the dictionaries of `layers` and check that they were made for this target.
@@ -153,9 +162,12 @@ def load_dictionaries(
         source: directory or release of sae-lens (its name, or the Hub id of a repository that sae-lens can read).
         target: model that the dictionaries belong to.
         layers: decoder blocks.
-        sae_id: name of the SAE of each layer in a release, with `{layer}` for its number, such as `l{layer}r_32x`.
+        sae_id: name of the SAE of each layer in a release, with `{layer}` for its number, such as `l{layer}r_32x`. In
+            names with `hook_resid_pre`, it is replaced by the number of the block, which is one higher.
         max_features: number of features to draw at random from each dictionary; None for all.
         seed: seed of the random draw.
+        trained_on: name of the model that the SAEs record, if it is not the target, such as the base of an instruct
+            model.
         centers: function that returns the mean residual `(d,)` of each layer. It is called only for matrices.
 
     Raises:
@@ -164,7 +176,7 @@ def load_dictionaries(
     directory = local_path(source)
     if not directory.is_dir():
         return [
-            _from_release(source, sae_id, target, layer, max_features, seed)
+            _from_release(source, sae_id, target, layer, max_features, seed, trained_on)
             for layer in layers  # one at a time, because the full SAEs of all layers may not fit into memory
         ]
     dictionaries: list[Dictionary] = []
@@ -179,9 +191,10 @@ def load_dictionaries(
             )
         for path in paths:
             if path.is_dir():
-                sae = load_sae(path, target, layer)
+                sae = load_sae(path, target, layer, trained_on)
                 drawn = _draw_features(sae.cfg.d_sae, max_features, seed, layer, path.name)
-                dictionaries.append(dictionary_from_sae(sae, layer, source, path.name, drawn, target.model.device))
+                about = sae, layer, source, path.name, drawn, target.model.device
+                dictionaries.append(dictionary_from_sae(*about, is_centered(sae.cfg.metadata.to_dict(), target)))
             else:
                 matrix, name = load_matrix(path, target), path.stem
                 drawn = _draw_features(len(matrix), max_features, seed, layer, name)
@@ -229,8 +242,11 @@ def load_matrix(path: Path, target: Target) -> Tensor:
     return matrices[0].float()
 
 
-def load_sae(path: Path, target: Target, layer: int) -> "SAE":
+def load_sae(path: Path, target: Target, layer: int, trained_on: str | None = None) -> "SAE":
     """Load one SAE to the CPU and check that it was made for the output of block `layer` of this target.
+
+    Args:
+        trained_on: see `load_dictionaries`.
 
     Raises:
         SelfExplainError: the directory contains no SAE, or one of a different model, layer or width.
@@ -243,12 +259,18 @@ def load_sae(path: Path, target: Target, layer: int) -> "SAE":
         raise SelfExplainError(
             f"{path} contains no SAE ({error}). Expected a directory written by SAE.save_model of sae-lens."
         ) from error
-    _check(f"The SAE in {path}", config.get("d_in"), config.get("metadata", config), target, layer)
+    check_metadata(f"The SAE in {path}", config.get("d_in"), config.get("metadata", config), target, layer, trained_on)
     return SAE.load_from_disk(path).requires_grad_(False)
 
 
 def _from_release(
-    release: str, sae_id: str | None, target: Target, layer: int, max_features: int | None, seed: int
+    release: str,
+    sae_id: str | None,
+    target: Target,
+    layer: int,
+    max_features: int | None,
+    seed: int,
+    trained_on: str | None,
 ) -> Dictionary:
     """Load the dictionary of one layer from a release of sae-lens."""
     from huggingface_hub.errors import HfHubHTTPError
@@ -268,45 +290,8 @@ def _from_release(
             f"sae-lens could not load SAE {name!r} of release {release!r}: {reason}. "
             "sae_lens.loading.pretrained_saes_directory.get_pretrained_saes_directory() lists all releases."
         ) from error
-    _check(f"SAE {name!r} of {release}", sae.cfg.d_in, sae.cfg.metadata.to_dict(), target, layer)
+    metadata = sae.cfg.metadata.to_dict()
+    check_metadata(f"SAE {name!r} of {release}", sae.cfg.d_in, metadata, target, layer, trained_on)
     drawn = _draw_features(sae.cfg.d_sae, max_features, seed, layer, name)
-    return dictionary_from_sae(sae.requires_grad_(False), layer, release, name, drawn, target.model.device)
-
-
-def _check(what: str, d_in: int | None, metadata: dict[str, Any], target: Target, layer: int) -> None:
-    """Compare the metadata of an SAE with the target. Missing metadata is not checked.
-
-    Models are compared by the last part of their name, in lower case and with TransformerLens aliases resolved.
-
-    Args:
-        what: subject of error messages.
-    """
-    if d_in != target.d_model:
-        raise SelfExplainError(
-            f"{what} has width {d_in}, but {target.name} has width {target.d_model}. Choose a matching SAE."
-        )
-    model_name = metadata.get("model_name")
-    if model_name and not _is_model(model_name, target.name):
-        raise SelfExplainError(f"{what} was trained on {model_name}, not on {target.name}. Choose a matching SAE.")
-    if hook_name := metadata.get("hook_name"):
-        block_output = BLOCK_OUTPUT.fullmatch(hook_name)
-        if not block_output or int(block_output[1]) != layer:
-            raise SelfExplainError(
-                f"{what} encodes {hook_name}; expected the output of decoder block {layer}. Choose the SAE of that "
-                "layer. In a directory, SAEs of layer i belong into layer_<i>."
-            )
-
-
-def _is_model(recorded: str, name: str) -> bool:
-    """Whether a recorded model name and the name of the target mean the same model."""
-    from transformer_lens.loading_from_pretrained import get_official_model_name
-
-    def last_part(name: str) -> str:
-        return PurePath(name).name.lower()
-
-    if last_part(recorded) == last_part(name):
-        return True
-    try:
-        return last_part(get_official_model_name(recorded)) == last_part(name)
-    except ValueError:
-        return False
+    about = sae.requires_grad_(False), layer, release, name, drawn, target.model.device
+    return dictionary_from_sae(*about, is_centered(metadata, target))

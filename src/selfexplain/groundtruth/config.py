@@ -142,6 +142,8 @@ class FeatureConfig:
         saes: source of the features: a directory (see `features.dictionary` for its formats) or a release of sae-lens;
             null to train SAEs.
         sae_id: id of the SAE of each layer in a release, with `{layer}` for the layer, such as l{layer}r_32x.
+        saes_trained_on: model that the SAEs were trained on, if it is not the target, such as the base of an instruct
+            model; null to accept only SAEs of the target.
         max_features: number of features per SAE, drawn at random; null for all.
         n_saes: number of SAEs to train per layer, with different seeds.
         n_features: number of features per trained SAE.
@@ -191,6 +193,7 @@ class FeatureConfig:
     layers: Annotated[tuple[int | float | str, ...] | None, ONE_OR_MORE] = None
     saes: str | None = None
     sae_id: str | None = None
+    saes_trained_on: str | None = None
     max_features: Count | None = None
     n_saes: Count = 1
     n_features: Count = 512

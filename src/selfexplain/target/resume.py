@@ -255,7 +255,7 @@ def _last_mlp_at(block: nn.Module, positions: Tensor, hooked_modules: Sequence[n
         return
     forward = parts[1].forward
 
-    def at_positions(hidden: Tensor, *args: Tensor) -> Tensor:
+    def at_positions(hidden: Tensor, *args: Tensor) -> Tensor | tuple[Tensor, ...]:
         read = _at(hidden, positions)
         returned = forward(read, *(_at(x, positions) for x in args))
         output = returned[0] if isinstance(returned, tuple) else returned  # experts can return router scores as well

@@ -109,6 +109,7 @@ def find_dictionaries(
         sae_id=config.sae_id,
         max_features=config.max_features,
         seed=seed,
+        trained_on=config.saes_trained_on,
         centers=centers,
     )
     if config.saes:
