@@ -7,7 +7,7 @@ DOCS_INSTALLED := .venv/.docs-installed
 PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart test coverage soak hostile lint docs results clean
+.PHONY: help install quickstart test coverage fuzz chaos soak hostile lint docs results clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | while IFS="$$(printf '\t')" read -r target line; do \
@@ -38,6 +38,14 @@ test: install  ## run the tests: about 8 minutes on two CPU cores
 coverage: install  ## run the tests with line coverage of src; fails below 95 %
 	@echo "Running the tests with coverage: about 12 minutes on two CPU cores."
 	$(PYTEST) --cov --cov-report=term-missing:skip-covered --cov-fail-under=95
+
+fuzz: install  ## use 100,000 generated inputs: about 30 minutes on two CPU cores
+	@echo "Using 100,000 generated inputs: about 30 minutes on two CPU cores."
+	$(BIN)/python tests/fuzz/run.py --inputs 100000
+
+chaos: install  ## interrupt runs and publishing at 200 random points and compare: about 90 minutes on two CPU cores
+	@echo "Interrupting runs and publishing at 200 random points: about 90 minutes on two CPU cores."
+	$(BIN)/python tests/chaos/run.py --points 200 --out build/chaos.json
 
 soak: install  ## put the demo under the load of 50 visitors for 5 minutes
 	@echo "Loading the demo with 50 visitors for 5 minutes."

@@ -13,7 +13,7 @@ from selfexplain.target.load import load_target
 from selfexplain.tasks import feature_description
 from selfexplain.training.config import AdapterConfig, LoraConfig, TrainingConfig
 from selfexplain.training.pairing import paired_activations
-from selfexplain.training.train import _optimizer_name, _trainer_arguments, base_options, train
+from selfexplain.training.train import _delete_incomplete, _optimizer_name, _trainer_arguments, base_options, train
 
 SHORT = {"epochs": 1, "batch_size": 4, "lora": LoraConfig(rank=4, alpha=8)}
 TEXTS = ["The capital of France is Paris.", "Once there was a small dog near the river.", "The yen is a currency."] * 4
@@ -131,6 +131,19 @@ def test_an_incomplete_checkpoint_is_deleted(target_dir, datasets_dir, tmp_path)
 )
 def test_an_optimizer_is_paged_only_on_a_gpu(optimizer, on_gpu, expected):
     assert _optimizer_name(TrainingConfig(optimizer=optimizer), on_gpu) == expected
+
+
+def test_checkpoints_whose_writing_was_interrupted_are_deleted(tmp_path):
+    for name, state in {
+        "checkpoint-2": '{"global_step": 2}',
+        "checkpoint-4": '{"global_',
+        "checkpoint-6": None,
+    }.items():
+        (tmp_path / name).mkdir()
+        if state is not None:
+            (tmp_path / name / "trainer_state.json").write_text(state)
+    _delete_incomplete(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-2"]
 
 
 @pytest.mark.parametrize(("save_steps", "logging_steps"), [(100, 50), (20, 10), (50, 50), (7, 1), (1000, 50)])

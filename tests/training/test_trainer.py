@@ -163,17 +163,25 @@ def test_training_continues_from_a_checkpoint(target, tmp_path, lora):
     def train(directory, max_steps, resume=None):
         explainer = explainer_on(target, InjectionConfig(), lora)
         explainer.config.base_model_name_or_path = target.name
-        options = {"save_strategy": "steps", "save_steps": 2, "max_steps": max_steps, "lr_scheduler_type": "constant"}
+        options = {
+            "save_strategy": "steps",
+            "save_steps": 2,
+            "logging_steps": 2,
+            "max_steps": max_steps,
+            "lr_scheduler_type": "constant",
+        }
         config = arguments(directory, train_sampling_strategy="group_by_length")
         for name, value in options.items():
             setattr(config, name, value)
         trainer = SelfExplainerTrainer(explainer, args=config, train_dataset=rows_with(explainer, 1.0, n=20))
         trainer.train(resume_from_checkpoint=resume)
-        return parameters(explainer)
+        losses = {entry["step"]: entry["loss"] for entry in trainer.state.log_history if "loss" in entry}
+        return parameters(explainer), losses
 
-    whole = train(tmp_path / "whole", 9)  # an epoch has 5 batches
+    whole, losses = train(tmp_path / "whole", 9)  # an epoch has 5 batches
     train(tmp_path / "parts", 6)
-    resumed = train(tmp_path / "parts", 9, resume=str(tmp_path / "parts" / "checkpoint-6"))
+    resumed, resumed_losses = train(tmp_path / "parts", 9, resume=str(tmp_path / "parts" / "checkpoint-6"))
+    assert list(losses) == [2, 4, 6, 8] and resumed_losses == pytest.approx(losses, rel=1e-6)
     torch.testing.assert_close(whole, resumed, atol=1e-5, rtol=1e-4)
     saved = tmp_path / "whole" / "checkpoint-8"
     assert (saved / "merged").is_dir() is not lora

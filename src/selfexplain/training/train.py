@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from selfexplain.errors import SelfExplainError
 from selfexplain.modeling.contract import InjectionConfig
 from selfexplain.target.load import Target
 from selfexplain.training.config import AdapterConfig, TrainingConfig
@@ -14,6 +15,7 @@ from selfexplain.training.embeddings import indistinct_tokens
 from selfexplain.training.pairing import paired_activations
 from selfexplain.training.rows import golden_rows, layers_by_task, training_rows
 from selfexplain.utils.names import local_path
+from selfexplain.utils.parsing import parse_json
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -216,5 +218,8 @@ def _optimizer_name(config: TrainingConfig, on_gpu: bool) -> str:
 def _delete_incomplete(checkpoints: Path) -> None:
     """Delete checkpoints whose writing was interrupted. Their `trainer_state.json` is written last."""
     for checkpoint in checkpoints.glob("checkpoint-*"):
-        if not (checkpoint / "trainer_state.json").is_file():
+        state = checkpoint / "trainer_state.json"
+        try:
+            parse_json(state.read_bytes(), str(state))
+        except (OSError, SelfExplainError):
             shutil.rmtree(checkpoint)
