@@ -40,7 +40,7 @@ KINDS = {
 RECIPE = [
     "tasks=[activation_patching,input_ablation]", "activation_patching.n_pairs=80", "activation_patching.n_rows=100",
     "activation_patching.n_blocks=2",
-    "input_ablation.n_questions=160", "input_ablation.n_rows=60", "training.epochs=1", "training.batch_size=8",
+    "input_ablation.n_questions=400", "input_ablation.n_rows=100", "training.epochs=1", "training.batch_size=8",
     "training.save_steps=2", "evaluation.rows_limit=4", "evaluation.n_resamples=20", "evaluation.batch_size=4",
 ]  # fmt: skip
 """The smallest quickstart that has all steps."""

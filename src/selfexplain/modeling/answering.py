@@ -14,9 +14,10 @@ from selfexplain.errors import SelfExplainError, prefix_errors
 from selfexplain.modeling.base import GREEDY
 from selfexplain.modeling.confidence import claim_log_prob
 from selfexplain.modeling.explanation import Answer
-from selfexplain.modeling.processing_selfexplainer import SelfExplainerProcessor, row_vectors
+from selfexplain.modeling.processing_selfexplainer import SelfExplainerProcessor, offsets_of, row_vectors
 from selfexplain.target.blocks import context_length
 from selfexplain.tasks.question import Question
+from selfexplain.utils.arguments import field_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -72,10 +73,9 @@ class AnsweringMixin:
         prepared = []
         for index, row in enumerate(rows):
             with prefix_errors(f"Row {index}"):
-                # Rows of `datasets` may contain tensors or arrays.
-                question = Question(row["prompt"], tuple(int(offset) for offset in row["placeholder_offsets"]))
-                layers = [int(layer) for layer in row["activation_layers"]]
-                prepared.append(self._prepare(question, row["activations"], layers))
+                question = Question(field_of(row, "prompt"), tuple(offsets_of(row)))
+                vectors, layers = field_of(row, "activations"), field_of(row, "activation_layers")
+                prepared.append(self._prepare(question, vectors, layers))
         return self._generate_answers(prepared, batch_size, progress, max_new_tokens)
 
     def _prepare(

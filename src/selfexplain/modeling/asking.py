@@ -19,6 +19,7 @@ from selfexplain.target import capture as residual
 from selfexplain.target.load import Target
 from selfexplain.tasks import free_question
 from selfexplain.tasks.question import Question
+from selfexplain.utils.arguments import as_list, as_text
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -151,7 +152,10 @@ class AskingMixin(AnsweringMixin):
             SelfExplainError: vectors and layers do not match, or the contract's prompt has no place for a question.
         """
         numbers = residual.layer_numbers(layers)
-        if not len(vectors) or len(vectors) != len(numbers):
+        vectors = as_list(vectors, "vectors", "vectors")
+        if question is not None:
+            as_text(question, "question")
+        if not vectors or len(vectors) != len(numbers):
             raise SelfExplainError(
                 f"{len(vectors)} vectors and {len(numbers)} layers were given. Give at least one vector, and one layer "
                 "per vector."

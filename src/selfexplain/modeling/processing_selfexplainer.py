@@ -13,6 +13,7 @@ from selfexplain.modeling.contract import InjectionConfig
 from selfexplain.modeling.prompt_encoder import EncodedPrompt, Part, PromptEncoder, Slot
 from selfexplain.target.tokens import default_template
 from selfexplain.tasks.question import PLACEHOLDER
+from selfexplain.utils.arguments import as_integers, as_list, as_text, field_of
 
 
 class SelfExplainerProcessor(ProcessorMixin):
@@ -130,7 +131,8 @@ class SelfExplainerProcessor(ProcessorMixin):
         parts: list[Part] = []
         slots: list[Slot] = []
         start = 0
-        for offset in placeholder_offsets:
+        as_text(prompt, "prompt")
+        for offset in as_integers(placeholder_offsets, "placeholder_offsets"):
             if offset < start or not prompt.startswith(PLACEHOLDER, offset):
                 raise SelfExplainError(
                     f"Placeholder offset {offset} does not point at {PLACEHOLDER} in {prompt!r}. Give the character "
@@ -168,7 +170,7 @@ class SelfExplainerProcessor(ProcessorMixin):
 
     def encode_row(self, row: Mapping) -> tuple[list[int], list[int]]:
         """Encode the question of a row. Only rows built from a contract's template have `template_spans`."""
-        return self.encode(row["prompt"], row["placeholder_offsets"], row.get("template_spans", ()))
+        return self.encode(field_of(row, "prompt"), offsets_of(row), row.get("template_spans", ()))
 
     def encode_answered(self, row: Mapping, answer: str) -> EncodedPrompt:
         """Encode the question of a row together with an answer. Control tokens in the answer are encoded as text.
@@ -176,7 +178,7 @@ class SelfExplainerProcessor(ProcessorMixin):
         Returns:
             `ids` and `positions` as `encode` returns them, and `completion`, the token ids of the answer.
         """
-        return self._encode(row["prompt"], row["placeholder_offsets"], row.get("template_spans", ()), answer)
+        return self._encode(field_of(row, "prompt"), offsets_of(row), row.get("template_spans", ()), answer)
 
     def __call__(self, rows: Sequence[Mapping], **kwargs) -> BatchFeature:
         """Encode rows as left-padded inputs for `generate`.
@@ -273,21 +275,34 @@ class SelfExplainerProcessor(ProcessorMixin):
         }
 
 
+def offsets_of(row: Mapping) -> list[int]:
+    """The placeholder offsets of a row.
+
+    Raises:
+        SelfExplainError: it has none, or they are not integers.
+    """
+    return as_integers(field_of(row, "placeholder_offsets"), "placeholder_offsets")
+
+
 def row_vectors(row: Mapping, n: int) -> Tensor:
     """Return the vectors of a row with `n` placeholders, `(n, d)` float32 on the CPU.
 
     Raises:
         SelfExplainError: there are not `n` vectors and `n` layers, the widths differ, or a value is NaN or infinite.
     """
-    vectors = row["activations"]
-    if len(vectors) != n or len(row["activation_layers"]) != n:
+    vectors = as_list(field_of(row, "activations"), "activations", "vectors")
+    layers = as_integers(field_of(row, "activation_layers"), "activation_layers")
+    if len(vectors) != n or len(layers) != n:
         raise SelfExplainError(
-            f"There are {len(vectors)} activations and {len(row['activation_layers'])} activation_layers for {n} "
-            "placeholders. Give one of each per placeholder."
+            f"There are {len(vectors)} activations and {len(layers)} activation_layers for {n} placeholders. Give one "
+            "of each per placeholder."
         )
     if not n:
         return torch.zeros(0, 0)
-    tensors = [torch.as_tensor(vector, dtype=torch.float32).cpu() for vector in vectors]
+    try:
+        tensors = [torch.as_tensor(vector, dtype=torch.float32).cpu() for vector in vectors]
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+        raise SelfExplainError(f"The activations are not vectors of numbers ({error}). Give tensors.") from error
     shapes = {tuple(vector.shape) for vector in tensors}
     if len(shapes) > 1 or tensors[0].dim() != 1:
         raise SelfExplainError(

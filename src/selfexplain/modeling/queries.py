@@ -16,12 +16,13 @@ from selfexplain.features.description import Description
 from selfexplain.features.endpoint import Endpoint
 from selfexplain.modeling import verification
 from selfexplain.modeling.explanation import Claim, Explanation, Verification
-from selfexplain.target.capture import Layers, check_layers
+from selfexplain.target.capture import Layers, check_layers, layer_numbers
 from selfexplain.target.load import Target
 from selfexplain.target.tokens import token_text
 from selfexplain.tasks import activation_patching, feature_description, input_ablation, outcome
 from selfexplain.tasks.question import Question
 from selfexplain.tasks.task import Task
+from selfexplain.utils.arguments import as_integer, as_text, as_texts
 
 
 @dataclass(frozen=True)
@@ -142,6 +143,9 @@ class FeatureQuery(Query):
     layer: int
     template: int = 0
 
+    def __post_init__(self) -> None:
+        as_integer(self.layer, "layer"), as_integer(self.template, "template")
+
     def word(self, n_layers: int, load_text_target: Callable[[], Target]) -> WordedQuery:
         layers = check_layers(self.layer, n_layers)
         if len(layers) != 1:
@@ -187,6 +191,10 @@ class PatchQuery(Query):
     position: int
     template: int = 0
 
+    def __post_init__(self) -> None:
+        as_text(self.text, "text"), layer_numbers(self.layers)
+        as_integer(self.position, "position"), as_integer(self.template, "template")
+
     def word(self, n_layers: int, load_text_target: Callable[[], Target]) -> WordedQuery:
         target = load_text_target()
         ids = target.encode(self.text)
@@ -225,6 +233,12 @@ class AblationQuery(Query):
     replacement: str = ""
     choices: Sequence[str] = ()
     template: int = 0
+
+    def __post_init__(self) -> None:
+        as_text(self.text, "text"), as_text(self.replacement, "replacement")
+        as_texts(self.choices, "choices"), as_integer(self.template, "template")
+        if self.remove is not None:
+            as_text(self.remove, "remove")
 
     @property
     def templates(self) -> Sequence[str]:

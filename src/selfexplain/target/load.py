@@ -13,6 +13,7 @@ from selfexplain.target.private_copy import check_weights, private_copy
 from selfexplain.target.tokenizer_files import load_tokenizer
 from selfexplain.target.tokens import encode_text
 from selfexplain.target.untrusted import check_config, check_model_files, report_errors, without_attention
+from selfexplain.utils.arguments import as_text
 from selfexplain.utils.names import local_path
 
 if TYPE_CHECKING:
@@ -80,9 +81,9 @@ class Target:
         """The token ids of a text, with the special tokens before it; see `encode_text`.
 
         Raises:
-            SelfExplainError: the text is empty or longer than the context.
+            SelfExplainError: the text is empty, longer than the context, or not text.
         """
-        if not text.strip():
+        if not as_text(text, "The text").strip():
             raise SelfExplainError("The text is empty. Give at least one word.")
         ids = encode_text(self.tokenizer, text)
         if not ids:
