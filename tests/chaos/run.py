@@ -38,6 +38,7 @@ KINDS = {
 """Stage -> how it is interrupted."""
 
 RECIPE = [
+    "expected.disk_gb=0",
     "tasks=[activation_patching,input_ablation]", "activation_patching.n_pairs=80", "activation_patching.n_rows=100",
     "activation_patching.n_blocks=2",
     "input_ablation.n_questions=400", "input_ablation.n_rows=100", "training.epochs=1", "training.batch_size=8",
