@@ -17,7 +17,7 @@ from selfexplain.modeling.explanation import Answer
 from selfexplain.modeling.processing_selfexplainer import SelfExplainerProcessor, offsets_of, row_vectors
 from selfexplain.target.blocks import context_length
 from selfexplain.tasks.question import Question
-from selfexplain.utils.arguments import field_of
+from selfexplain.utils.arguments import as_integers, field_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -74,8 +74,8 @@ class AnsweringMixin:
         for index, row in enumerate(rows):
             with prefix_errors(f"Row {index}"):
                 question = Question(field_of(row, "prompt"), tuple(offsets_of(row)))
-                vectors, layers = field_of(row, "activations"), field_of(row, "activation_layers")
-                prepared.append(self._prepare(question, vectors, layers))
+                layers = as_integers(field_of(row, "activation_layers"), "activation_layers")
+                prepared.append(self._prepare(question, field_of(row, "activations"), layers))
         return self._generate_answers(prepared, batch_size, progress, max_new_tokens)
 
     def _prepare(

@@ -144,7 +144,7 @@ class FeatureQuery(Query):
     template: int = 0
 
     def __post_init__(self) -> None:
-        as_integer(self.layer, "layer"), as_integer(self.template, "template")
+        layer_numbers(self.layer), as_integer(self.template, "template")
 
     def word(self, n_layers: int, load_text_target: Callable[[], Target]) -> WordedQuery:
         layers = check_layers(self.layer, n_layers)
