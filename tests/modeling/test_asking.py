@@ -91,7 +91,7 @@ def test_a_long_question_does_not_shorten_other_answers(shipped):
     ("ask", "message"),
     [
         (lambda e: e.explain([]), "No queries were given"),
-        (lambda e: e.explain_feature(torch.zeros(31), 1), r"^A vector of shape \(31,\) was given"),
+        (lambda e: e.explain_feature(torch.ones(31), 1), r"^A vector of shape \(31,\) was given"),
         (lambda e: e.ask("a?", [vector()], [0, 1]), "1 vectors and 2 layers"),
         (lambda e: e.ask("a?", [], []), "0 vectors and 0 layers"),
     ],

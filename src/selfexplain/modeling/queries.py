@@ -16,7 +16,7 @@ from selfexplain.features.description import Description
 from selfexplain.features.endpoint import Endpoint
 from selfexplain.modeling import verification
 from selfexplain.modeling.explanation import Claim, Explanation, Verification
-from selfexplain.target.capture import Layers, check_layers, layer_numbers
+from selfexplain.target.capture import Layers, check_layers
 from selfexplain.target.load import Target
 from selfexplain.target.tokens import token_text
 from selfexplain.tasks import activation_patching, feature_description, input_ablation, outcome
@@ -89,12 +89,21 @@ class Query(ABC):
             SelfExplainError: a field of the query is invalid.
         """
 
+    def check(self) -> None:
+        """Check the types of the fields.
+
+        Raises:
+            SelfExplainError: a field has a wrong type.
+        """
+        as_integer(self.template, "template")
+
     def wordings(self) -> list[Self]:
         """The same query in every wording, starting with this one.
 
         Raises:
-            SelfExplainError: `template` is not the index of a wording.
+            SelfExplainError: a field has a wrong type, or `template` is not the index of a wording.
         """
+        self.check()
         n_templates = max(1, len(self.templates))
         if not 0 <= self.template < n_templates:
             raise SelfExplainError(
@@ -143,9 +152,6 @@ class FeatureQuery(Query):
     layer: int
     template: int = 0
 
-    def __post_init__(self) -> None:
-        layer_numbers(self.layer), as_integer(self.template, "template")
-
     def word(self, n_layers: int, load_text_target: Callable[[], Target]) -> WordedQuery:
         layers = check_layers(self.layer, n_layers)
         if len(layers) != 1:
@@ -191,9 +197,9 @@ class PatchQuery(Query):
     position: int
     template: int = 0
 
-    def __post_init__(self) -> None:
-        as_text(self.text, "text"), layer_numbers(self.layers)
-        as_integer(self.position, "position"), as_integer(self.template, "template")
+    def check(self) -> None:
+        super().check()
+        as_text(self.text, "text"), as_integer(self.position, "position")
 
     def word(self, n_layers: int, load_text_target: Callable[[], Target]) -> WordedQuery:
         target = load_text_target()
@@ -234,9 +240,9 @@ class AblationQuery(Query):
     choices: Sequence[str] = ()
     template: int = 0
 
-    def __post_init__(self) -> None:
-        as_text(self.text, "text"), as_text(self.replacement, "replacement")
-        as_texts(self.choices, "choices"), as_integer(self.template, "template")
+    def check(self) -> None:
+        super().check()
+        as_text(self.text, "text"), as_text(self.replacement, "replacement"), as_texts(self.choices, "choices")
         if self.remove is not None:
             as_text(self.remove, "remove")
 
