@@ -10,6 +10,15 @@ from transformers import BatchFeature, ProcessorMixin
 
 from selfexplain.errors import SelfExplainError, prefix_errors
 from selfexplain.modeling.contract import InjectionConfig
+from selfexplain.modeling.inputs import VECTOR_INPUTS
+from selfexplain.modeling.processor_arguments import (
+    as_rows,
+    check_plain_text,
+    is_text,
+    merge_options,
+    row_options,
+    rows_of_text,
+)
 from selfexplain.modeling.prompt_encoder import EncodedPrompt, Part, PromptEncoder, Slot
 from selfexplain.target.tokens import default_template
 from selfexplain.tasks.question import PLACEHOLDER
@@ -180,26 +189,69 @@ class SelfExplainerProcessor(ProcessorMixin):
         """
         return self._encode(field_of(row, "prompt"), offsets_of(row), row.get("template_spans", ()), answer)
 
-    def __call__(self, rows: Sequence[Mapping], **kwargs) -> BatchFeature:
-        """Encode rows as left-padded inputs for `generate`.
+    @property
+    def model_input_names(self) -> list[str]:
+        """Names of the inputs that rows are turned into; those of vectors are absent if no row has a vector."""
+        return ["input_ids", "attention_mask", *VECTOR_INPUTS]
+
+    def __call__(
+        self,
+        rows: Any = None,
+        text: str | Sequence[str] | None = None,
+        activations: Any = None,
+        activation_layers: Any = None,
+        **kwargs,
+    ) -> BatchFeature:
+        """Encode rows as left-padded inputs for `generate`, or plain text as the tokenizer does.
 
         Args:
-            rows: mappings with `prompt`, `placeholder_offsets`, `activations` and `activation_layers`.
+            rows: one or more mappings with `prompt`, `placeholder_offsets`, `activations` and `activation_layers`, or
+                one mapping of such columns.
+            text: one or more texts. Without vectors they are passed to the tokenizer, with all its options, and are not
+                put into a user turn. With vectors they become rows, in which every `<activation>` is a place.
+            activations: vectors of the text, `(K, d)`; for several texts, one list per text.
+            activation_layers: target layer of each of these vectors, in the same form.
+            kwargs: options of tokenizers. For rows: `padding`, `max_length`, `pad_to_multiple_of`, `padding_side` and
+                `return_tensors` ("pt", the default, or "np"). Rows are never truncated.
 
         Returns:
-            `input_ids`, `attention_mask` `(B, T)`, and the vectors as `collate` returns them.
+            For rows, `input_ids`, `attention_mask` `(B, T)`, and the vectors as `collate` returns them.
 
         Raises:
-            SelfExplainError: there are no rows, or the number, width or values of a row's vectors are invalid; the
-                message names the row and the field.
+            SelfExplainError: there is no input, an option does not exist, a row is invalid or longer than `max_length`,
+                or the number, width or values of its vectors are invalid; the message names the row and the field.
         """
-        if not rows:
-            raise SelfExplainError("No rows were given. Give at least one question.")
-        encoded = [self.encode_row(row) for row in rows]
-        return BatchFeature(self.collate([ids for ids, _ in encoded], [slots for _, slots in encoded], rows, left=True))
+        options = merge_options(kwargs)
+        if is_text(rows) and text is None:
+            rows, text = None, rows
+        if (rows is None) == (text is None):
+            raise SelfExplainError("Give either rows or text.")
+        if activations is not None or activation_layers is not None:
+            if rows is not None:
+                raise SelfExplainError("Rows contain their own vectors. Give activations only together with text.")
+            rows = rows_of_text(text, activations, activation_layers)
+        if rows is None:
+            check_plain_text(text)
+            return self.tokenizer(text, **{"return_token_type_ids": False, **options})
+        rows, chosen = as_rows(rows), row_options(options)
+        encoded = []
+        for index, row in enumerate(rows):
+            with prefix_errors(f"Row {index}"):
+                encoded.append(self.encode_row(row))
+        ids, positions = [ids for ids, _ in encoded], [slots for _, slots in encoded]
+        length = chosen.length([len(row) for row in ids])
+        batch = self.collate(ids, positions, rows, chosen.padding_side == "left", length)
+        if chosen.return_tensors == "np":
+            return BatchFeature({name: tensor.numpy() for name, tensor in batch.items()})
+        return BatchFeature(batch)
 
     def collate(
-        self, ids: Sequence[Sequence[int]], positions: Sequence[Sequence[int]], rows: Sequence[Mapping], left: bool
+        self,
+        ids: Sequence[Sequence[int]],
+        positions: Sequence[Sequence[int]],
+        rows: Sequence[Mapping],
+        left: bool,
+        length: int | None = None,
     ) -> dict[str, Tensor]:
         """Pad token ids and vectors into one batch.
 
@@ -208,6 +260,7 @@ class SelfExplainerProcessor(ProcessorMixin):
             positions: token positions of the slots of each row, before padding.
             rows: rows with `activations` and `activation_layers`.
             left: whether to pad on the left.
+            length: number of tokens to pad to; None for that of the longest row.
 
         Returns:
             `input_ids` and `attention_mask`, `(B, T)`. If any row has a vector, also `activations` `(B, K, d)` float32,
@@ -217,7 +270,7 @@ class SelfExplainerProcessor(ProcessorMixin):
         Raises:
             SelfExplainError: the number, width or values of a row's vectors are invalid.
         """
-        length = max(map(len, ids))
+        length = length or max(map(len, ids))
         pad = self.tokenizer.pad_token_id or 0
         shifts = [length - len(row) if left else 0 for row in ids]
 
