@@ -4,6 +4,7 @@ Public names are imported on first use, and the self-explainer is registered wit
 transformers loads them. `import selfexplain` alone therefore imports neither torch nor transformers.
 """
 
+import sys
 from collections.abc import Callable
 from importlib import import_module
 from types import ModuleType
@@ -66,11 +67,14 @@ def _register_models(home: ModuleType) -> None:
 
 
 def _register_processor(home: ModuleType) -> None:
+    auto = sys.modules.get("transformers.models.auto.processing_auto")
+    if not hasattr(home, "SelfExplainerProcessor") or (auto is not None and not hasattr(auto, "AutoProcessor")):
+        return  # one of the two modules is still loading, and its own hook will call this function
     from transformers import AutoProcessor
 
     from selfexplain.modeling.configuration_selfexplainer import SelfExplainerConfig
 
-    AutoProcessor.register(SelfExplainerConfig, home.SelfExplainerProcessor)
+    AutoProcessor.register(SelfExplainerConfig, home.SelfExplainerProcessor, exist_ok=True)
 
 
 def _register_pipeline(home: ModuleType) -> None:
@@ -84,7 +88,9 @@ def _register_pipeline(home: ModuleType) -> None:
 
 def _importer(home: str) -> Callable[[ModuleType], None]:
     def load(_: ModuleType) -> None:
-        import_module(home)
+        module = import_module(home)
+        if home == _PROCESSING:  # may have been complete before the Auto module was
+            _register_processor(module)
 
     return load
 
