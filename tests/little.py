@@ -33,10 +33,11 @@ def counting_models():
     load, loaded, held = AutoModelForCausalLM.from_pretrained, [], []
 
     def counted(*args, **options):
-        model = load(*args, **options)
+        result = load(*args, **options)
+        model = result[0] if isinstance(result, tuple) else result  # with `output_loading_info`
         loaded.append(weakref.ref(model))
         held.append(sum(one() is not None for one in loaded))
-        return model
+        return result
 
     with mock.patch.object(AutoModelForCausalLM, "from_pretrained", counted):
         yield held
