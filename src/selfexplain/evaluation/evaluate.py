@@ -1,9 +1,10 @@
 """Evaluate an explainer on held-out rows, together with its controls and baselines."""
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
@@ -13,9 +14,11 @@ from selfexplain.evaluation.answers import Explainer, answer_all
 from selfexplain.evaluation.config import EvaluationConfig
 from selfexplain.evaluation.metrics import Simulator
 from selfexplain.evaluation.predictions import Prediction, write_predictions
-from selfexplain.evaluation.results import TaskResult, TestSetResult
+from selfexplain.evaluation.readers import Material
+from selfexplain.evaluation.readers.answers import ask_readers
+from selfexplain.evaluation.results import ReaderReport, TaskResult, TestSetResult
 from selfexplain.evaluation.scorers import SCORERS
-from selfexplain.evaluation.scoring import confidences, score_confidence, score_test_set
+from selfexplain.evaluation.scoring import confidences, score_confidence, score_test_set, strongest_baselines
 from selfexplain.evaluation.selfie import best_scale
 from selfexplain.evaluation.test_sets import TestSet, check_width, read_test_sets, validation_rows
 from selfexplain.features.endpoint import Endpoint
@@ -34,6 +37,12 @@ Row = Mapping[str, Any]
 Datasets = Mapping[str, DatasetDirectory]
 Calibrations = Mapping[str, Mapping[str, float]]
 
+WITHOUT_VECTORS = "trained_without_vectors"
+"""The system that was trained on the same rows without their vectors."""
+
+CHOICE_ROWS = 100
+"""Maximum number of validation rows on which the strongest baseline is chosen if a chat model scores descriptions."""
+
 
 def evaluate(
     explainer: Explainer,
@@ -49,6 +58,8 @@ def evaluate(
     selfie: Callable[[float], Explainer] | None = None,
     endpoint: Endpoint | None = None,
     share: float = 1.0,
+    load_target: "Callable[[], Target] | None" = None,
+    without_vectors: Explainer | None = None,
 ) -> dict[str, TaskResult]:
     """Score an explainer on the test split and the out-of-distribution test sets of each task.
 
@@ -70,6 +81,8 @@ def evaluate(
         endpoint: endpoint with a chat model that predicts activations from descriptions; None for the offline
             simulator.
         share: share of the training rows that the explainer was trained on with this seed; baselines use the same rows.
+        load_target: function that loads the target, for readers that run it; None skips these.
+        without_vectors: an explainer that was trained on the same rows without their vectors; None skips it.
 
     Returns:
         Task -> scores.
@@ -83,17 +96,38 @@ def evaluate(
     for test_set in test_sets:
         check_width(test_set, target)
         SCORERS[test_set.task].check(test_set.rows, simulators[test_set.task], test_set.section)
-    answers = _ask_explainers(explainer, untrained, test_sets, config, seed, cache_dir)
+    validation = {task: _validation_set(task, datasets[task], simulators[task], config, seed) for task in datasets}
+    validation_sets = [of_task for of_task in validation.values() if of_task.rows]
+    answers = {of.section: _ask_with_controls(explainer, of, config, seed, cache_dir) for of in test_sets}
+    answers |= {of_task.section: {} for of_task in validation_sets}
     scales = _selfie_scales(selfie, datasets, simulators, config, seed, cache_dir)
-    selfie_answers = _ask_selfie(selfie, scales, test_sets, config, cache_dir)
+    for test_set in [*test_sets, *validation_sets]:
+        answers[test_set.section]["untrained"] = _ask(
+            "untrained", untrained, test_set, test_set.rows, config, cache_dir
+        )
+    for section, of_section in _ask_without_vectors(without_vectors, [*test_sets, *validation_sets], config, cache_dir):
+        answers[section][WITHOUT_VECTORS] = of_section
+    for section, of_section in _ask_selfie(selfie, scales, [*test_sets, *validation_sets], config, cache_dir):
+        answers[section]["selfie"] = of_section
     results: dict[str, list[tuple[str | None, TestSetResult]]] = {task: [] for task in datasets}
-    training_rows = {task: _training_rows(dataset, share, seed) for task, dataset in datasets.items()}
+    baselines = {
+        task: _Baselines.of(
+            [of for of in test_sets if of.task == task],
+            validation[task],
+            _training_rows(dataset, share, seed),
+            answers,
+            simulators[task],
+            seed,
+            load_target,
+        )
+        for task, dataset in datasets.items()
+    }
     for test_set in test_sets:
         task = test_set.task
         result, predictions = _score(
             test_set,
-            training_rows[task],
-            answers[test_set.section] | selfie_answers.get(test_set.section, {}),
+            baselines[task],
+            answers[test_set.section],
             simulators[task],
             (calibration or {}).get(task),
             config,
@@ -153,23 +187,14 @@ def calibrate(
     return calibration
 
 
-def _ask_explainers(
-    explainer: Explainer,
-    untrained: Explainer,
-    test_sets: Sequence[TestSet],
-    config: EvaluationConfig,
-    seed: int,
-    cache_dir: Path | None,
-) -> dict[str, dict[str, list[Answer]]]:
-    """Section -> system -> answers: first all answers of the explainer, then all answers of the untrained one."""
-    answers: dict[str, dict[str, list[Answer]]] = {}
-    for test_set in test_sets:
-        logger.info("%s: %d test rows", test_set.section, len(test_set.rows))
-        answers[test_set.section] = _ask_with_controls(explainer, test_set, config, seed, cache_dir)
-    for test_set in test_sets:
-        untrained_answers = _ask("untrained", untrained, test_set, test_set.rows, config, cache_dir)
-        answers[test_set.section]["untrained"] = untrained_answers
-    return answers
+def _ask_without_vectors(
+    explainer: Explainer | None, test_sets: Sequence[TestSet], config: EvaluationConfig, cache_dir: Path | None
+) -> Iterator[tuple[str, list[Answer]]]:
+    """Section and answers of the explainer that was trained without vectors, for test sets with vectors."""
+    for test_set in test_sets if explainer is not None else ():
+        if any(row["placeholder_offsets"] for row in test_set.rows):
+            rows = controls.text_only(test_set.rows)
+            yield test_set.section, _ask(WITHOUT_VECTORS, explainer, test_set, rows, config, cache_dir)  # type: ignore[arg-type]
 
 
 def _ask_selfie(
@@ -178,15 +203,12 @@ def _ask_selfie(
     test_sets: Sequence[TestSet],
     config: EvaluationConfig,
     cache_dir: Path | None,
-) -> dict[str, dict[str, list[Answer]]]:
-    """Section -> "selfie" -> answers, for the test sets of tasks that have a scale."""
-    return {
-        test_set.section: {
-            "selfie": _ask("selfie", selfie(scales[test_set.task]), test_set, test_set.rows, config, cache_dir)
-        }
-        for test_set in test_sets
-        if selfie and test_set.task in scales
-    }
+) -> Iterator[tuple[str, list[Answer]]]:
+    """Section and answers of SelfIE, for the test sets of tasks that have a scale."""
+    for test_set in test_sets if selfie is not None else ():
+        if test_set.task in scales:
+            at_scale = selfie(scales[test_set.task])  # type: ignore[misc]
+            yield test_set.section, _ask("selfie", at_scale, test_set, test_set.rows, config, cache_dir)
 
 
 def _ask(
@@ -240,15 +262,80 @@ def _selfie_scales(
     return scales
 
 
+def _validation_set(
+    task: str, dataset: DatasetDirectory, simulator: Simulator, config: EvaluationConfig, seed: int
+) -> TestSet:
+    """The rows on which readers choose their settings and the strongest baseline is chosen; empty if there are none.
+
+    If a chat model scores descriptions, each row costs many requests, so there are at most `CHOICE_ROWS`.
+    """
+    limit = config.rows_limit
+    if simulator.endpoint:
+        limit = min(CHOICE_ROWS, limit or CHOICE_ROWS)
+    try:
+        rows = validation_rows(dataset, limit, seed)
+    except SelfExplainError as error:
+        logger.warning("%s: the strongest baseline is not chosen: %s", task, error)
+        rows = []
+    return TestSet(task, "validation", list(range(len(rows))), rows)
+
+
 def _training_rows(dataset: DatasetDirectory, share: float, seed: int) -> list[dict]:
     """The training rows that the explainer learned from."""
     rows = read_rows(dataset.rows("train"))
     return [rows[index] for index in share_of([row["group"] for row in rows], share, seed)]
 
 
+@dataclass(frozen=True)
+class _Baselines:
+    """The answers of all systems that need no explainer to be asked, and the strongest baseline of each metric.
+
+    Attributes:
+        texts: section -> system -> answers.
+        changed: section -> system -> has-changed predictions.
+        strongest: metric -> baseline and its validation score; empty without validation rows.
+        readers: reader -> its settings, or why it is not available.
+    """
+
+    texts: dict[str, dict[str, list[str]]]
+    changed: dict[str, dict[str, list[bool]]]
+    strongest: dict[str, tuple[str, float]]
+    readers: dict[str, ReaderReport]
+
+    @classmethod
+    def of(
+        cls,
+        test_sets: Sequence[TestSet],
+        validation: TestSet,
+        train: Sequence[Row],
+        asked: Mapping[str, Mapping[str, Sequence[Answer]]],
+        simulator: Simulator,
+        seed: int,
+        load_target: "Callable[[], Target] | None",
+    ) -> Self:
+        """Ask the baselines of one task, and choose the strongest ones on the validation rows.
+
+        Args:
+            asked: section -> system -> answers. Those to validation rows are answers of baselines.
+        """
+        scorer = SCORERS[validation.task]
+        sections = [*test_sets, *([validation] if validation.rows else [])]
+        material = Material(train, validation.rows, simulator.classes or {}, seed, load_target)
+        read = ask_readers(validation.task, material, {of.section: of.rows for of in sections})
+        texts = {of.section: scorer.baselines(train, of.rows) | read.texts[of.section] for of in sections}
+        changed = {of.section: scorer.changed_baselines(train, of.rows) | read.changed[of.section] for of in sections}
+        strongest = {}
+        if validation.rows:
+            answers = asked[validation.section]
+            of_models = {system: [answer.text for answer in of_system] for system, of_system in answers.items()}
+            of_others = texts[validation.section], changed[validation.section]
+            strongest = strongest_baselines(scorer, validation.rows, of_models | of_others[0], of_others[1], simulator)
+        return cls(texts, changed, strongest, read.reports)
+
+
 def _score(
     test_set: TestSet,
-    train: Sequence[Row],
+    baselines: _Baselines,
     answers: Mapping[str, Sequence[Answer]],
     simulator: Simulator,
     calibration: Mapping[str, float] | None,
@@ -258,13 +345,13 @@ def _score(
     """Scores of all systems on one test set, and every answer to each of its rows.
 
     Args:
-        answers: system -> its answers, for all systems except the baselines, which are added here.
+        answers: system -> its answers, for all systems except the baselines.
     """
     scorer, rows = SCORERS[test_set.task], test_set.rows
     texts = {system: [answer.text for answer in of_system] for system, of_system in answers.items()}
-    texts |= scorer.baselines(train, rows)
-    changed = scorer.changed_baselines(train, rows)
-    result = score_test_set(scorer, rows, texts, changed, simulator, config.n_resamples, seed)
+    texts |= baselines.texts[test_set.section]
+    changed = baselines.changed[test_set.section]
+    result = score_test_set(scorer, rows, texts, changed, simulator, config.n_resamples, seed, baselines.strongest)
     explained = answers["explainer"]
     calibrated = score_confidence(scorer, rows, explained, simulator, calibration, config.abstain_below)
     systems: dict[str, Sequence[str | bool]] = {**texts, **changed}
@@ -281,7 +368,7 @@ def _score(
             test_set.indices, rows, confidences(scorer, explained, calibration), *systems.values(), strict=True
         )
     ]
-    return result.model_copy(update={"calibration": calibrated}), predictions
+    return result.model_copy(update={"calibration": calibrated, "readers": baselines.readers}), predictions
 
 
 def _task_result(results: Sequence[tuple[str | None, TestSetResult]]) -> TaskResult:

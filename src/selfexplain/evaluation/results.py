@@ -31,6 +31,30 @@ class Difference(Value):
     p_value: float
 
 
+class Gain(Difference):
+    """The explainer's score minus that of the strongest baseline.
+
+    Attributes:
+        system: the baseline with the highest score on validation rows.
+        validation_score: that score.
+    """
+
+    system: str
+    validation_score: float
+
+
+class ReaderReport(Value):
+    """What a reader (`evaluation.readers`) was fitted with, or why it could not read the rows.
+
+    Attributes:
+        settings: settings that were chosen on validation rows.
+        unavailable: the reason why it has no scores; None if it has.
+    """
+
+    settings: dict[str, str | float | int] = Field(default_factory=dict)
+    unavailable: str | None = None
+
+
 class Unread(Value):
     """Replies of a chat model that could not be parsed.
 
@@ -85,6 +109,9 @@ class TestSetResult(Value):
         unparsable: system -> number of answers that the metrics cannot parse.
         scores: system -> metric -> score.
         comparisons: "explainer - SYSTEM" -> metric -> paired difference.
+        gains: metric -> the strongest baseline, chosen on validation rows, and the explainer's gain over it. Empty
+            without validation rows, and in results of earlier versions.
+        readers: reader -> its settings, or why it is not available.
         selfie_scale: scale at which the SelfIE baseline was run.
     """
 
@@ -98,6 +125,8 @@ class TestSetResult(Value):
     unparsable: dict[str, int] = Field(default_factory=dict)
     scores: dict[str, dict[str, Score]]
     comparisons: dict[str, dict[str, Difference]] = Field(default_factory=dict)
+    gains: dict[str, Gain] = Field(default_factory=dict)
+    readers: dict[str, ReaderReport] = Field(default_factory=dict)
     selfie_scale: float | None = None
     calibration: Calibration | None = None
 

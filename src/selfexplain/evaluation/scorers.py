@@ -105,6 +105,9 @@ class Scorer(ABC):
         return None
 
 
+GROUND_TRUTH = "ground_truth"
+"""The system that answers with the ground truth itself: an upper bound, not a baseline."""
+
 SCORERS: Registry[Scorer] = Registry("scorer")
 """One scorer per task, by the task's name."""
 
@@ -188,7 +191,7 @@ class DescriptionScorer(Scorer):
 
     def baselines(self, train: Sequence[Row], test: Sequence[Row]) -> dict[str, list[str]]:
         """Includes the ground truth. Its score is below 1, so it shows how high an explainer can score."""
-        return {**super().baselines(train, test), "ground_truth": [row["completion"] for row in test]}
+        return {**super().baselines(train, test), GROUND_TRUTH: [row["completion"] for row in test]}
 
     def simulator_name(self, simulator: Simulator) -> str | None:
         return simulator.endpoint.model if simulator.endpoint else "offline"

@@ -9,8 +9,8 @@ import numpy as np
 from selfexplain.errors import SelfExplainError
 from selfexplain.evaluation.calibration import calibration_scores
 from selfexplain.evaluation.metrics import METRICS, Simulator
-from selfexplain.evaluation.results import Calibration, Difference, Score, TestSetResult, Unread
-from selfexplain.evaluation.scorers import Scorer
+from selfexplain.evaluation.results import Calibration, Difference, Gain, Score, TestSetResult, Unread
+from selfexplain.evaluation.scorers import GROUND_TRUTH, Scorer
 from selfexplain.evaluation.statistics import bootstrap_difference, bootstrap_interval, permutation_test
 from selfexplain.modeling.confidence import confidence
 from selfexplain.modeling.explanation import Answer
@@ -30,12 +30,14 @@ def score_test_set(
     simulator: Simulator,
     n_resamples: int,
     seed: int,
+    strongest: "Mapping[str, tuple[str, float]] | None" = None,
 ) -> TestSetResult:
     """Score all systems on one test set.
 
     Args:
         answers: system -> one answer per row, scored by every metric of the task; "explainer" is one of the systems.
         changed: system -> one has-changed prediction per row, for systems that do not predict anything else.
+        strongest: metric -> the strongest baseline and its validation score (`strongest_baselines`).
 
     Raises:
         SelfExplainError: none of the chat model's replies on the explainer's descriptions can be parsed.
@@ -63,7 +65,41 @@ def score_test_set(
         },
         scores=scores,
         comparisons=comparisons,
+        gains=_gains(comparisons, strongest or {}),
     )
+
+
+def strongest_baselines(
+    scorer: Scorer,
+    rows: Sequence[Row],
+    answers: Mapping[str, Sequence[str]],
+    changed: Mapping[str, Sequence[bool]],
+    simulator: Simulator,
+) -> dict[str, tuple[str, float]]:
+    """Metric -> the baseline with the highest score on some rows, and this score.
+
+    Args:
+        rows: validation rows; the strongest baseline on the test rows themselves would be chosen by chance.
+        answers, changed: answers of all baselines, as in `score_test_set`. The ground truth is not a baseline.
+    """
+    baselines = {system: texts for system, texts in answers.items() if system != GROUND_TRUTH}
+    scores: dict[str, dict[str, float]] = {}
+    for system, by_metric in _count(scorer, rows, baselines, changed, simulator).items():
+        for name, counted in by_metric.items():
+            scores.setdefault(name, {})[system] = float(METRICS[name].value(counted.sum(axis=0)))
+    known = {name: {system: value for system, value in of.items() if value == value} for name, of in scores.items()}
+    return {name: max(of.items(), key=lambda item: item[1]) for name, of in known.items() if of}
+
+
+def _gains(
+    comparisons: Mapping[str, Mapping[str, Difference]], strongest: Mapping[str, tuple[str, float]]
+) -> dict[str, Gain]:
+    """Metric -> the gain over the strongest baseline, for baselines that have a score on these rows."""
+    return {
+        metric: Gain(system=system, validation_score=score, **difference.model_dump())
+        for metric, (system, score) in strongest.items()
+        if (difference := comparisons.get(f"explainer - {system}", {}).get(metric))
+    }
 
 
 def score_confidence(
