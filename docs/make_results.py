@@ -26,7 +26,7 @@ README_ROWS = (
     ("input_ablation", "has_changed_macro_f1", "lookup_rule"),
     ("input_ablation", "content_match", "nearest_neighbour"),
 )
-"""Task, metric and baseline of every row of the README's table."""
+"""Task, metric, and the baseline for results without gains, of every row of the README's table."""
 
 INTRODUCTION = """# Results
 
@@ -108,13 +108,26 @@ def page() -> str:
 
 
 def readme_table(results: Results) -> str:
-    """The results table of the README: one value per cell, the intervals are in docs/results.md."""
-    lines = ["| question | score | explainer | shuffled vector | baseline |", "|---|---|---:|---:|---:|"]
+    """The results table of the README: one value per cell, except for the gain over the strongest baseline.
+
+    Results of earlier versions have no gains; their table names a fixed baseline instead.
+    """
+    has_gains = any(result.gains for result in results.tasks.values())
+    head = (
+        "| question | score | explainer | shuffled vector | strongest baseline | gain |"
+        if has_gains
+        else ("| question | score | explainer | shuffled vector | baseline |")
+    )
+    lines = [head, "|---|---|---:|---:|---:|" + "---:|" * has_gains]
     for task, metric, baseline in README_ROWS:
-        scores = results.tasks[task].scores
-        shuffled = scores.get("shuffled_vector", {}).get(metric)
-        cells = [TASKS[task].title, format_name(metric), f"**{_value(scores['explainer'][metric])}**"]
-        cells += [_value(shuffled), f"{format_name(baseline)} {_value(scores[baseline][metric])}"]
+        result = results.tasks[task]
+        gain = result.gains.get(metric)
+        system = gain.system if gain else baseline
+        shuffled = result.scores.get("shuffled_vector", {}).get(metric)
+        cells = [TASKS[task].title, format_name(metric), f"**{_value(result.scores['explainer'][metric])}**"]
+        cells += [_value(shuffled), f"{format_name(system)} {_value(result.scores[system][metric])}"]
+        if has_gains:
+            cells.append(f"{gain.difference:+.2f} [{gain.ci95[0]:+.2f}, {gain.ci95[1]:+.2f}]" if gain else "–")
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 

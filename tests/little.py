@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from unittest import mock
 
 LITTLE = [
+    "evaluation.without_vectors=true",
     "feature_description.layers=[1, 4]",
     "feature_description.n_saes=1",
     "feature_description.n_features=384",

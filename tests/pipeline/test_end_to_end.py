@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 from little import LITTLE
 from selfexplain.cli import app
 from selfexplain.errors import SelfExplainError
+from selfexplain.evaluation.readers import readers_of
 from selfexplain.modeling.modeling_selfexplainer import SelfExplainerForCausalLM
 from selfexplain.pipeline.driver import run
 from selfexplain.runs.recipe import load_recipe
@@ -27,7 +28,7 @@ def n_scored(run_dir, task):
 def test_the_run_directory_is_complete(finished):
     directory = RunDirectory(finished)
     steps = directory.read_manifest().steps
-    assert list(steps) == [*(f"dataset/{task}" for task in TASKS), "train", "evaluate", "card"]
+    assert list(steps) == [*(f"dataset/{task}" for task in TASKS), "train", "train/without_vectors", "evaluate", "card"]
     assert all(step.is_done for step in steps.values())
     for path in (
         directory.explainer / "README.md",
@@ -40,8 +41,9 @@ def test_the_run_directory_is_complete(finished):
 
 
 def test_one_model_is_in_memory_at_a_time(whole_run):
-    """The target for ground truth, the base for training; then explainer, untrained explainer and target."""
-    assert whole_run[1] == [1] * 5
+    """The target for ground truth, the base for both trainings; then explainer, untrained explainer, the explainer
+    without vectors, and the target."""
+    assert whole_run[1] == [1] * 7
 
 
 def test_every_system_is_scored_on_every_task(finished):
@@ -51,7 +53,11 @@ def test_every_system_is_scored_on_every_task(finished):
         result = results.tasks[task.name]
         expected = {"explainer", "untrained", "nearest_neighbour", "text_only"} if task.has_vectors else set()
         expected |= {"shuffled_vector", "zero_vector"} if task.has_vectors else {"explainer", "untrained"}
+        expected |= {"trained_without_vectors"} if task.has_vectors else set()
         expected |= {"lookup_rule", "majority"} if task.states_outcome else set()
+        expected |= set(readers_of(task.name))
+        assert not any(report.unavailable for report in result.readers.values())
+        assert set(result.gains) == set(task.metrics)
         assert expected <= set(result.scores), task.name
         assert ("shuffled_vector" in result.scores) == task.has_vectors
         assert result.n_test == n_scored(finished, task.name) and result.calibration.curve[-1][0] == 1
@@ -75,6 +81,15 @@ def test_datasets_load_and_no_group_is_in_two_splits(finished, tmp_path):
         groups = [set(dataset[split]["group"]) for split in ("train", "validation", "test")]
         assert sum(map(len, groups)) == len(set.union(*groups))
         assert dataset["train"][0]["target_model"] == "selfexplain/tiny"
+
+
+def test_the_explainer_without_vectors_was_trained_on_the_same_questions_without_their_vectors(finished):
+    directory = RunDirectory(finished)
+    assert not (directory.without_vectors / "datasets").exists()
+    explainer = SelfExplainerForCausalLM.from_pretrained(directory.explainer_without_vectors)
+    assert explainer.config.tasks == ["feature_description", "activation_patching"]
+    golden = json.loads((directory.explainer_without_vectors / "injection_check.json").read_text())
+    assert all("<activation>" not in row["prompt"] and not row["placeholder_offsets"] for row in golden["rows"])
 
 
 def test_the_trained_explainer_loads_and_answers(finished):

@@ -28,6 +28,38 @@ SYSTEMS = {
         "baseline: lookup rule", "The most common label in the training data for rows of the same kind; no vector."
     ),
     "majority": Label("baseline: majority", "The most common label in the training data."),
+    "trained_without_vectors": Label(
+        "baseline: trained without vectors", "The same explainer, trained on the same questions without their vectors."
+    ),
+    "gradient_boosting": Label(
+        "reader: gradient boosting",
+        "A classifier on a few numbers per question, such as token type, position, norm and margin.",
+    ),
+    "token_lens": Label(
+        "reader: token lens", "The words whose embeddings are nearest to the vector after a linear map; no training."
+    ),
+    "token_lens_grammar": Label(
+        "reader: token lens, described", "What the describer writes about the tokens that the token lens reads."
+    ),
+    "logit_lens": Label("reader: logit lens", "The words that the target's own head reads from the vector."),
+    "logit_lens_options": Label(
+        "reader: logit lens, options",
+        "Where gradient boosting predicts a change: the option that the target's head reads from the vector.",
+    ),
+    "logit_lens_vocabulary": Label(
+        "reader: logit lens, vocabulary", "The same, with the whole vocabulary in place of the options."
+    ),
+    "substitution": Label(
+        "reader: substitution",
+        "The target, run on the text with the token that the token lens reads from the vector.",
+    ),
+    "second_choice": Label(
+        "reader: second choice",
+        "Where gradient boosting predicts a change: the option that the target ranks next with the hint.",
+    ),
+    "asked_in_words": Label(
+        "reader: asked in words", "The target, asked in words for its answer without the hint; no training."
+    ),
     "ground_truth": Label("upper bound: ground truth", "The ground-truth descriptions, scored like the others."),
 }
 """System -> label, in the order of tables."""

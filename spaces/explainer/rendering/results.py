@@ -7,6 +7,7 @@ from rendering.comparison import task_comparison
 from rendering.frame import task_title
 from rendering.html import escaped, interval, number, status
 from rendering.labels import SYSTEMS, metric_label, system_label
+from selfexplain.evaluation.report import gain_verdict
 from selfexplain.evaluation.results import Calibration, Difference, Results, Score, TaskResult
 from selfexplain.tasks import TASKS
 
@@ -59,16 +60,27 @@ def _row(system: str, score: Score, low: float) -> str:
 
 
 def _difference(result: TaskResult, metric: str) -> str:
-    """Return the difference to the most informative control, in words."""
+    """Return the gain over the strongest baseline, or the difference to a control if there is none, in words."""
+    if gain := result.gains.get(metric):
+        return (
+            f"Explainer minus {_name(gain.system)}, the strongest baseline: {number(gain.difference)} "
+            f"{interval(gain.ci95)}. The explainer is {gain_verdict(gain)}."
+        )
     for control in CONTROLS:
         comparisons: Mapping[str, Difference] = result.comparisons.get(f"explainer - {control}", {})
         if metric in comparisons:
             found = comparisons[metric]
-            name = system_label(control).name.partition(": ")[2]
             return (
-                f"Explainer minus {name}: {number(found.difference)} {interval(found.ci95)}, p = {found.p_value:.2g}."
+                f"Explainer minus {_name(control)}: {number(found.difference)} {interval(found.ci95)}, "
+                f"p = {found.p_value:.2g}."
             )
     return ""
+
+
+def _name(system: str) -> str:
+    """Return the name of a system without its kind."""
+    label = system_label(system).name
+    return label.partition(": ")[2] or label
 
 
 def _calibration(calibration: Calibration) -> str:

@@ -8,8 +8,8 @@ from rendering.results import results
 from tabs.elements import html
 
 LEAD = (
-    "Scores on held-out questions, with controls and baselines. Where a control scores as high as the explainer, the "
-    "answers do not depend on the vector."
+    "Scores on held-out questions. An explanation counts only if it is better than the strongest baseline, which each "
+    "table names. Where a control scores as high as the explainer, the answers do not depend on the vector."
 )
 
 

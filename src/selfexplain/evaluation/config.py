@@ -22,6 +22,8 @@ class EvaluationConfig:
             config.
         selfie_rows: number of validation rows on which the scale of the SelfIE baseline is chosen; 0 skips the
             baseline.
+        without_vectors: whether to train a second explainer on the same rows without their vectors, as a baseline. It
+            costs as much as the training of the explainer.
         simulator: simulator that predicts activations from descriptions. "offline" reads only the offline grammar.
             None chooses "endpoint" if an endpoint is named here, if it scored the ground truth, or if the
             ground truth has free words, and "offline" otherwise.
@@ -37,6 +39,7 @@ class EvaluationConfig:
     n_resamples: Count = 2000
     abstain_below: float = 0.5
     selfie_rows: Amount = 100
+    without_vectors: bool = False
     simulator: Literal["offline", "endpoint"] | None = None
     endpoint: str | None = None
     endpoint_model: str | None = None

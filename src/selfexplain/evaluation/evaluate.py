@@ -191,10 +191,10 @@ def _ask_without_vectors(
     explainer: Explainer | None, test_sets: Sequence[TestSet], config: EvaluationConfig, cache_dir: Path | None
 ) -> Iterator[tuple[str, list[Answer]]]:
     """Section and answers of the explainer that was trained without vectors, for test sets with vectors."""
-    for test_set in test_sets if explainer is not None else ():
-        if any(row["placeholder_offsets"] for row in test_set.rows):
+    for test_set in test_sets:
+        if explainer is not None and any(row["placeholder_offsets"] for row in test_set.rows):
             rows = controls.text_only(test_set.rows)
-            yield test_set.section, _ask(WITHOUT_VECTORS, explainer, test_set, rows, config, cache_dir)  # type: ignore[arg-type]
+            yield test_set.section, _ask(WITHOUT_VECTORS, explainer, test_set, rows, config, cache_dir)
 
 
 def _ask_selfie(
@@ -205,10 +205,10 @@ def _ask_selfie(
     cache_dir: Path | None,
 ) -> Iterator[tuple[str, list[Answer]]]:
     """Section and answers of SelfIE, for the test sets of tasks that have a scale."""
-    for test_set in test_sets if selfie is not None else ():
-        if test_set.task in scales:
-            at_scale = selfie(scales[test_set.task])  # type: ignore[misc]
-            yield test_set.section, _ask("selfie", at_scale, test_set, test_set.rows, config, cache_dir)
+    explainers = {task: selfie(scale) for task, scale in scales.items()} if selfie is not None else {}
+    for test_set in test_sets:
+        if explainer := explainers.get(test_set.task):
+            yield test_set.section, _ask("selfie", explainer, test_set, test_set.rows, config, cache_dir)
 
 
 def _ask(

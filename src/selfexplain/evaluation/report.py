@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from selfexplain.evaluation.results import Calibration, Results, Score, TestSetResult
+from selfexplain.evaluation.results import Calibration, Gain, Results, Score, TestSetResult
 from selfexplain.tasks import TASKS
 from selfexplain.utils.formatting import format_name
 
@@ -20,12 +20,25 @@ SYSTEMS = {
     "text_only": "#d5cae4",
     "untrained": "#c9713d",
     "selfie": "#e0a878",
+    "trained_without_vectors": "#eecdb0",
     "nearest_neighbour": "#5d8f5a",
     "lookup_rule": "#93b68f",
     "majority": "#c9dcc5",
+    "gradient_boosting": "#a23b3b",
+    "token_lens": "#a23b3b",
+    "token_lens_grammar": "#c46c6c",
+    "logit_lens": "#dca3a3",
+    "logit_lens_options": "#c46c6c",
+    "logit_lens_vocabulary": "#dca3a3",
+    "substitution": "#edcccc",
+    "second_choice": "#c46c6c",
+    "asked_in_words": "#dca3a3",
     "ground_truth": "#d4a72c",
 }
-"""Every system, in the order of tables and figures, with its colour: controls violet, baselines orange and green."""
+"""Every system, in the order of tables and figures, with its colour.
+
+Controls are violet, baselines that are language models orange, rules green, and readers (`evaluation.readers`) red.
+"""
 
 OTHER_SYSTEM = "#999999"
 """Colour of a system that only the scorer of a custom task has; such systems come last."""
@@ -42,7 +55,7 @@ def tables(results: Results) -> "Group":
     for task, title, result in _sections(results):
         table = Table(
             title=f"{title}: {result.n_test} held-out rows in {result.n_groups} groups",
-            caption="\n".join(["95 % bootstrap intervals over groups", *_notes(result)]),
+            caption="\n".join([*gain_sentences(result), "95 % bootstrap intervals over groups", *_notes(result)]),
             title_justify="left",
             caption_justify="left",
             box=SIMPLE_HEAD,
@@ -68,6 +81,8 @@ def markdown(results: Results) -> str:
         lines += [
             f"**{title.capitalize()}**: {result.n_test} held-out rows in {result.n_groups} groups",
             "",
+            *(f"- {sentence}" for sentence in gain_sentences(result)),
+            *([""] if result.gains else []),
             f"| system | {' | '.join(map(format_name, metrics))} |",
             f"|---|{'---:|' * len(metrics)}",
         ]
@@ -76,6 +91,17 @@ def markdown(results: Results) -> str:
             lines.append(f"| {format_name(system)} | {' | '.join(cells)} |")
         lines += ["", *(f"{line}\n" for line in _notes(result))]
     return "\n".join(lines)
+
+
+def gain_sentences(result: TestSetResult) -> list[str]:
+    """One sentence per metric: the explainer's gain over the strongest baseline, and whether there is one."""
+    return [f"{format_name(metric)}: {_gain(gain)}" for metric, gain in result.gains.items()]
+
+
+def gain_verdict(gain: Gain) -> str:
+    """Whether an explainer is better than the strongest baseline, judged by the interval of the paired difference."""
+    low, high = gain.ci95
+    return "better" if low > 0 else "worse" if high < 0 else "no better"
 
 
 def write_figures(results: Results, out_dir: Path) -> list[Path]:
@@ -153,9 +179,26 @@ def _systems(result: TestSetResult) -> list[str]:
     return [system for system in {**SYSTEMS, **result.scores} if system in result.scores]
 
 
+def _gain(gain: Gain) -> str:
+    low, high = gain.ci95
+    return (
+        f"explainer minus {format_name(gain.system)}, the strongest baseline: {gain.difference:+.3f} "
+        f"[{low:+.3f}, {high:+.3f}]. The explainer is {gain_verdict(gain)}."
+    )
+
+
 def _notes(result: TestSetResult) -> list[str]:
     """Lines below a table."""
-    return [*_simulator_note(result), *_confidence_note(result)]
+    return [*_reader_notes(result), *_simulator_note(result), *_confidence_note(result)]
+
+
+def _reader_notes(result: TestSetResult) -> list[str]:
+    """The readers that could not read the rows, with the reason."""
+    return [
+        f"{format_name(name)} is not available: {report.unavailable}"
+        for name, report in result.readers.items()
+        if report.unavailable
+    ]
 
 
 def _simulator_note(result: TestSetResult) -> list[str]:

@@ -87,8 +87,9 @@ def strongest_baselines(
     for system, by_metric in _count(scorer, rows, baselines, changed, simulator).items():
         for name, counted in by_metric.items():
             scores.setdefault(name, {})[system] = float(METRICS[name].value(counted.sum(axis=0)))
-    known = {name: {system: value for system, value in of.items() if value == value} for name, of in scores.items()}
-    return {name: max(of.items(), key=lambda item: item[1]) for name, of in known.items() if of}
+    known = {name: [pair for pair in of.items() if pair[1] == pair[1]] for name, of in scores.items()}
+    # Of equally good systems, the one that predicts less comes first.
+    return {name: max(of, key=lambda pair: (pair[1], pair[0] in changed)) for name, of in known.items() if of}
 
 
 def _gains(

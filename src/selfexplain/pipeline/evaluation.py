@@ -35,7 +35,7 @@ def evaluate_explainer(
     Args:
         recipe: the recipe.
         run: its run directory, with the datasets and, unless `is_trained`, the explainer.
-        target: function that returns the loaded target, for the SelfIE baseline.
+        target: function that returns the loaded target, for the baselines that run it.
         is_trained: whether the recipe names an explainer that is already trained.
         free: function that frees the target.
         check: function that raises if the datasets have changed; called before anything is written.
@@ -117,7 +117,23 @@ def _score(
         selfie=partial(_selfie, target, slot, endpoint is None) if selfie.is_possible(shape) else None,
         endpoint=endpoint,
         share=share,
+        load_target=partial(_target_alone, target, slot),
+        without_vectors=_without_vectors(recipe, run, slot),
     )
+
+
+def _target_alone(target: Callable[[], "Target"], slot: ModelSlot) -> "Target":
+    """The target, after the explainer in the slot has been freed."""
+    slot.clear()
+    return target()
+
+
+def _without_vectors(recipe: Recipe, run: RunDirectory, slot: ModelSlot) -> LazyExplainer | None:
+    """The explainer that was trained without vectors; None if this run did not train it."""
+    path = run.explainer_without_vectors
+    if not (recipe.evaluation.without_vectors and path.is_dir()):
+        return None
+    return LazyExplainer(partial(load_explainer, recipe, str(path)), slot)
 
 
 def _selfie(target: Callable[[], "Target"], slot: ModelSlot, in_grammar: bool, scale: float) -> LazyExplainer:

@@ -18,6 +18,7 @@ from selfexplain.pipeline.evaluation import evaluate_explainer
 from selfexplain.pipeline.explainers import free_memory, load_target_of, reads_quantized, train_explainer
 from selfexplain.pipeline.fingerprints import fingerprint_corpus, fingerprint_model
 from selfexplain.pipeline.row_guard import RowGuard
+from selfexplain.pipeline.without_vectors import tasks_with_vectors, train_without_vectors
 from selfexplain.runs.engine import Step
 from selfexplain.runs.recipe import Recipe
 from selfexplain.runs.revisions import NEURONPEDIA
@@ -106,8 +107,8 @@ class RecipeSteps:
         names = tuple(step.name for step in datasets)
         base_revision = recipe.explainer_revision if recipe.explainer else recipe.target_revision
         explainer = fingerprint_model(recipe.explainer or recipe.target, base_revision)
-        train = [] if self.is_trained else [self._train_step(explainer, names)]
-        evaluate = self._evaluate_step(explainer, names if self.is_trained else ("train",))
+        train = [] if self.is_trained else self._train_steps(explainer, names)
+        evaluate = self._evaluate_step(explainer, tuple(step.name for step in train) or names)
         about_others, comparison = self._comparison_steps(names)
         card = self._card_step(after=comparison[-1].name if comparison else "evaluate")
         return [*datasets, *about_others, *train, evaluate, *comparison, card]
@@ -161,10 +162,16 @@ class RecipeSteps:
 
         return read_corpus(self.recipe.corpus, self.recipe.seed, self.recipe.corpus_options)
 
-    def _train_step(self, explainer: Any, datasets: tuple[str, ...]) -> Step:
-        settings = {name: asdict(getattr(self.recipe, name)) for name in ("injection", "adapter", "training")}
-        inputs = {"explainer": explainer, **settings, "seed": self.recipe.seed}
-        return Step("train", inputs, (self.run.relative(self.run.explainer),), self._train, after=datasets)
+    def _train_steps(self, explainer: Any, datasets: tuple[str, ...]) -> list[Step]:
+        """The training of the explainer, and that of the baseline without vectors if the recipe asks for it."""
+        recipe, run = self.recipe, self.run
+        settings = {name: asdict(getattr(recipe, name)) for name in ("injection", "adapter", "training")}
+        inputs = {"explainer": explainer, **settings, "seed": recipe.seed}
+        steps = [Step("train", inputs, (run.relative(run.explainer),), self._train, after=datasets)]
+        if recipe.evaluation.without_vectors and tasks_with_vectors(recipe):
+            outputs = (run.relative(run.without_vectors),)
+            steps.append(Step("train/without_vectors", inputs, outputs, self._train_without_vectors, after=datasets))
+        return steps
 
     def _evaluate_step(self, explainer: Any, after: tuple[str, ...]) -> Step:
         run, recipe = self.run, self.recipe
@@ -255,6 +262,10 @@ class RecipeSteps:
         hashes = self.rows.start(self._datasets)
         train_explainer(self.recipe, run.datasets, run.explainer, lambda: self.corpus, seed)
         return hashes
+
+    def _train_without_vectors(self) -> None:
+        self._free_targets()
+        train_without_vectors(self.recipe, self.run, lambda: self.corpus)
 
     def _evaluate(self) -> None:
         self._free_targets()

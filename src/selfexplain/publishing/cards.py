@@ -80,6 +80,7 @@ def model_card(run: RunDirectory, figures: str, names: Names | None = None, lice
         comparison=results.comparison,
         explained_by=EXPLAINED_BY,
         examples={task.name: _examples(run, task.name) for task in tasks},
+        strongest_of={task.name: _strongest(results, task.name) for task in tasks},
         changed_settings=changed_settings(asdict(recipe.training), TrainingConfig()),
         sources={task.name: source_of(recipe, task.name) for task in tasks},
         figures=figures,
@@ -162,6 +163,19 @@ def _sections(results: Results) -> list[tuple[str, str, TestSetResult]]:
         (task if test_set is None else f"{task}/{test_set}", TASKS[task].headline, result)
         for task, test_set, result in results.sections()
     ]
+
+
+def _strongest(results: Results, task: str) -> str:
+    """The strongest baseline of the task's first metric that it answers in full; empty if none was chosen."""
+    gains = results.tasks[task].gains.values()
+    full = [gain.system for gain in gains if gain.system not in _verdicts_only(results, task)]
+    return next(iter(full), "")
+
+
+def _verdicts_only(results: Results, task: str) -> set[str]:
+    """Systems that only predict whether the output changes: they lack some of the explainer's scores."""
+    scores = results.tasks[task].scores
+    return {system for system, of_system in scores.items() if of_system.keys() < scores["explainer"].keys()}
 
 
 def _metrics(task: str, runs: Mapping[str, Results]) -> list[str]:

@@ -7,6 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from selfexplain.evaluation.report import gain_sentences, gain_verdict
 from selfexplain.evaluation.results import Difference, RoleDifference, RoleScore, Score, TestSetResult
 from selfexplain.publishing.card_sections import templates_of
 from selfexplain.publishing.facts import LONG_LIST, flatten
@@ -52,6 +53,8 @@ def _environment() -> "Environment":
         "difference": difference,
         "fenced": fenced,
         "flat": flatten,
+        "gain_verdict": gain_verdict,
+        "gains": gain_sentences,
         "joined": joined,
         "quoted": quoted,
         "readable": readable,

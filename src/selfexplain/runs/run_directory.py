@@ -27,6 +27,7 @@ _CONTENTS = {
     "cards": "the model card and the dataset cards",
     "datasets": "the ground truth; load_dataset reads each directory",
     "explainer": "the trained explainer; SelfExplainerForCausalLM.from_pretrained reads it",
+    "without_vectors": "the same explainer, trained on the same rows without their vectors, as a baseline",
     "weights": "the embedded models; copy them to src/selfexplain/tiny/weights to ship them",
     "replies": "cached replies of the chat model, so that no request is sent twice",
     "recipe_path": "the recipe with all defaults filled in",
@@ -75,6 +76,15 @@ class RunDirectory:
     @property
     def explainer(self) -> Path:
         return self.root / "explainer"
+
+    @property
+    def without_vectors(self) -> Path:
+        """The baseline that is trained on the same rows without their vectors."""
+        return self.root / "without_vectors"
+
+    @property
+    def explainer_without_vectors(self) -> Path:
+        return self.without_vectors / "explainer"
 
     @property
     def figures(self) -> Path:

@@ -105,5 +105,5 @@ def _ask(material: Material, wording: str, rows: Sequence[Row]) -> list[str]:
     asked = [index for index, is_possible in enumerate(possible) if is_possible]
     replies = answers(target, [texts[i] for i in asked], [rows[i]["choices"] for i in asked])
     options = {i: rows[i]["choices"][int(np.argmax(r.option_log_probs))] for i, r in zip(asked, replies, strict=True)}
-    outputs = [options.get(index, row["full_output"]) for index, row in enumerate(rows)]
+    outputs = [options[index] if index in options else row["full_output"] for index, row in enumerate(rows)]
     return [render(Outcome(output != row["full_output"], output)) for output, row in zip(outputs, rows, strict=True)]

@@ -46,7 +46,9 @@ def ask_readers(task: str, material: Material, rows: Mapping[str, Sequence[Row]]
             answers.reports[name] = ReaderReport(unavailable=str(error))
             continue
         answers.reports[name] = ReaderReport(settings=dict(fitted.settings))
-        for section, texts in of_reader.items():
-            is_verdict = bool(texts) and isinstance(texts[0], bool)
-            (answers.changed if is_verdict else answers.texts)[section][name] = texts  # type: ignore[index]
+        for section, of_section in of_reader.items():
+            if of_section and isinstance(of_section[0], bool):
+                answers.changed[section][name] = [bool(answer) for answer in of_section]
+            else:
+                answers.texts[section][name] = [str(answer) for answer in of_section]
     return answers

@@ -31,20 +31,23 @@ class Boosting:
     """A fitted classifier.
 
     Attributes:
+        constant: the prediction if there is no classifier, because the labels or all columns are constant.
         settings: the settings that were chosen on the validation rows.
+        columns: names of the columns that the classifier reads.
         categories: text column -> number of each category.
     """
 
     classifier: "HistGradientBoostingClassifier | None"
     constant: bool
     settings: dict[str, Any]
+    columns: list[str]
     categories: dict[str, dict[str, int]]
 
     def predict(self, table: Table) -> list[bool]:
         """Whether the output changes, for each row of a table with the columns that it was fitted on."""
         if self.classifier is None:
             return [self.constant] * len(next(iter(table.values())))
-        return self.classifier.predict(_numbers(table, self.categories)).astype(bool).tolist()
+        return self.classifier.predict(_numbers(table, self.columns, self.categories)).astype(bool).tolist()
 
 
 def fit_boosting(
@@ -52,19 +55,21 @@ def fit_boosting(
 ) -> Boosting:
     """Fit a classifier with each of `SETTINGS`, and keep the one with the highest macro-F1 on the validation rows.
 
-    If all labels are equal, the prediction is this label.
+    Columns without two different values are left out; without any other column, the prediction is the majority label.
     """
     from sklearn.ensemble import HistGradientBoostingClassifier
     from sklearn.metrics import f1_score
 
     categories = {name: _categories(values) for name, values in train.items() if isinstance(values[0], str)}
-    if len(set(labels)) < 2:
-        return Boosting(None, majority_label(list(labels)), {}, categories)
-    x, mask = _numbers(train, categories), [name in categories for name in train]
+    every = _numbers(train, list(train), categories)
+    columns = [name for name, values in zip(train, every.T, strict=True) if len(set(values[~np.isnan(values)])) > 1]
+    if len(set(labels)) < 2 or not columns:
+        return Boosting(None, majority_label(list(labels)), {}, columns, categories)
+    x, mask = _numbers(train, columns, categories), [name in categories for name in columns]
     fitted = []
     for settings in SETTINGS if len(validation_labels) else SETTINGS[:1]:
         classifier = HistGradientBoostingClassifier(**settings, categorical_features=mask, random_state=seed)
-        boosting = Boosting(classifier.fit(x, labels), labels[0], settings, categories)
+        boosting = Boosting(classifier.fit(x, labels), labels[0], settings, columns, categories)
         score = (
             f1_score(validation_labels, boosting.predict(validation), average="macro", zero_division=0)
             if len(validation_labels)
@@ -81,10 +86,10 @@ def _categories(values: Sequence[str]) -> dict[str, int]:
     return {name: number for number, name in enumerate(kept.tolist())}
 
 
-def _numbers(table: Table, categories: dict[str, dict[str, int]]) -> NDArray[np.float64]:
-    """The table as numbers, `(n_rows, n_columns)`; NaN for unknown categories."""
-    columns = [
-        [categories[name].get(value, np.nan) for value in values] if name in categories else values
-        for name, values in table.items()
+def _numbers(table: Table, columns: Sequence[str], categories: dict[str, dict[str, int]]) -> NDArray[np.float64]:
+    """Columns of the table as numbers, `(n_rows, n_columns)`; NaN for unknown categories."""
+    values = [
+        [categories[name].get(value, np.nan) for value in table[name]] if name in categories else table[name]
+        for name in columns
     ]
-    return np.array(columns, dtype=float).T
+    return np.array(values, dtype=float).T

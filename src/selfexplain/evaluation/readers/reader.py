@@ -101,7 +101,7 @@ def reader(task: Task) -> Callable[[Reader], Reader]:
     """Decorator that registers a function as a reader of a task. The function's name becomes the system's name."""
 
     def register(function: Reader) -> Reader:
-        return READERS.register(f"{task.name}/{function.__name__}", function)  # type: ignore[attr-defined]
+        return READERS.register(f"{task.name}/{function.__name__}", function)
 
     return register
 

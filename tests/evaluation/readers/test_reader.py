@@ -1,0 +1,129 @@
+"""The registry of readers: adding a reader is one function."""
+
+import pytest
+
+from evaluation_data import Oracle, write_dataset
+from selfexplain.evaluation.config import EvaluationConfig
+from selfexplain.evaluation.evaluate import evaluate
+from selfexplain.evaluation.readers import READERS, Fitted, Material, NotAvailable, reader, readers_of
+from selfexplain.tasks import activation_patching, input_ablation
+from selfexplain.tasks.outcome import Outcome, render
+
+CONFIG = EvaluationConfig(batch_size=8, n_resamples=50)
+PATCHING, ABLATION = "activation_patching", "input_ablation"
+
+
+class Shape:
+    """A target of which only the shape is known."""
+
+    name = "tiny"
+    d_model = 8
+
+
+@pytest.fixture
+def registry(monkeypatch):
+    """What is registered is removed after the test."""
+    monkeypatch.setattr(READERS, "_values", dict(READERS._values))
+
+
+def without_answers(rows):
+    """Training rows from which no baseline can learn an output."""
+    return [{**row, "completion": render(Outcome(row["changed"], "nowhere"))} for row in rows]
+
+
+def test_a_reader_is_one_function_and_becomes_a_system_of_the_evaluation(registry, tmp_path, patching_rows):
+    @reader(activation_patching.TASK)
+    def by_group(material: Material) -> Fitted:
+        """Read the number in the name of the group, which answers every question."""
+        seen = {row["token_type"] for row in material.train}
+
+        def answer(rows):
+            numbers = [int(row["group"].removeprefix("fact")) for row in rows]
+            return [
+                render(Outcome((row["token_type"] == "subject") == (n % 4 > 0), f"city{n}"))
+                for row, n in zip(rows, numbers, strict=True)
+            ]
+
+        return Fitted(answer, {"seen": len(seen)})
+
+    write_dataset(tmp_path, without_answers(patching_rows), splits=("train",))
+    datasets = {PATCHING: write_dataset(tmp_path, patching_rows, splits=("validation", "test"))}
+    result = evaluate(Oracle([]), Oracle([]), Shape(), datasets, CONFIG, 0, predictions_dir=tmp_path)[PATCHING]
+    assert result.scores["by_group"]["exact_match"].value == 1
+    assert result.readers["by_group"].settings == {"seen": 2} and result.readers["by_group"].unavailable is None
+    gain = result.gains["exact_match"]
+    assert (gain.system, gain.validation_score, gain.difference) == ("by_group", 1, -1)
+    assert gain.ci95 == result.comparisons["explainer - by_group"]["exact_match"].ci95
+    assert '"by_group":"The ' in (tmp_path / f"{PATCHING}.jsonl").read_text()
+
+
+def test_the_strongest_baseline_is_chosen_on_validation_rows_and_not_on_test_rows(registry, tmp_path, patching_rows):
+    rows = [{**row, "group": f"{row['group']} {split}"} for split in ("validation", "test") for row in patching_rows]
+    truth = {row["group"]: row["completion"] for row in rows}
+
+    def correct_on(split):
+        return lambda material: Fitted(lambda rows: [truth[r["group"]] if split in r["group"] else "?" for r in rows])
+
+    for split in ("validation", "test"):
+        READERS.register(f"{PATCHING}/correct_on_{split}", correct_on(split))
+    dataset = write_dataset(tmp_path, without_answers(rows), splits=("train",))
+    for split in ("validation", "test"):
+        write_dataset(tmp_path, [row for row in rows if split in row["group"]], splits=(split,))
+    result = evaluate(Oracle(rows), Oracle([]), Shape(), {PATCHING: dataset}, CONFIG, 0)[PATCHING]
+    scores = {name: result.scores[f"correct_on_{name}"]["content_match"].value for name in ("validation", "test")}
+    assert scores["test"] > scores["validation"] == 0
+    assert result.gains["content_match"].system == "correct_on_validation"
+    assert result.gains["content_match"].difference == result.scores["explainer"]["content_match"].value
+
+
+def test_without_validation_rows_no_baseline_is_called_the_strongest(datasets_of, caplog):
+    result = evaluate(Oracle([]), Oracle([]), Shape(), datasets_of(ABLATION), CONFIG, 0)[ABLATION]
+    assert result.gains == {} and "the strongest baseline is not chosen" in caplog.text
+
+
+def test_the_ground_truth_is_never_the_strongest_baseline(tmp_path, feature_rows, datasets_of):
+    dataset = datasets_of("feature_description")
+    write_dataset(dataset["feature_description"].root, feature_rows, splits=("validation",))
+    result = evaluate(Oracle([]), Oracle([]), Shape(), dataset, CONFIG, 0)["feature_description"]
+    assert result.gains["simulator_correlation"].system in {"nearest_neighbour", "untrained"}
+
+
+def test_readers_that_cannot_read_the_rows_are_reported_with_the_reason(datasets_of, caplog):
+    tasks = evaluate(Oracle([]), Oracle([]), Shape(), datasets_of(PATCHING, ABLATION), CONFIG, 0)
+    for task in (PATCHING, ABLATION):
+        result = tasks[task]
+        assert set(result.readers) == set(readers_of(task)) and not set(result.readers) & set(result.scores)
+    reason = tasks[PATCHING].readers["gradient_boosting"].unavailable
+    assert (
+        reason == "the rows have no column position and no column prompt_ids and no column target_prompt and no "
+        "column clean_output"
+    )
+    assert f"the reader gradient_boosting is not available: {reason}" in caplog.text
+
+
+def test_parts_that_readers_share_are_fitted_once():
+    calls = []
+
+    def fit(material):
+        calls.append(material)
+        return len(calls)
+
+    one, other = Material([{}]), Material([{}])
+    assert [one.share(fit), one.share(fit), other.share(fit)] == [1, 1, 2]
+
+
+def test_a_reader_that_needs_the_target_says_so():
+    with pytest.raises(NotAvailable, match="the target's weights are not at hand"):
+        _ = Material([{}]).target
+
+
+def test_every_built_in_task_has_readers():
+    assert list(readers_of("feature_description")) == ["token_lens", "token_lens_grammar", "logit_lens"]
+    assert list(readers_of(PATCHING)) == [
+        "gradient_boosting",
+        "logit_lens_options",
+        "logit_lens_vocabulary",
+        "substitution",
+    ]
+    assert list(readers_of(ABLATION)) == ["gradient_boosting", "second_choice", "asked_in_words"]
+    assert readers_of("unknown") == {} and input_ablation.TASK.name == ABLATION
