@@ -45,8 +45,8 @@ def test_the_command_its_time_and_its_cost(prices):
     words = shlex.split(command)
     assert words[:4] == ["hf", "jobs", "uv", "run"] and words[words.index("--timeout") + 1] == "2h"
     assert words[-4:] == ["tiny", "seed=3", "--org", "lab"] and words[-5].endswith("run_recipe.py")
-    assert time == "time: about 45 min 0 s on 2 CPU cores"
-    assert cost == "cost: about $0.60 ($0.80 per hour), at most $1.60"
+    assert time == "time: about 1 h 10 min on 2 CPU cores"
+    assert cost == "cost: about $0.93 ($0.80 per hour), at most $1.60"
 
 
 def test_prices_are_converted_to_hours(prices):

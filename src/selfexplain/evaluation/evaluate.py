@@ -1,7 +1,7 @@
 """Evaluate an explainer on held-out rows, together with its controls and baselines."""
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -97,46 +97,24 @@ def evaluate(
         check_width(test_set, target)
         SCORERS[test_set.task].check(test_set.rows, simulators[test_set.task], test_set.section)
     validation = {task: _validation_set(task, datasets[task], simulators[task], config, seed) for task in datasets}
-    validation_sets = [of_task for of_task in validation.values() if of_task.rows]
+    asked = [*test_sets, *(of_task for of_task in validation.values() if of_task.rows)]
     answers = {of.section: _ask_with_controls(explainer, of, config, seed, cache_dir) for of in test_sets}
-    answers |= {of_task.section: {} for of_task in validation_sets}
-    scales = _selfie_scales(selfie, datasets, simulators, config, seed, cache_dir)
-    for test_set in [*test_sets, *validation_sets]:
-        answers[test_set.section]["untrained"] = _ask(
-            "untrained", untrained, test_set, test_set.rows, config, cache_dir
-        )
-    for section, of_section in _ask_without_vectors(without_vectors, [*test_sets, *validation_sets], config, cache_dir):
-        answers[section][WITHOUT_VECTORS] = of_section
-    for section, of_section in _ask_selfie(selfie, scales, [*test_sets, *validation_sets], config, cache_dir):
-        answers[section]["selfie"] = of_section
-    results: dict[str, list[tuple[str | None, TestSetResult]]] = {task: [] for task in datasets}
-    baselines = {
-        task: _Baselines.of(
-            [of for of in test_sets if of.task == task],
-            validation[task],
-            _training_rows(dataset, share, seed),
-            answers,
-            simulators[task],
-            seed,
-            load_target,
-        )
-        for task, dataset in datasets.items()
-    }
-    for test_set in test_sets:
-        task = test_set.task
-        result, predictions = _score(
-            test_set,
-            baselines[task],
-            answers[test_set.section],
-            simulators[task],
-            (calibration or {}).get(task),
-            config,
-            seed,
-        )
-        results[task].append((test_set.name, result.model_copy(update={"selfie_scale": scales.get(task)})))
-        if predictions_dir is not None:
-            write_predictions(predictions, Path(predictions_dir) / f"{test_set.section}.jsonl")
-    return {task: _task_result(of_task) for task, of_task in results.items()}
+    scales = _ask_baselines(
+        answers, asked, untrained, without_vectors, selfie, datasets, simulators, config, seed, cache_dir
+    )
+    results = {}
+    for task, dataset in datasets.items():
+        of_task, train = [of for of in test_sets if of.task == task], _training_rows(dataset, share, seed)
+        baselines = _Baselines.of(of_task, validation[task], train, answers, simulators[task], seed, load_target)
+        fitted, scored = (calibration or {}).get(task), []
+        for test_set in of_task:
+            of_section = answers[test_set.section]
+            result, predictions = _score(test_set, baselines, of_section, simulators[task], fitted, config, seed)
+            scored.append((test_set.name, result.model_copy(update={"selfie_scale": scales.get(task)})))
+            if predictions_dir is not None:
+                write_predictions(predictions, Path(predictions_dir) / f"{test_set.section}.jsonl")
+        results[task] = _task_result(scored)
+    return results
 
 
 def calibrate(
@@ -187,28 +165,39 @@ def calibrate(
     return calibration
 
 
-def _ask_without_vectors(
-    explainer: Explainer | None, test_sets: Sequence[TestSet], config: EvaluationConfig, cache_dir: Path | None
-) -> Iterator[tuple[str, list[Answer]]]:
-    """Section and answers of the explainer that was trained without vectors, for test sets with vectors."""
-    for test_set in test_sets:
-        if explainer is not None and any(row["placeholder_offsets"] for row in test_set.rows):
-            rows = controls.text_only(test_set.rows)
-            yield test_set.section, _ask(WITHOUT_VECTORS, explainer, test_set, rows, config, cache_dir)
-
-
-def _ask_selfie(
-    selfie: Callable[[float], Explainer] | None,
-    scales: Mapping[str, float],
+def _ask_baselines(
+    answers: dict[str, dict[str, list[Answer]]],
     test_sets: Sequence[TestSet],
+    untrained: Explainer,
+    without_vectors: Explainer | None,
+    selfie: Callable[[float], Explainer] | None,
+    datasets: Datasets,
+    simulators: Mapping[str, Simulator],
     config: EvaluationConfig,
+    seed: int,
     cache_dir: Path | None,
-) -> Iterator[tuple[str, list[Answer]]]:
-    """Section and answers of SelfIE, for the test sets of tasks that have a scale."""
+) -> dict[str, float]:
+    """Ask the baselines that are language models, one after the other, and return SelfIE's scales (`_selfie_scales`).
+
+    Args:
+        answers: section -> system -> answers, to which theirs are added.
+        test_sets: the test sets, and the validation rows of each task.
+    """
+    for test_set in test_sets:
+        of_section = answers.setdefault(test_set.section, {})
+        of_section["untrained"] = _ask("untrained", untrained, test_set, test_set.rows, config, cache_dir)
+    for test_set in test_sets:
+        if without_vectors is not None and any(row["placeholder_offsets"] for row in test_set.rows):
+            rows = controls.text_only(test_set.rows)
+            replies = _ask(WITHOUT_VECTORS, without_vectors, test_set, rows, config, cache_dir)
+            answers[test_set.section][WITHOUT_VECTORS] = replies
+    scales = _selfie_scales(selfie, datasets, simulators, config, seed, cache_dir)
     explainers = {task: selfie(scale) for task, scale in scales.items()} if selfie is not None else {}
     for test_set in test_sets:
         if explainer := explainers.get(test_set.task):
-            yield test_set.section, _ask("selfie", explainer, test_set, test_set.rows, config, cache_dir)
+            replies = _ask("selfie", explainer, test_set, test_set.rows, config, cache_dir)
+            answers[test_set.section]["selfie"] = replies
+    return scales
 
 
 def _ask(
@@ -326,10 +315,13 @@ class _Baselines:
         changed = {of.section: scorer.changed_baselines(train, of.rows) | read.changed[of.section] for of in sections}
         strongest = {}
         if validation.rows:
-            answers = asked[validation.section]
-            of_models = {system: [answer.text for answer in of_system] for system, of_system in answers.items()}
-            of_others = texts[validation.section], changed[validation.section]
-            strongest = strongest_baselines(scorer, validation.rows, of_models | of_others[0], of_others[1], simulator)
+            answered = asked[validation.section].items()
+            of_models = {system: [answer.text for answer in answers] for system, answers in answered}
+            others = texts[validation.section], changed[validation.section]
+            try:
+                strongest = strongest_baselines(scorer, validation.rows, of_models | others[0], others[1], simulator)
+            except SelfExplainError as error:  # a chat model whose replies cannot be parsed
+                logger.warning("%s: the strongest baseline is not chosen: %s", validation.task, error)
         return cls(texts, changed, strongest, read.reports)
 
 
