@@ -3,7 +3,7 @@
 The question contains one vector, the residual stream at the last token of a text. The answer is the name of a
 sentiment, `positive` or `negative` by default. The label comes from the target's greedy continuation: the first word in
 it that is in one of two word lists. Importing this module registers the task, its builder with the settings of its
-dataset, its metric and its scorer.
+dataset, its metric, its scorer and a cheap reader.
 """
 
 import random
@@ -19,6 +19,7 @@ import torch
 from selfexplain import capture
 from selfexplain.evaluation.metrics import Metric, Simulator, ratio, row_statistics
 from selfexplain.evaluation.metrics import register as register_metric
+from selfexplain.evaluation.readers import Fitted, Material, best_on_validation, reader
 from selfexplain.evaluation.scorers import Scorer
 from selfexplain.evaluation.scorers import register as register_scorer
 from selfexplain.groundtruth.balance import draw_balanced
@@ -207,3 +208,24 @@ class SentimentScorer(Scorer):
 
 
 register_scorer(SentimentScorer(TASK))
+
+# ---------------------------------------------------------------- a cheap reader
+
+
+@reader(TASK)
+def words_of_the_text(material: Material) -> Fitted:
+    """Predict the sentiment from the words of the text alone, with logistic regression."""
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+
+    def texts(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+        return [row["target_prompt"] for row in rows]
+
+    truth = [row["completion"] for row in material.train]
+    fitted = {
+        c: make_pipeline(TfidfVectorizer(), LogisticRegression(C=c)).fit(texts(material.train), truth) for c in (0.1, 1)
+    }
+    validation, completions = texts(material.validation), [row["completion"] for row in material.validation]
+    best = best_on_validation(list(fitted), lambda c: fitted[c].score(validation, completions) if validation else 0.0)
+    return Fitted(lambda rows: fitted[best].predict(texts(rows)).tolist(), {"C": best})

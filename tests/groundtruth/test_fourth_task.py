@@ -12,6 +12,7 @@ from datasets import load_dataset
 
 from selfexplain import capture
 from selfexplain.evaluation.metrics import METRICS
+from selfexplain.evaluation.readers import READERS
 from selfexplain.evaluation.scorers import SCORERS
 from selfexplain.groundtruth.build import build
 from selfexplain.groundtruth.builders import BUILDERS
@@ -29,7 +30,7 @@ EXAMPLE = Path(__file__).parents[2] / "docs" / "examples" / "continuation_sentim
 @pytest.fixture
 def example(monkeypatch):
     """The example module. What it registers is removed after the test."""
-    for registry in (TASKS, TASK_CONFIGS, BUILDERS, METRICS, SCORERS):
+    for registry in (TASKS, TASK_CONFIGS, BUILDERS, METRICS, SCORERS, READERS):
         monkeypatch.setattr(registry, "_values", dict(registry._values))
     spec = importlib.util.spec_from_file_location("continuation_sentiment", EXAMPLE)
     module = importlib.util.module_from_spec(spec)

@@ -22,6 +22,8 @@ PAGE = (ROOT / "docs" / "add_a_question.md").read_text(encoding="utf-8")
 NAME = "continuation_sentiment"
 SMALL = (f"{NAME}.n_texts=1200", f"{NAME}.n_rows=160", "training.epochs=0.5", "evaluation.n_resamples=20")
 CONTROLS = {"explainer", "shuffled_vector", "zero_vector", "text_only", "untrained", "nearest_neighbour"}
+READER = "words_of_the_text"
+SYSTEMS = CONTROLS | {READER}
 
 
 @pytest.fixture(scope="module")
@@ -73,11 +75,13 @@ def test_the_dataset_has_the_columns_of_the_task_and_no_text_in_two_splits(run_d
 
 def test_the_evaluation_scores_the_task_with_its_controls_and_intervals(run_dir):
     result = Results.read(run_dir.results_path).tasks[NAME]
-    assert set(result.scores) == CONTROLS
+    assert set(result.scores) == SYSTEMS
     for scores in result.scores.values():
         score = scores["sentiment_accuracy"]
         assert 0 <= score.ci95[0] <= score.value <= score.ci95[1] <= 1
-    assert set(result.comparisons) == {f"explainer - {system}" for system in CONTROLS - {"explainer"}}
+    assert set(result.comparisons) == {f"explainer - {system}" for system in SYSTEMS - {"explainer"}}
+    assert result.readers[READER].settings["C"] in (0.1, 1)
+    assert result.gains["sentiment_accuracy"].system in {READER, "nearest_neighbour", "untrained"}
     truth = {prediction.completion for prediction in run_dir.read_predictions(NAME)}
     answers = [prediction.answers["nearest_neighbour"] for prediction in run_dir.read_predictions(NAME)]
     correct = [p.answers["nearest_neighbour"] == p.completion for p in run_dir.read_predictions(NAME)]
@@ -88,6 +92,7 @@ def test_the_evaluation_scores_the_task_with_its_controls_and_intervals(run_dir)
 def test_the_cards_are_rendered_from_the_task(run_dir, command):
     card = (run_dir.explainer / "README.md").read_text(encoding="utf-8")
     assert "continuation sentiment" in card.lower() and "sentiment accuracy" in card
+    assert "words of the text" in card and "the strongest baseline" in card
     assert "positive or a negative word" in run_dir.dataset(NAME).card.read_text(encoding="utf-8")
     assert "sentiment accuracy" in command("results", str(run_dir.root))
 

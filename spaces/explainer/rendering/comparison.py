@@ -21,12 +21,10 @@ def task_comparison(task: str, result: TaskComparison) -> str:
 
 def _matrix(scores: Sequence[ComparedScore], title: str, differences: str) -> str:
     """Return targets (rows) by explainers (columns), trained on all rows."""
+    models = list(dict.fromkeys(score.target for score in scores))
     by_models = {
-        (score.target, score.explainer): score
-        for score in scores
-        if score.share == 1 and score.explainer != "nearest_neighbour"
+        (score.target, score.explainer): score for score in scores if score.share == 1 and score.explainer in models
     }
-    models = list(dict.fromkeys(target for target, _ in by_models))
     heads = "".join(f"<th scope='col'>{escaped(name)}</th>" for name in models)
     rows = []
     for target in models:

@@ -6,7 +6,8 @@ and fewer than the nearest-neighbour baseline.
 
 A model may be a better explainer in general, or an easier target. The comparison is therefore between the mean over all
 targets, each explained by itself, and the mean over all targets, each explained by the other models: every model is
-target and explainer equally often on both sides.
+target and explainer equally often on both sides. Neither claim says that the explainers are worth training, so the
+strongest reader (`evaluation.readers`), which trains none, answers the same rows.
 """
 
 from collections import defaultdict
@@ -18,13 +19,20 @@ import numpy as np
 
 from selfexplain.errors import SelfExplainError
 from selfexplain.evaluation.metrics import METRICS, Metric, Simulator
+from selfexplain.evaluation.readers import Material
+from selfexplain.evaluation.readers.answers import ask_readers
 from selfexplain.evaluation.results import ComparedScore, RoleDifference, RoleScore, TaskComparison
+from selfexplain.evaluation.scorers import SCORERS
+from selfexplain.evaluation.scoring import strongest_baselines
 from selfexplain.evaluation.statistics import bootstrap_difference, bootstrap_interval, permutation_test
 from selfexplain.features.endpoint import Endpoint
 from selfexplain.tasks import TASKS
 
 NEIGHBOUR = "nearest_neighbour"
-ROLES = ("self", "other", NEIGHBOUR)
+READER = "strongest_reader"
+BASELINES = (NEIGHBOUR, READER)
+"""Names in place of an explainer's for answers without an explainer; also their roles."""
+ROLES = ("self", "other", *BASELINES)
 
 Row = Mapping[str, Any]
 
@@ -34,7 +42,7 @@ class AnswerSet:
     """The answers of one explainer to the test rows about one target.
 
     Attributes:
-        explainer: name of the explaining model, or `NEIGHBOUR`.
+        explainer: name of the explaining model, or one of `BASELINES`.
         share: share of the training rows that was used.
         seed: seed of the training and of the choice of rows.
         n_train: number of training rows.
@@ -51,9 +59,24 @@ class AnswerSet:
     @property
     def role(self) -> str:
         """One of `ROLES`."""
-        if self.explainer == NEIGHBOUR:
-            return NEIGHBOUR
+        if self.explainer in BASELINES:
+            return self.explainer
         return "self" if self.explainer == self.target else "other"
+
+
+def strongest_reader(task: str, material: Material, test: Sequence[Row], simulator: Simulator) -> list[str] | None:
+    """The answers to test rows of the reader with the highest headline metric on the validation rows.
+
+    Returns:
+        One answer per row; None if there are no validation rows, or no reader answers in full.
+    """
+    if not material.validation:
+        return None
+    read = ask_readers(task, material, {"test": test, "validation": material.validation}).texts
+    if not read["validation"]:
+        return None
+    strongest = strongest_baselines(SCORERS[task], material.validation, read["validation"], {}, simulator)
+    return read["test"][strongest[TASKS[task].headline][0]]
 
 
 def compare(

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from selfexplain.evaluation.comparison import NEIGHBOUR, ROLES
+from selfexplain.evaluation.comparison import BASELINES, NEIGHBOUR, READER, ROLES
 from selfexplain.evaluation.config import EXPLAINED_BY
 from selfexplain.evaluation.report import SYSTEMS
 from selfexplain.evaluation.results import ComparedScore, ComparisonResult, RoleDifference, RoleScore, TaskComparison
@@ -16,7 +16,12 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from rich.console import Group
 
-COLOURS = {"self": SYSTEMS["explainer"], "other": SYSTEMS["untrained"], NEIGHBOUR: SYSTEMS[NEIGHBOUR]}
+COLOURS = {
+    "self": SYSTEMS["explainer"],
+    "other": SYSTEMS["untrained"],
+    NEIGHBOUR: SYSTEMS[NEIGHBOUR],
+    READER: SYSTEMS["gradient_boosting"],
+}
 NOTE = (
     "Intervals are 95 % bootstrap intervals over groups, for the explainers that were trained here; other trainings "
     "vary more. In the means, every model is target and explainer equally often on both sides."
@@ -48,7 +53,7 @@ def _explainers_table(result: TaskComparison, subject: str) -> Table:
         (entry.target, entry.explainer, metric): entry
         for metric in metrics
         for entry in result.scores[metric]
-        if entry.share == 1 and entry.explainer != NEIGHBOUR
+        if entry.share == 1 and entry.explainer not in BASELINES
     }
     pairs = dict.fromkeys((target, explainer) for target, explainer, _ in cells)
     return Table(
@@ -142,7 +147,7 @@ def write_figures(comparison: ComparisonResult, out_dir: Path) -> None:
 def _draw_explainers(axes: "Axes", result: TaskComparison, metric: str) -> None:
     """One column per target and one for the mean; one interval per explainer, with dashes for several seeds."""
     targets = list(result.n_test)
-    scores = [entry for entry in result.scores[metric] if entry.share == 1 and entry.explainer != NEIGHBOUR]
+    scores = [entry for entry in result.scores[metric] if entry.share == 1 and entry.explainer not in BASELINES]
     for column, target in enumerate(targets):
         of_target = [entry for entry in scores if entry.target == target]
         of_target.sort(key=lambda entry: entry.explainer != target)

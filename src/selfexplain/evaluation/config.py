@@ -6,7 +6,12 @@ from typing import Literal
 from selfexplain.errors import SelfExplainError
 from selfexplain.utils.bounds import Amount, Count, Positive
 
-EXPLAINED_BY = {"self": "itself", "other": "another model", "nearest_neighbour": "nearest neighbour"}
+EXPLAINED_BY = {
+    "self": "itself",
+    "other": "another model",
+    "nearest_neighbour": "nearest neighbour",
+    "strongest_reader": "strongest reader",
+}
 """Role of an explainer in a comparison -> its name in tables, figures, cards and the demo."""
 
 

@@ -176,7 +176,7 @@ class ComparedScore(Value):
 
 
 class RoleScore(Value):
-    """The mean score over targets of one (role, share); roles are "self", "other" and "nearest_neighbour"."""
+    """The mean score over targets of one (role, share); roles are those of `evaluation.comparison.ROLES`."""
 
     role: str
     share: float

@@ -1,15 +1,16 @@
 """Steps of a comparison: train one explainer per cell, ask all of them the same test rows, score the answers."""
 
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from selfexplain.errors import SelfExplainError
 from selfexplain.evaluation.config import ComparisonConfig
 from selfexplain.groundtruth.dataset_directory import DatasetDirectory
-from selfexplain.pipeline.explainers import load_explainer, train_explainer
+from selfexplain.pipeline.explainers import load_explainer, load_target_of, train_explainer
 from selfexplain.pipeline.row_guard import RowGuard
 from selfexplain.pipeline.simulator import simulator
 from selfexplain.runs.engine import Step
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from selfexplain.evaluation.comparison import AnswerSet
     from selfexplain.evaluation.results import TaskComparison
     from selfexplain.groundtruth.sources import Corpus
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -208,10 +211,10 @@ class ComparisonSteps:
         return held_out(path, self.recipe.evaluation.rows_limit, self.recipe.seed)[1]
 
     def _answer_sets(self, task: str, rows: Mapping[str, Sequence[Any]]) -> "list[AnswerSet]":
-        """All answers to the test rows of a task: those of the explainers, and those of the nearest training rows."""
+        """All answers to the test rows of a task: of explainers, nearest training rows and strongest readers."""
         from selfexplain.evaluation.answers import read_answers
         from selfexplain.evaluation.baselines import nearest_neighbour
-        from selfexplain.evaluation.comparison import NEIGHBOUR, AnswerSet
+        from selfexplain.evaluation.comparison import NEIGHBOUR, READER, AnswerSet
         from selfexplain.groundtruth.formats import read_rows
         from selfexplain.groundtruth.splits import share_of
 
@@ -222,6 +225,9 @@ class ComparisonSteps:
             kept = share_of(groups, cell.share, self.recipe.seed + cell.seed)
             answers = read_answers(self.answers_path(cell, task), rows[cell.target])
             texts = {cell.explainer: [answer.text for answer in answers]}
+            is_whole = cell.explainer == cell.target and cell.share == 1 and cell.seed == 0
+            if is_whole and (read := self._read(task, cell, train[cell.target], rows[cell.target])):
+                texts[READER] = read
             if cell.explainer == cell.target:
                 texts[NEIGHBOUR] = nearest_neighbour([train[cell.target][index] for index in kept], rows[cell.target])
             sets += [
@@ -229,6 +235,25 @@ class ComparisonSteps:
                 for explainer, answered in texts.items()
             ]
         return sets
+
+    def _read(self, task: str, cell: Cell, train: Sequence[dict], test: Sequence[dict[str, Any]]) -> list[str] | None:
+        """The answers of the strongest reader about a target; None if no reader answers in full."""
+        from selfexplain.evaluation.comparison import strongest_reader
+        from selfexplain.evaluation.readers import Material
+        from selfexplain.evaluation.scorers import SCORERS
+        from selfexplain.evaluation.test_sets import validation_rows
+
+        dataset, recipe = self.models[cell.target].dataset(task), self.recipe_of(cell)
+        scorer = SCORERS[task].simulator(dataset, simulator(self.recipe, self.run.root))
+        try:
+            validation = validation_rows(dataset, self.recipe.evaluation.rows_limit, self.recipe.seed)
+        except SelfExplainError as error:
+            logger.warning("%s: the readers are left out, because none can be chosen: %s", task, error)
+            return None
+        self.free()
+        target = cache(lambda: load_target_of(recipe))
+        material = Material(train, validation, scorer.classes or {}, self.recipe.seed, target)
+        return strongest_reader(task, material, test, scorer)
 
 
 def models_of(recipe: Recipe) -> dict[str, tuple[str, str | None]]:
