@@ -121,7 +121,7 @@ def readme_table(results: Results) -> str:
     lines = [head, "|---|---|---:|---:|---:|" + "---:|" * has_gains]
     for task, metric, baseline in README_ROWS:
         result = results.tasks[task]
-        gain = result.gains.get(metric)
+        gain = (result.gains or {}).get(metric)
         system = gain.system if gain else baseline
         shuffled = result.scores.get("shuffled_vector", {}).get(metric)
         cells = [TASKS[task].title, format_name(metric), f"**{_value(result.scores['explainer'][metric])}**"]

@@ -3,7 +3,9 @@
 import pytest
 
 from selfexplain.errors import SelfExplainError
-from selfexplain.evaluation.comparison import NEIGHBOUR, AnswerSet, compare
+from selfexplain.evaluation.comparison import NEIGHBOUR, AnswerSet, compare, strongest_reader
+from selfexplain.evaluation.metrics import Simulator
+from selfexplain.evaluation.readers import READERS, Fitted, Material
 
 TASK = "activation_patching"
 
@@ -76,3 +78,21 @@ def test_answers_that_do_not_match_the_test_rows_are_refused(rows):
         compared({"a": rows["a"][:8]}, answers)
     with pytest.raises(SelfExplainError, match="has no answers"):
         compared(rows, [])
+
+
+def test_the_strongest_reader_is_chosen_by_its_headline_metric_on_validation_rows(monkeypatch, patching_rows):
+    monkeypatch.setattr(READERS, "_values", {})
+    truth = {row["prompt"] + row["group"]: row["completion"] for row in patching_rows}
+
+    def correct_if(condition):
+        return lambda material: Fitted(
+            lambda rows: [truth[row["prompt"] + row["group"]] if condition(row) else "?" for row in rows]
+        )
+
+    READERS.register("activation_patching/subjects", correct_if(lambda row: row["token_type"] == "subject"))
+    READERS.register("activation_patching/few", correct_if(lambda row: row["group"] == "fact1"))
+    validation = [row for row in patching_rows if row["group"] in ("fact0", "fact2", "fact3")]
+    chosen = strongest_reader("activation_patching", Material(patching_rows, validation), patching_rows, Simulator())
+    subjects = [row["token_type"] == "subject" for row in patching_rows]
+    assert [text != "?" for text in chosen] == subjects
+    assert strongest_reader("activation_patching", Material(patching_rows), patching_rows, Simulator()) is None

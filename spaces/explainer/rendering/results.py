@@ -61,7 +61,7 @@ def _row(system: str, score: Score, low: float) -> str:
 
 def _difference(result: TaskResult, metric: str) -> str:
     """Return the gain over the strongest baseline, or the difference to a control if there is none, in words."""
-    if gain := result.gains.get(metric):
+    if gain := (result.gains or {}).get(metric):
         return (
             f"Explainer minus {_name(gain.system)}, the strongest baseline: {number(gain.difference)} "
             f"{interval(gain.ci95)}. The explainer is {gain_verdict(gain)}."

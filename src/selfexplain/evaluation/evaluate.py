@@ -360,7 +360,7 @@ def _score(
             test_set.indices, rows, confidences(scorer, explained, calibration), *systems.values(), strict=True
         )
     ]
-    return result.model_copy(update={"calibration": calibrated, "readers": baselines.readers}), predictions
+    return result.model_copy(update={"calibration": calibrated, "readers": baselines.readers or None}), predictions
 
 
 def _task_result(results: Sequence[tuple[str | None, TestSetResult]]) -> TaskResult:

@@ -95,7 +95,7 @@ def markdown(results: Results) -> str:
 
 def gain_sentences(result: TestSetResult) -> list[str]:
     """One sentence per metric: the explainer's gain over the strongest baseline, and whether there is one."""
-    return [f"{format_name(metric)}: {_gain(gain)}" for metric, gain in result.gains.items()]
+    return [f"{format_name(metric)}: {_gain(gain)}" for metric, gain in (result.gains or {}).items()]
 
 
 def gain_verdict(gain: Gain) -> str:
@@ -189,14 +189,41 @@ def _gain(gain: Gain) -> str:
 
 def _notes(result: TestSetResult) -> list[str]:
     """Lines below a table."""
-    return [*_reader_notes(result), *_simulator_note(result), *_confidence_note(result)]
+    return [*_hard_note(result), *_reader_notes(result), *_simulator_note(result), *_confidence_note(result)]
+
+
+def _hard_note(result: TestSetResult) -> list[str]:
+    """How the explainer and its control do on the rows on which the strongest baseline is incorrect."""
+    if result.hard is None:
+        return []
+    hard, shown = result.hard, ("explainer", "shuffled_vector")
+    scores = (
+        f"{format_name(system)} "
+        + ", ".join(f"{format_name(metric)} {value:.3f}" for metric, value in hard.scores[system].items())
+        for system in shown
+        if system in hard.scores
+    )
+    return [f"on the {hard.n_test} hard rows, on which the strongest baseline is incorrect: {'; '.join(scores)}"]
+
+
+def strata_table(result: TestSetResult, metric: str) -> list[tuple[str, str, str, str]]:
+    """The explainer's gain in one metric on each part of a test set: part, rows, explainer's score, gain."""
+    table = []
+    for name, by_value in (result.strata or {}).items():
+        for value, subset in by_value.items():
+            if gain := (subset.gains or {}).get(metric):
+                low, high = gain.ci95
+                shown = f"{gain.difference:+.3f} [{low:+.3f}, {high:+.3f}]"
+                score = f"{subset.scores['explainer'][metric]:.3f}"
+                table.append((f"{format_name(name)}: {format_name(value)}", str(subset.n_test), score, shown))
+    return table
 
 
 def _reader_notes(result: TestSetResult) -> list[str]:
     """The readers that could not read the rows, with the reason."""
     return [
         f"{format_name(name)} is not available: {report.unavailable}"
-        for name, report in result.readers.items()
+        for name, report in (result.readers or {}).items()
         if report.unavailable
     ]
 

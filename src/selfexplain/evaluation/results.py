@@ -98,6 +98,21 @@ class Calibration(Value):
         return self.ece != self.ece_uncalibrated
 
 
+class Subset(Value):
+    """Scores on a part of a test set.
+
+    Attributes:
+        n_test, n_groups: number of rows, and number of groups of rows.
+        scores: system -> metric -> score.
+        gains: as in `TestSetResult`. None are given for the hard rows, on which a baseline is incorrect by definition.
+    """
+
+    n_test: int
+    n_groups: int
+    scores: dict[str, dict[str, float]]
+    gains: dict[str, Gain] | None = None
+
+
 class TestSetResult(Value):
     """Scores on one test set.
 
@@ -109,9 +124,11 @@ class TestSetResult(Value):
         unparsable: system -> number of answers that the metrics cannot parse.
         scores: system -> metric -> score.
         comparisons: "explainer - SYSTEM" -> metric -> paired difference.
-        gains: metric -> the strongest baseline, chosen on validation rows, and the explainer's gain over it. Empty
+        gains: metric -> the strongest baseline, chosen on validation rows, and the explainer's gain over it. None
             without validation rows, and in results of earlier versions.
         readers: reader -> its settings, or why it is not available.
+        hard: scores on the rows on which the strongest baseline is incorrect; None if there is no such baseline or row.
+        strata: property of a row -> value -> scores on the rows with this value, for values with enough rows.
         selfie_scale: scale at which the SelfIE baseline was run.
     """
 
@@ -125,8 +142,10 @@ class TestSetResult(Value):
     unparsable: dict[str, int] = Field(default_factory=dict)
     scores: dict[str, dict[str, Score]]
     comparisons: dict[str, dict[str, Difference]] = Field(default_factory=dict)
-    gains: dict[str, Gain] = Field(default_factory=dict)
-    readers: dict[str, ReaderReport] = Field(default_factory=dict)
+    gains: dict[str, Gain] | None = None
+    readers: dict[str, ReaderReport] | None = None
+    hard: Subset | None = None
+    strata: dict[str, dict[str, Subset]] | None = None
     selfie_scale: float | None = None
     calibration: Calibration | None = None
 

@@ -100,6 +100,10 @@ class Scorer(ABC):
         """Number of rows per true class; None for tasks without classes."""
         return None
 
+    def strata(self, row: Row, simulator: Simulator) -> dict[str, str]:
+        """Property -> value, for properties of a row by which test rows are divided, to score each part."""
+        return {name: _in_words(row[name]) for name in self.task.strata if row.get(name) not in (None, "")}
+
     def simulator_name(self, simulator: Simulator) -> str | None:
         """The name of the simulator in results; None for tasks without one."""
         return None
@@ -193,8 +197,18 @@ class DescriptionScorer(Scorer):
         """Includes the ground truth. Its score is below 1, so it shows how high an explainer can score."""
         return {**super().baselines(train, test), GROUND_TRUTH: [row["completion"] for row in test]}
 
+    def strata(self, row: Row, simulator: Simulator) -> dict[str, str]:
+        """Includes the form of the ground truth's description."""
+        description = Description.parse(row["completion"], simulator.classes)
+        return super().strata(row, simulator) | {"form": description.form if description else "free text"}
+
     def simulator_name(self, simulator: Simulator) -> str | None:
         return simulator.endpoint.model if simulator.endpoint else "offline"
+
+
+def _in_words(value: Any) -> str:
+    """A value of a column as text; a list of numbers as its range."""
+    return f"{value[0]}-{value[-1]}" if isinstance(value, list) and value else str(value)
 
 
 register(DescriptionScorer(feature_description.TASK))

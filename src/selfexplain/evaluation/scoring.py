@@ -9,7 +9,7 @@ import numpy as np
 from selfexplain.errors import SelfExplainError
 from selfexplain.evaluation.calibration import calibration_scores
 from selfexplain.evaluation.metrics import METRICS, Simulator
-from selfexplain.evaluation.results import Calibration, Difference, Gain, Score, TestSetResult, Unread
+from selfexplain.evaluation.results import Calibration, Difference, Gain, Score, Subset, TestSetResult, Unread
 from selfexplain.evaluation.scorers import GROUND_TRUTH, Scorer
 from selfexplain.evaluation.statistics import bootstrap_difference, bootstrap_interval, permutation_test
 from selfexplain.modeling.confidence import confidence
@@ -20,6 +20,9 @@ logger = logging.getLogger(__name__)
 Row = Mapping[str, Any]
 Statistics = dict[str, dict[str, np.ndarray]]
 """System -> metric -> row statistics `(n, k)`."""
+
+MIN_STRATUM = 20
+"""Minimum number of rows of a part of a test set that gets its own scores."""
 
 
 def score_test_set(
@@ -65,7 +68,9 @@ def score_test_set(
         },
         scores=scores,
         comparisons=comparisons,
-        gains=_gains(comparisons, strongest or {}),
+        gains=_gains(comparisons, strongest or {}) or None,
+        hard=_hard(scorer, rows, answers, statistics, simulator, strongest or {}),
+        strata=_strata(scorer, rows, statistics, simulator, strongest or {}, n_resamples, seed) or None,
     )
 
 
@@ -101,6 +106,65 @@ def _gains(
         for metric, (system, score) in strongest.items()
         if (difference := comparisons.get(f"explainer - {system}", {}).get(metric))
     }
+
+
+def _hard(
+    scorer: Scorer,
+    rows: Sequence[Row],
+    answers: Mapping[str, Sequence[str]],
+    statistics: Statistics,
+    simulator: Simulator,
+    strongest: Mapping[str, tuple[str, float]],
+) -> Subset | None:
+    """Scores on the rows on which the strongest baseline is incorrect."""
+    system, _ = strongest.get(scorer.correct_metric or scorer.task.headline, ("", 0.0))
+    if system not in answers:
+        return None
+    correct, known = scorer.correct(answers[system], rows, simulator)
+    chosen = np.flatnonzero(known & ~correct)
+    return _subset(rows, statistics, chosen.tolist()) if len(chosen) else None
+
+
+def _strata(
+    scorer: Scorer,
+    rows: Sequence[Row],
+    statistics: Statistics,
+    simulator: Simulator,
+    strongest: Mapping[str, tuple[str, float]],
+    n_resamples: int,
+    seed: int,
+) -> dict[str, dict[str, Subset]]:
+    """Property -> value -> scores and gains on its rows, for values with at least `MIN_STRATUM` rows."""
+    members: dict[str, dict[str, list[int]]] = {}
+    for index, row in enumerate(rows):
+        for name, value in scorer.strata(row, simulator).items():
+            members.setdefault(name, {}).setdefault(value, []).append(index)
+    strata: dict[str, dict[str, Subset]] = {}
+    for name, by_value in members.items():
+        for value, indices in sorted(by_value.items()):
+            if len(indices) < MIN_STRATUM:
+                continue
+            groups = [rows[index]["group"] for index in indices]
+            gains = {}
+            for metric, (system, score) in strongest.items():
+                pair = statistics["explainer"].get(metric), statistics.get(system, {}).get(metric)
+                if pair[0] is not None and pair[1] is not None:
+                    counted = pair[0][indices], pair[1][indices]
+                    found = _difference(metric, *counted, groups, n_resamples, seed)
+                    gains[metric] = Gain(system=system, validation_score=score, **found.model_dump())
+            subset = _subset(rows, statistics, indices).model_copy(update={"gains": gains or None})
+            strata.setdefault(name, {})[value] = subset
+    return strata
+
+
+def _subset(rows: Sequence[Row], statistics: Statistics, indices: Sequence[int]) -> Subset:
+    """Scores of all systems on some rows; scores that are not defined there are left out."""
+    scores: dict[str, dict[str, float]] = {}
+    for system, by_metric in statistics.items():
+        values = {name: float(METRICS[name].value(c[indices].sum(axis=0))) for name, c in by_metric.items()}
+        scores[system] = {name: value for name, value in values.items() if value == value}
+    groups = {rows[index]["group"] for index in indices}
+    return Subset(n_test=len(indices), n_groups=len(groups), scores=scores)
 
 
 def score_confidence(

@@ -167,7 +167,7 @@ def _sections(results: Results) -> list[tuple[str, str, TestSetResult]]:
 
 def _strongest(results: Results, task: str) -> str:
     """The strongest baseline of the task's first metric that it answers in full; empty if none was chosen."""
-    gains = results.tasks[task].gains.values()
+    gains = (results.tasks[task].gains or {}).values()
     full = [gain.system for gain in gains if gain.system not in _verdicts_only(results, task)]
     return next(iter(full), "")
 

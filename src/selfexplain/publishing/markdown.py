@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from selfexplain.evaluation.report import gain_sentences, gain_verdict
+from selfexplain.evaluation.report import gain_sentences, gain_verdict, strata_table
 from selfexplain.evaluation.results import Difference, RoleDifference, RoleScore, Score, TestSetResult
 from selfexplain.publishing.card_sections import templates_of
 from selfexplain.publishing.facts import LONG_LIST, flatten
@@ -59,6 +59,7 @@ def _environment() -> "Environment":
         "quoted": quoted,
         "readable": readable,
         "shown": shown,
+        "strata": strata_table,
         "verdict": verdict,
     }
     environment.globals |= {"linked": linked, "fragment": fragment, "TASKS": TASKS}

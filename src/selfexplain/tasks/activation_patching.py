@@ -78,5 +78,6 @@ TASK = Task(
     states_outcome=True,
     cell=cell,
     text_column="target_prompt",
+    strata=("token_type", "layers"),
     max_tokens=192,
 )

@@ -43,5 +43,6 @@ TASK = Task(
     split_unit="feature",
     templates=TEMPLATES,
     has_vectors=True,
+    strata=("layer",),
     max_tokens=40,
 )

@@ -73,5 +73,6 @@ TASK = Task(
     split_unit="question",
     states_outcome=True,
     cell=cell,
+    strata=("hint_style", "topic"),
     max_tokens=384,
 )

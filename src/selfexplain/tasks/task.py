@@ -35,6 +35,7 @@ class Task:
         states_outcome: whether answers are sentences of `tasks.outcome`, which state whether the output changes.
         cell: function that returns the properties of a row that the lookup rule uses; None for tasks without a
             has-changed label.
+        strata: columns by whose values test rows are divided, to score each part; results skip missing columns.
         text_column: column with the text that the target reads, for tasks whose rows about one text differ only in a
             vector; None for other tasks.
         max_tokens: upper bound on the tokens of a training row, for memory estimates.
@@ -54,6 +55,7 @@ class Task:
     has_vectors: bool = False
     states_outcome: bool = False
     cell: Callable[[Row], Hashable] | None = None
+    strata: tuple[str, ...] = ()
     text_column: str | None = None
     max_tokens: int = 512
 

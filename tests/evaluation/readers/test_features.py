@@ -8,6 +8,7 @@ from selfexplain.evaluation.readers import Material, NotAvailable, readers_of
 from selfexplain.evaluation.readers.features import N_VALIDATION, _validation
 from selfexplain.features.description import Description, clean
 from selfexplain.target.capture import capture
+from selfexplain.target.tokens import token_text
 
 TEXT = "The capital of France is Paris and the language of France is French."
 READERS = readers_of("feature_description")
@@ -39,7 +40,7 @@ def material(target, rows):
 
 def test_the_token_lens_names_the_token_of_a_residual_stream(material, rows):
     fitted = READERS["token_lens"](material)
-    named = [Description.parse(text).tokens for text in fitted.answer(rows)]
+    named = [Description.parse(text).subjects for text in fitted.answer(rows)]
     assert np.mean([row["token"] in tokens for row, tokens in zip(rows, named, strict=True)]) > 0.9
     assert fitted.settings["k"] == len(named[0]) and fitted.settings["ridge"] > 0
 
@@ -47,7 +48,7 @@ def test_the_token_lens_names_the_token_of_a_residual_stream(material, rows):
 def test_the_describer_writes_about_what_the_token_lens_reads(material, rows):
     fitted = READERS["token_lens_grammar"](material)
     described = [Description.parse(text, material.classes) for text in fitted.answer(rows)]
-    assert np.mean([row["token"] in d.tokens for row, d in zip(rows, described, strict=True)]) > 0.5
+    assert np.mean([row["token"] in d.subjects for row, d in zip(rows, described, strict=True)]) > 0.5
 
 
 def test_the_logit_lens_names_the_tokens_with_the_highest_logits(material, rows, target):
@@ -55,7 +56,7 @@ def test_the_logit_lens_names_the_tokens_with_the_highest_logits(material, rows,
     hidden = torch.from_numpy(rows[0]["activations"])
     with torch.no_grad():
         best = int(target.model.lm_head(target.model.model.norm(hidden)).argmax())
-    assert Description.parse(answers[0]).tokens[0] == clean(target.tokenizer.decode([best]))
+    assert Description.parse(answers[0]).subjects[0] == clean(token_text(target.tokenizer, best))
 
 
 def test_rows_about_one_vector_get_one_answer(material, rows):

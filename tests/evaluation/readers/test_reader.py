@@ -6,6 +6,8 @@ from evaluation_data import Oracle, write_dataset
 from selfexplain.evaluation.config import EvaluationConfig
 from selfexplain.evaluation.evaluate import evaluate
 from selfexplain.evaluation.readers import READERS, Fitted, Material, NotAvailable, reader, readers_of
+from selfexplain.evaluation.report import gain_verdict, markdown, strata_table
+from selfexplain.evaluation.results import Environment, Gain, Results, ScoredModel
 from selfexplain.tasks import activation_patching, input_ablation
 from selfexplain.tasks.outcome import Outcome, render
 
@@ -76,9 +78,46 @@ def test_the_strongest_baseline_is_chosen_on_validation_rows_and_not_on_test_row
     assert result.gains["content_match"].difference == result.scores["explainer"]["content_match"].value
 
 
+def test_hard_rows_are_those_on_which_the_strongest_baseline_is_incorrect(registry, tmp_path, patching_rows):
+    truth = {row["group"]: row["completion"] for row in patching_rows}
+    solved = {row["group"] for row in patching_rows if int(row["group"].removeprefix("fact")) < 12}
+
+    def reads_most(material):
+        return Fitted(lambda rows: [r["completion"] if r["group"] in solved else "?" for r in rows])
+
+    READERS.register(f"{PATCHING}/reads_most", reads_most)
+    write_dataset(tmp_path, without_answers(patching_rows), splits=("train",))
+    datasets = {PATCHING: write_dataset(tmp_path, patching_rows, splits=("validation", "test"))}
+    result = evaluate(Oracle(patching_rows), Oracle([]), Shape(), datasets, CONFIG, 0)[PATCHING]
+    assert result.gains["exact_match"].system == "reads_most"
+    assert (result.hard.n_test, result.hard.n_groups) == (16, 4) and len(truth) == 16
+    assert result.hard.scores["explainer"]["exact_match"] == 1 and result.hard.scores["reads_most"]["exact_match"] == 0
+    assert set(result.strata) == {"token_type", "layers"} and set(result.strata["layers"]) == {"0-1", "2-3"}
+    of_subjects = result.strata["token_type"]["subject"]
+    assert of_subjects.n_test == 32 and of_subjects.scores["reads_most"]["exact_match"] == 0.75
+    assert of_subjects.gains["exact_match"].difference == 0.25
+    results = Results(
+        recipe="r",
+        target=ScoredModel(name="t"),
+        explainer=ScoredModel(name="t"),
+        tasks={PATCHING: result},
+        environment=Environment(versions={}, device="cpu", seed=0),
+    )
+    text = markdown(results)
+    assert "on the 16 hard rows, on which the strongest baseline is incorrect: explainer exact match 1.000" in text
+    assert "- exact match: explainer minus reads most, the strongest baseline: +0.250 [" in text
+    assert ("token type: subject", "32", "1.000") in [cells[:3] for cells in strata_table(result, "exact_match")]
+
+
+def test_parts_with_few_rows_have_no_scores(datasets_of):
+    result = evaluate(Oracle([]), Oracle([]), Shape(), datasets_of(ABLATION), CONFIG, 0)[ABLATION]
+    assert set(result.strata) == {"hint_style"}  # there are only 10 rows of each topic
+    assert result.hard is None
+
+
 def test_without_validation_rows_no_baseline_is_called_the_strongest(datasets_of, caplog):
     result = evaluate(Oracle([]), Oracle([]), Shape(), datasets_of(ABLATION), CONFIG, 0)[ABLATION]
-    assert result.gains == {} and "the strongest baseline is not chosen" in caplog.text
+    assert result.gains is None and "the strongest baseline is not chosen" in caplog.text
 
 
 def test_the_ground_truth_is_never_the_strongest_baseline(tmp_path, feature_rows, datasets_of):
@@ -127,3 +166,11 @@ def test_every_built_in_task_has_readers():
     ]
     assert list(readers_of(ABLATION)) == ["gradient_boosting", "second_choice", "asked_in_words"]
     assert readers_of("unknown") == {} and input_ablation.TASK.name == ABLATION
+
+
+@pytest.mark.parametrize(
+    ("interval", "verdict"), [((0.1, 0.2), "better"), ((-0.2, -0.1), "worse"), ((0, 1), "no better")]
+)
+def test_the_verdict_follows_the_interval(interval, verdict):
+    gain = Gain(system="s", validation_score=0.5, difference=sum(interval) / 2, ci95=interval, p_value=0.5)
+    assert gain_verdict(gain) == verdict

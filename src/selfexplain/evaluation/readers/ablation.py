@@ -94,12 +94,13 @@ def _next_option(row: Row) -> str:
 def _ask(material: Material, wording: str, rows: Sequence[Row]) -> list[str]:
     """Answers to the question in words, each the most likely option."""
     from selfexplain.target.ablation import answers, continuations
+    from selfexplain.target.tokens import encode_text
 
     target = material.target
     texts = [row["target_prompt"] + wording for row in rows]
     possible = [
         None not in continuations(target, text, row["choices"])
-        and len(target.tokenizer(text)["input_ids"]) < target.context_length
+        and len(encode_text(target.tokenizer, text)) < target.context_length
         for text, row in zip(texts, rows, strict=True)
     ]
     asked = [index for index, is_possible in enumerate(possible) if is_possible]

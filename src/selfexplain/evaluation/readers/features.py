@@ -17,6 +17,7 @@ from selfexplain.features.simulate import score
 from selfexplain.features.windows import Exemplar
 from selfexplain.target.lens import logit_lens as run_logit_lens
 from selfexplain.target.load import Target
+from selfexplain.target.tokens import token_text
 from selfexplain.tasks import feature_description
 from selfexplain.training.pairing import paired_activations
 
@@ -64,7 +65,7 @@ def logit_lens(material: Material) -> Fitted:
     texts = _texts(target)
 
     def read(rows: Sequence[Row]) -> list[list[str]]:
-        nearest = [logits.topk(N_READ).indices for logits in run_logit_lens(target, _vectors(rows))]
+        nearest = [logits[:, : len(texts)].topk(N_READ).indices for logits in run_logit_lens(target, _vectors(rows))]
         return [_distinct(texts[token] for token in tokens) for tokens in torch.cat(nearest).tolist()]
 
     validation = read(_validation(material))
@@ -125,13 +126,15 @@ def _described(
     texts = [lens.texts[token] for token in lens.lens.token_ids.tolist()]
     index = {text: number for number, text in enumerate(dict.fromkeys(texts))}
     of_token = np.array([index[text] for text in texts])
-    of_pool = np.array([index.get(token, -1) for token in pool])
+    pool = [token for token in pool if token in index]
+    of_pool = np.array([index[token] for token in pool], int)
     words = _word_lists(lens.read(rows), k)
     answers = []
     for row_similarities, fallback in zip(similarities, words, strict=True):
-        activations = _activations(row_similarities, of_token, len(index), n_active)[of_pool]
-        exemplar = Exemplar(tokens=list(pool), activations=np.where(of_pool < 0, 0, activations).astype(np.float32))
-        answers.append(str(describe([exemplar], material.classes)[0][0]) if activations.any() else fallback)
+        activations = _activations(row_similarities, of_token, len(index), n_active)[of_pool].astype(np.float32)
+        # One window per token, because the order of the pool means nothing.
+        windows = [Exemplar(tokens=[t], activations=activations[n : n + 1]) for n, t in enumerate(pool)]
+        answers.append(str(describe(windows, material.classes)[0][0]) if activations.any() else fallback)
     return answers
 
 
@@ -202,7 +205,7 @@ def _key(row: Row) -> Hashable:
 
 def _word_lists(read: Sequence[Sequence[str]], k: int) -> list[str]:
     """Descriptions that list the first `k` of the words that were read."""
-    return [str(Description(tuple(words[:k]))) for words in read]
+    return [str(Description.of_tokens(words[:k])) for words in read]
 
 
 def _distinct(texts) -> list[str]:
@@ -211,8 +214,8 @@ def _distinct(texts) -> list[str]:
 
 def _texts(target: Target) -> list[str]:
     """The cleaned text of each token of the vocabulary."""
-    n_tokens = max(len(target.tokenizer), target.model.get_input_embeddings().weight.shape[0])
-    return [clean(text) for text in target.tokenizer.batch_decode([[token] for token in range(n_tokens)])]
+    n_tokens = len(target.tokenizer)
+    return [clean(token_text(target.tokenizer, token)) for token in range(n_tokens)]
 
 
 def _vectors(rows: Sequence[Row]) -> Tensor:

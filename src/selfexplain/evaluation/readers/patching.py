@@ -16,6 +16,7 @@ from selfexplain.target.lens import logit_lens
 from selfexplain.target.load import Target
 from selfexplain.target.nexttoken import next_token_logits
 from selfexplain.target.resume import batches, clean_run
+from selfexplain.target.tokens import encode_text, token_text
 from selfexplain.tasks import activation_patching
 from selfexplain.tasks.outcome import Outcome, render
 
@@ -120,7 +121,7 @@ def _with_lens(material: Material, boosting: Boosting, among_options: bool, rows
         for of_row in logits:
             row = rows[len(outputs)]
             tokens = _option_tokens(target, row) if among_options else None
-            outputs.append(target.tokenizer.decode([_best_token(of_row, row["clean_output_id"], tokens)]))
+            outputs.append(token_text(target.tokenizer, _best_token(of_row, row["clean_output_id"], tokens)))
     return [
         render(Outcome(True, output) if is_changed else Outcome(False, row["clean_output"]))
         for output, row, is_changed in zip(outputs, rows, changed, strict=True)
@@ -188,7 +189,7 @@ def _fit_lens(material: Material) -> _BlockLens:
 def _source_tokens(target: Target, rows: Sequence[Row]) -> list[int]:
     """The token of the source prompt that each row's vector comes from."""
     ids = dict.fromkeys(row["source_prompt"] for row in rows)
-    encoded = {text: target.tokenizer(text)["input_ids"] for text in ids}
+    encoded = {text: encode_text(target.tokenizer, text) for text in ids}
     return [encoded[row["source_prompt"]][row["source_position"]] for row in rows]
 
 
@@ -203,7 +204,7 @@ def _substitute(target: Target, lens: _BlockLens, rows: Sequence[Row]) -> list[s
     for start in range(0, len(prompts), PROMPTS_AT_ONCE):
         outputs += next_token_logits(target, prompts[start : start + PROMPTS_AT_ONCE]).argmax(-1).tolist()
     return [
-        render(Outcome(output != row["clean_output_id"], target.tokenizer.decode([output])))
+        render(Outcome(output != row["clean_output_id"], token_text(target.tokenizer, output)))
         for output, row in zip(outputs, rows, strict=True)
     ]
 
