@@ -108,27 +108,35 @@ def page() -> str:
 
 
 def readme_table(results: Results) -> str:
-    """The results table of the README: one value per cell, except for the gain over the strongest baseline.
+    """The results table of the README: one number per cell, the intervals are in docs/results.md.
 
-    Results of earlier versions have no gains; their table names a fixed baseline instead.
+    Results of earlier versions have no gains; their table names a fixed baseline and the control instead.
     """
-    has_gains = any(result.gains for result in results.tasks.values())
-    head = (
-        "| question | score | explainer | shuffled vector | strongest baseline | gain |"
-        if has_gains
-        else ("| question | score | explainer | shuffled vector | baseline |")
-    )
-    lines = [head, "|---|---|---:|---:|---:|" + "---:|" * has_gains]
+    if any(result.gains for result in results.tasks.values()):
+        return _table_of_gains(results)
+    lines = ["| question | score | explainer | shuffled vector | baseline |", "|---|---|---:|---:|---:|"]
     for task, metric, baseline in README_ROWS:
+        scores = results.tasks[task].scores
+        shuffled = scores.get("shuffled_vector", {}).get(metric)
+        cells = [TASKS[task].title, format_name(metric), f"**{_value(scores['explainer'][metric])}**"]
+        cells += [_value(shuffled), f"{format_name(baseline)} {_value(scores[baseline][metric])}"]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _table_of_gains(results: Results) -> str:
+    """The explainer's gain over the strongest baseline of each metric, and in words whether it is one."""
+    lines = ["| question | score | explainer | strongest baseline | the explainer is |", "|---|---|---:|---:|---|"]
+    for task, metric, _ in README_ROWS:
         result = results.tasks[task]
         gain = (result.gains or {}).get(metric)
-        system = gain.system if gain else baseline
-        shuffled = result.scores.get("shuffled_vector", {}).get(metric)
         cells = [TASKS[task].title, format_name(metric), f"**{_value(result.scores['explainer'][metric])}**"]
-        cells += [_value(shuffled), f"{format_name(system)} {_value(result.scores[system][metric])}"]
-        if has_gains:
-            cells.append(f"{gain.difference:+.2f} [{gain.ci95[0]:+.2f}, {gain.ci95[1]:+.2f}]" if gain else "–")
-        lines.append(f"| {' | '.join(cells)} |")
+        if gain:
+            cells += [
+                f"{format_name(gain.system)} {_value(result.scores[gain.system][metric])}",
+                f"{report.gain_verdict(gain)}, {gain.difference:+.2f}",
+            ]
+        lines.append(f"| {' | '.join([*cells, *['–'] * (5 - len(cells))])} |")
     return "\n".join(lines) + "\n"
 
 

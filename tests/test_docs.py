@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from check_wording import files, hits
 from selfexplain.cli import app
+from selfexplain.evaluation.results import Gain
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -75,6 +76,24 @@ def test_results_pages_show_the_committed_results():
     made = runpy.run_path(str(DOCS / "make_results.py"))
     assert made["PAGE"].read_text(encoding="utf-8") == made["page"](), "run make results"
     assert made["README"].read_text(encoding="utf-8") == made["readme"](), "run make results"
+
+
+def test_the_table_of_the_readme_states_the_gain_over_the_strongest_baseline():
+    made = runpy.run_path(str(DOCS / "make_results.py"))
+    results = made["read"]("tiny")
+    gain = {"difference": -0.1, "ci95": (-0.2, -0.05), "p_value": 0.01, "validation_score": 0.8}
+    tasks = {
+        task: result.model_copy(
+            update={
+                "gains": {metric: Gain(system="nearest_neighbour", **gain) for metric in result.scores["explainer"]}
+            }
+        )
+        for task, result in results.tasks.items()
+    }
+    lines = made["readme_table"](results.model_copy(update={"tasks": tasks})).splitlines()
+    assert lines[0] == "| question | score | explainer | strongest baseline | the explainer is |"
+    neighbour = tasks["activation_patching"].scores["nearest_neighbour"]["content_match"].value
+    assert f"| nearest neighbour {neighbour:.2f} | worse, -0.10 |" in lines[4] and len(lines) == 2 + 5
 
 
 def test_the_readme_keeps_to_its_limits():

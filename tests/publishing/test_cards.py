@@ -73,6 +73,32 @@ def test_model_card_text(run):
     assert "| learning_rate | 0.123 |" in settings.splitlines()
 
 
+def test_the_model_card_leads_with_the_gain_over_the_strongest_baseline(run):
+    results = json.loads(run.results_path.read_text())
+    gain = {
+        "system": "lookup_rule",
+        "difference": -0.1,
+        "ci95": [-0.2, -0.05],
+        "p_value": 0.01,
+        "validation_score": 0.6,
+    }
+    task = results["tasks"]["activation_patching"]
+    subset = {"n_test": 30, "n_groups": 9, "scores": task["scores"], "gains": {"has_changed_macro_f1": gain}}
+    subset["scores"] = {name: {m: s["value"] for m, s in of.items()} for name, of in task["scores"].items()}
+    task |= {"gains": {"has_changed_macro_f1": gain}, "strata": {"token_type": {"last": subset}}, "hard": subset}
+    task["readers"] = {"lookup_rule": {}, "logit_lens": {"unavailable": "no target"}}
+    run.results_path.write_text(json.dumps(results))
+    card = model_card(run, "figures/")
+    lead = "| activation patching | has changed macro F1 | "
+    assert card.index(lead) < card.index("## Use")
+    assert "lookup rule 0.500 | -0.100 [-0.200, -0.050], worse |" in card
+    assert (
+        "- has changed macro F1: explainer minus lookup rule, the strongest baseline: -0.100 [-0.200, -0.050]." in card
+    )
+    assert "On the 30 hard rows, on which the strongest baseline is incorrect, the explainer scores" in card
+    assert "| token type: last | 30 | " in card
+
+
 def test_snippets_are_python(run):
     write_cards(run.root)
     for name in ("model_card", "activation_patching"):

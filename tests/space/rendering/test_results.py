@@ -4,7 +4,7 @@ import pytest
 
 from rendering.labels import metric_label, system_label
 from rendering.results import results
-from selfexplain.evaluation.results import Calibration, Results
+from selfexplain.evaluation.results import Calibration, Gain, Results
 from selfexplain.tasks import TASKS
 
 CURVE = [(0.01, 1.0), (0.1, 0.0), (1.0, 0.4)]
@@ -34,6 +34,18 @@ def test_every_system_is_shown_with_its_interval(show):
 def test_the_difference_from_the_most_informative_control_is_stated(show):
     difference = show.results.tasks["activation_patching"].comparisons["explainer - shuffled_vector"]["exact_match"]
     assert f"Explainer minus shuffled vector: {difference.difference:.2f}" in results(show.results)
+
+
+def test_the_gain_over_the_strongest_baseline_comes_first(show):
+    gain = Gain(
+        system="gradient_boosting", validation_score=0.8, difference=-0.11, ci95=(-0.2, -0.05), p_value=0.01
+    )  # fmt: skip
+    result = show.results.tasks["input_ablation"].model_copy(update={"gains": {"content_match": gain}})
+    html = results(with_tasks(show.results, input_ablation=result))
+    assert (
+        "Explainer minus gradient boosting, the strongest baseline: -0.11 [-0.20, -0.05]. The explainer is worse."
+        in (html.replace("\u2212", "-"))
+    )
 
 
 def test_a_calibration_is_drawn_as_a_curve(show, calibration):

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
-from itertools import product
 
 import numpy as np
 import torch
@@ -26,7 +25,7 @@ TASK = feature_description.TASK
 N_TOKENS = 10_000
 """Tokens of training windows on which the token lens is fitted."""
 
-N_POOL = 1_000
+N_POOL = 400
 """Different tokens of training windows on which the describer sees what the token lens reads."""
 
 ACTIVE = (3, 10, 30)
@@ -102,7 +101,7 @@ class _LayerLens:
 
 
 def _choose_lens(material: Material) -> tuple[_LayerLens, int]:
-    """The lens and the number of words that describe the validation vectors best."""
+    """The lens and the number of words that describe the validation vectors best, chosen one after the other."""
     material.require("exemplars", "scoring_exemplars")
     target, texts = material.target, _texts(material.target)
     layers = sorted({row["activation_layers"][0] for row in material.train})
@@ -113,16 +112,18 @@ def _choose_lens(material: Material) -> tuple[_LayerLens, int]:
     lenses = [_LayerLens(TokenLens(target, fit_maps(pairs, ridge), ridge), layers, texts) for ridge in RIDGES]
     validation = _validation(material)
     read = {id(lens): lens.read(validation) for lens in lenses}
-    return best_on_validation(
-        list(product(lenses, _SIZES)), lambda choice: _score(material, _word_lists(read[id(choice[0])], choice[1]))
-    )
+
+    def score_of(lens: _LayerLens, k: int) -> float:
+        return _score(material, _word_lists(read[id(lens)], k))
+
+    lens = best_on_validation(lenses, lambda candidate: score_of(candidate, MAX_TOKENS))
+    return lens, best_on_validation(_SIZES, lambda k: score_of(lens, k))
 
 
 def _described(
     material: Material, lens: _LayerLens, pool: Sequence[str], n_active: int, k: int, rows: Sequence[Row]
 ) -> list[str]:
     """What the describer writes about activations on the pool that equal the similarities of its nearest tokens."""
-    similarities = lens.lens.similarities(_vectors(rows), lens.numbers(rows)).numpy()  # (N, V)
     texts = [lens.texts[token] for token in lens.lens.token_ids.tolist()]
     index = {text: number for number, text in enumerate(dict.fromkeys(texts))}
     of_token = np.array([index[text] for text in texts])
@@ -130,8 +131,9 @@ def _described(
     of_pool = np.array([index[token] for token in pool], int)
     words = _word_lists(lens.read(rows), k)
     answers = []
-    for row_similarities, fallback in zip(similarities, words, strict=True):
-        activations = _activations(row_similarities, of_token, len(index), n_active)[of_pool].astype(np.float32)
+    for row, fallback in zip(rows, words, strict=True):
+        similarities = lens.lens.similarities(_vectors([row]), lens.numbers([row]))[0].numpy()
+        activations = _activations(similarities, of_token, len(index), n_active)[of_pool].astype(np.float32)
         # One window per token, because the order of the pool means nothing.
         windows = [Exemplar(tokens=[t], activations=activations[n : n + 1]) for n, t in enumerate(pool)]
         answers.append(str(describe(windows, material.classes)[0][0]) if activations.any() else fallback)
