@@ -34,7 +34,9 @@ INTRODUCTION = """# Results
 
 Every table is computed from a committed `results.json` by `make results`. Brackets contain 95 % intervals, bootstrapped over groups (facts, questions, concepts of features). All rows
 are held out. *Shuffled vector* asks the same explainer with the vector of a different row from the same layer, *zero vector* with zeros, and *text only* without a vector. What it
-still scores was read from the text or guessed. See [How to read the scores](scores.md).
+still scores was read from the text or guessed. A table of the present version begins with the gain over the strongest baseline, which was chosen on validation rows. Tables
+without gains were computed before the cheap readers became part of the evaluation: their baselines are too weak, and on the embedded model readers are better than the
+explainer. See [How to read the scores](scores.md#why-shuffled-vectors-are-not-enough).
 """
 
 SECTIONS = {
