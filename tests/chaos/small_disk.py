@@ -11,7 +11,7 @@ class SmallDisk:
     """Mount a tmpfs inside the `with` block.
 
     Attributes:
-        is_mounted: whether the directory is a disk of its own.
+        is_mounted: whether the directory is a separate disk.
     """
 
     def __init__(self, directory: Path) -> None:
