@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 
 from fuzz.areas import AREAS, explainer
 from selfexplain.errors import SelfExplainError
+from selfexplain.utils.registry import load_plugins
 
 SECONDS_PER_INPUT = 20
 
@@ -50,8 +51,9 @@ class Outcome:
 def fuzz(name: str, n_inputs: int, first_seed: int = 0) -> Outcome:
     """Use `n_inputs` inputs of an area."""
     area, outcome = AREAS[name], Outcome()
+    load_plugins()  # not within the time limit of an input
     if area.uses_model:
-        explainer()  # not within the time limit of an input
+        explainer()
 
     def check(value: object) -> None:
         if outcome.total >= n_inputs:
