@@ -4,10 +4,12 @@ PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 DOCS_INSTALLED := .venv/.docs-installed
+# The versions of the dependencies: constraints.txt, constraints-lowest.txt, or /dev/null for the newest.
+CONSTRAINTS ?= constraints.txt
 PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart test coverage fuzz chaos soak hostile lint docs results clean
+.PHONY: help install quickstart test coverage peers fuzz chaos soak hostile lint docs results clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | while IFS="$$(printf '\t')" read -r target line; do \
@@ -15,16 +17,16 @@ help:  ## list the targets
 
 install: $(INSTALLED)  ## create .venv with the pinned dependencies: 2 to 5 minutes and 2.5 GB, once
 
-$(INSTALLED): pyproject.toml constraints.txt
+$(INSTALLED): pyproject.toml $(CONSTRAINTS)
 	@test -n "$(PYTHON)" || { echo "No Python 3.11 or newer found. Install one, or run make PYTHON=/path/to/python." >&2; exit 1; }
 	@echo "Installing selfexplain into .venv with $(PYTHON): 2 to 5 minutes and 2.5 GB (more if torch comes with CUDA)."
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --disable-pip-version-check -c constraints.txt torch
-	$(BIN)/pip install --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(BIN)/pip install --disable-pip-version-check -c $(CONSTRAINTS) torch
+	$(BIN)/pip install --disable-pip-version-check -c $(CONSTRAINTS) -e '.[dev]'
 	@touch $@
 
 $(DOCS_INSTALLED): $(INSTALLED)
-	$(BIN)/pip install --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	$(BIN)/pip install --disable-pip-version-check -c $(CONSTRAINTS) -e '.[docs]'
 	@touch $@
 
 quickstart: install  ## data, training, evaluation and cards on the embedded model: about 6 minutes on two CPU cores
@@ -46,6 +48,11 @@ fuzz: install  ## use 100,000 generated inputs: about 30 minutes on two CPU core
 chaos: install  ## interrupt runs and publishing at 200 random points and compare: about 90 minutes on two CPU cores
 	@echo "Interrupting runs and publishing at 200 random points: about 90 minutes on two CPU cores."
 	$(BIN)/python tests/chaos/run.py --points 200 --out build/chaos.json
+
+peers: install  ## run the common tests of transformers on explainers: about 5 minutes
+	@echo "Running the common tests of transformers on explainers: about 5 minutes."
+	TRANSFORMERS_TESTS=$$($(BIN)/python tests/peers/fetch.py build/peers) PYTHONPATH=tests/peers $(PYTEST) \
+		--dist loadscope -o addopts="--import-mode=importlib -q" -W ignore tests/peers
 
 soak: install  ## put the demo under the load of 50 visitors for 5 minutes
 	@echo "Loading the demo with 50 visitors for 5 minutes."

@@ -237,6 +237,11 @@ def load(
     **options,
 ) -> Any:
     """Load an explainer. See `SelfExplainerForCausalLM.from_pretrained`."""
+    if torch.empty(0).is_meta:
+        raise RuntimeError(  # as transformers does
+            "You are using `from_pretrained` with a meta device context manager, in which no weights can be loaded. "
+            "Leave the context, or build the explainer without weights from its configuration."
+        )
     for option in ("adapter_kwargs", "code_revision", "_from_auto", "_commit_hash"):
         options.pop(option, None)  # set by the Auto classes for the explainer; the base has no use for them
     with report_errors(
