@@ -45,4 +45,4 @@ def fetch(directory: Path) -> Path:
 
 
 if __name__ == "__main__":
-    print(fetch(Path(sys.argv[1])))
+    print(fetch(Path(sys.argv[1]).resolve()))
