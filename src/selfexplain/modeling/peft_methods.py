@@ -53,6 +53,10 @@ class PeftMethodsMixin(_Methods):
     def peft_config(self, value: dict) -> None:
         self._outer_peft_config = value  # set by peft when it has put adapters around the explainer
 
+    @peft_config.deleter
+    def peft_config(self) -> None:
+        self.__dict__.pop("_outer_peft_config", None)  # deleted by peft when it has merged them
+
     def add_adapter(self, adapter_config: Any, adapter_name: str | None = None) -> None:
         self._refuse_second_adapter()
         super().add_adapter(adapter_config, adapter_name)
