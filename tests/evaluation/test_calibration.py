@@ -46,3 +46,8 @@ def test_no_risk_is_reported_if_no_answer_is_confident_enough():
     confidence, correct = np.array([0.9, 0.8]), np.array([True, True])
     scores = calibration_scores(confidence, confidence / 2, correct, abstain_below=1.0, correct_when="exact match")
     assert scores.risk_answered is None and scores.coverage == 0 and scores.is_calibrated
+
+
+def test_the_bins_are_a_tenth_wide():
+    # 0.02 and 0.095 share the first of ten bins; in eleven they would not.
+    assert calibration_error(np.array([0.02, 0.095]), np.array([True, False])) == pytest.approx(0.5 - 0.0575)

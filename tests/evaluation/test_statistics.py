@@ -133,3 +133,13 @@ def test_the_observed_difference_of_a_total_is_that_of_the_sums_over_groups():
     for pair in ((first, second), (second, first)):
         p_value = permutation_test(*pair, ["a", "b", "c"], lambda sums: sums[..., 0], n_resamples=2000)
         assert p_value == pytest.approx(0.5, abs=0.05)
+
+
+def test_intervals_and_p_values_use_2000_resamples_and_seed_0():
+    statistics, groups = means(np.random.default_rng(2).random(30)), [str(index) for index in range(30)]
+    other = means(np.random.default_rng(3).random(30))
+    fixed = {"n_resamples": 2000, "seed": 0}
+    assert bootstrap_interval(statistics, groups, ratio) == bootstrap_interval(statistics, groups, ratio, **fixed)
+    for compare in (bootstrap_difference, permutation_test):
+        assert compare(statistics, other, groups, ratio) == compare(statistics, other, groups, ratio, **fixed)
+        assert compare(statistics, other, groups, ratio, seed=1) != compare(statistics, other, groups, ratio, **fixed)

@@ -62,3 +62,14 @@ def test_state_dicts_that_differ_are_refused(given, message):
     check_same_tensors(expected, {"a": torch.ones(2), "b": torch.ones(3)}, "file")
     with pytest.raises(SelfExplainError, match=message):
         check_same_tensors(expected, given, "file")
+
+
+def test_lora_weights_are_float32_on_a_base_in_bfloat16(target_dir, tmp_path):
+    explainer = SelfExplainerForCausalLM.from_base(str(target_dir), lora={"rank": 4, "alpha": 8}, dtype=torch.bfloat16)
+    dtypes = {weight.dtype for name, weight in explainer.named_parameters() if "lora_" in name}
+    assert dtypes == {torch.float32} and explainer.language_model.dtype == torch.bfloat16
+    explainer.save_pretrained(tmp_path / "saved")
+    loaded = SelfExplainerForCausalLM.from_pretrained(tmp_path / "saved", dtype=torch.bfloat16)
+    ids = torch.tensor([[1, 20, 30, 40]])
+    with torch.no_grad():
+        assert torch.equal(loaded(ids).logits, explainer(ids).logits)

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from selfexplain.cli import dataset, demo, explain, jobs, publish, recipes, run
+from selfexplain.cli import dataset, demo, explain, jobs, models, publish, recipes, run
 from selfexplain.version import __version__
 
 app = typer.Typer(
@@ -19,6 +19,8 @@ app.command("explain")(explain.explain)
 app.command("demo")(demo.demo)
 app.command("results")(run.results)
 app.command("recipes")(recipes.recipes)
+app.command("fetch")(models.fetch)
+app.command("convert")(models.convert)
 app.command("publish")(publish.publish)
 app.command("jobs")(jobs.jobs)
 app.add_typer(dataset.app, name="dataset")

@@ -51,7 +51,7 @@ def tables(results: Results) -> "Group":
     from rich.markup import escape
     from rich.table import Table
 
-    rendered: list[Table | str] = []
+    rendered: list[Table | str] = [f"{line}\n" for line in _target_notes(results)]
     for task, title, result in _sections(results):
         table = Table(
             title=f"{title}: {result.n_test} held-out rows in {result.n_groups} groups",
@@ -73,9 +73,15 @@ def tables(results: Results) -> "Group":
     return Group(*rendered[:-1])
 
 
+def _target_notes(results: Results) -> list[str]:
+    """A sentence if the target's weights are not the original ones."""
+    target = results.target
+    return [f"Target: {target.name}, weights {target.weights}."] if target.weights else []
+
+
 def markdown(results: Results) -> str:
     """The same tables in Markdown."""
-    lines = []
+    lines = [f"{line}\n" for line in _target_notes(results)]
     for task, title, result in _sections(results):
         metrics = TASKS[task].metrics
         lines += [

@@ -157,10 +157,16 @@ class TaskResult(TestSetResult):
 
 
 class ScoredModel(Value):
-    """The model that the results are about."""
+    """The model that the results are about.
+
+    Attributes:
+        weights: what distinguishes its weights from the original ones, such as "dequantised from Q4_1"; None if they
+            are the original ones.
+    """
 
     name: str
     revision: str | None = None
+    weights: str | None = None
     trained_here: bool | None = None
 
 

@@ -44,6 +44,7 @@ class DatasetStatistics(Record):
         out_of_distribution: name of an additional test set -> counts collected while it was built.
         balance: scores of rules that see no vector; None for tasks without a has-changed label.
         target_dtype: dtype of the target while the rows were computed.
+        target_weights: what distinguishes the target's weights from the original ones, such as "dequantised from Q4_1".
         target_quantization: quantisation settings of the target; None if it was not quantised.
         vector_dtype: dtype in which vectors are stored.
         splits: split -> its size.
@@ -58,6 +59,7 @@ class DatasetStatistics(Record):
     out_of_distribution: dict[FileName, dict[str, Any]] = Field(default_factory=dict)
     balance: Balance | None = None
     target_dtype: str | None = None
+    target_weights: str | None = None
     target_quantization: dict[str, Any] | None = None
     vector_dtype: str | None = None
     splits: dict[FileName, SplitSize] = Field(default_factory=dict)

@@ -74,6 +74,7 @@ def write_dataset(context: BuildContext, builder: DatasetBuilder, candidates: Ca
         **({"corpus": {"skipped": dict(context.corpus.skipped)}} if context.corpus.skipped else {}),
         "balance": _measure_balance(task, draw, read.rows),
         "target_dtype": str(context.target.model.dtype).removeprefix("torch."),
+        "target_weights": context.target.weights,
         "target_quantization": quantization.to_dict() if quantization else None,
         "vector_dtype": read.dtype,
         "splits": sizes,

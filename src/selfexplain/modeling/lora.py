@@ -28,9 +28,15 @@ PEFT_PREFIX = "base_model.model."
 
 
 def add_lora_modules(base: "PreTrainedModel", config: "LoraConfig") -> None:
-    """Add the LoRA modules of a peft configuration to a base."""
+    """Add the LoRA modules of a peft configuration to a base, in float32 whatever the dtype of the base.
+
+    Updates of weights in bfloat16 would mostly be rounded away.
+    """
+    from peft.tuners.tuners_utils import cast_adapter_dtype
+
     with _fused_patterns_expected():
         base.add_adapter(config)
+    cast_adapter_dtype(base, "default")
 
 
 @contextmanager

@@ -60,7 +60,7 @@ def evaluate_explainer(
     free()
     results = Results(
         recipe=recipe.name,
-        target=ScoredModel(name=shape.name, revision=shape.revision),
+        target=ScoredModel(name=shape.name, revision=shape.revision, weights=shape.weights),
         explainer=ScoredModel(name=recipe.explainer or recipe.target, trained_here=not is_trained),
         tasks=tasks,
         environment=_environment(recipe, run, round(time.monotonic() - started, 1)),

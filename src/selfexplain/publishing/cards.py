@@ -95,6 +95,7 @@ def model_card(run: RunDirectory, figures: str, names: Names | None = None, lice
         is_separate=_is_separate(config),
         reads_vectors=any(task.has_vectors for task in tasks),
         is_on_hub=is_hub_id(recipe.target),
+        weights=results.target.weights,
     )
 
 

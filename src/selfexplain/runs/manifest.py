@@ -40,7 +40,8 @@ class RunManifest(Record):
         seed: seed of the run.
         versions: library -> version, at the latest start.
         revisions: "<kind> <id>@<revision>" -> commit on the Hub that the run uses; "neuronpedia <source>" -> SHA-256 of
-            an export, which has no commit; "rows <directory>" -> SHA-256 of the rows that the explainer was trained on.
+            an export, which has no commit; "rows <directory>" -> SHA-256 of the rows that the explainer was trained on;
+            "weights <directory>" -> how the weights were converted.
         stages: name of a step -> its state, in the order in which the steps first ran.
     """
 

@@ -12,6 +12,7 @@ from selfexplain.groundtruth.config import FeatureConfig, TableConfig
 from selfexplain.runs.recipe import Recipe
 from selfexplain.runs.run_directory import RunDirectory
 from selfexplain.runs.settings import tables, with_tables
+from selfexplain.target.gguf import read_origin
 from selfexplain.utils.names import is_hub_id, is_reserved, local_path
 
 logger = logging.getLogger(__name__)
@@ -19,6 +20,8 @@ logger = logging.getLogger(__name__)
 NEURONPEDIA = "neuronpedia "
 ROWS = "rows "
 """Beginnings of keys of `RunManifest.revisions` that steps add."""
+WEIGHTS = "weights "
+"""Beginning of the keys that say how a model directory was converted."""
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
@@ -51,6 +54,9 @@ def pin(recipe: Recipe, run_dir: Path) -> tuple[Recipe, dict[str, str]]:
         corpus_options=replace(corpus, revision=pins.resolve("dataset", recipe.corpus, corpus.revision)),
         comparison=replace(compared, revisions=commits if any(commits) else ()),
     )
+    for name in filter(None, {recipe.target, recipe.explainer, *compared.models}):
+        if not is_reserved(name) and (origin := read_origin(name)):
+            pins.commits[f"{WEIGHTS}{name}"] = f"{origin.summary}, SHA-256 {origin.sha256}"
     sections = {item.name: getattr(pinned, item.name) for item in fields(pinned)}
     for section, settings in sections.items():
         if is_dataclass(settings) and (named := tables(settings)):

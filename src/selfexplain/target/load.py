@@ -9,6 +9,7 @@ from selfexplain import bundled
 from selfexplain.errors import SelfExplainError, prefix_errors
 from selfexplain.target.architecture import check_architecture
 from selfexplain.target.blocks import context_length
+from selfexplain.target.gguf import read_origin
 from selfexplain.target.private_copy import check_weights, private_copy
 from selfexplain.target.tokenizer_files import load_tokenizer
 from selfexplain.target.tokens import encode_text
@@ -29,12 +30,14 @@ class TargetShape:
         revision: commit on the Hub; None for a directory.
         n_layers: number of decoder blocks.
         d_model: width of the residual stream.
+        weights: what distinguishes the weights from the original ones, such as "dequantised from Q4_1".
     """
 
     name: str
     revision: str | None
     n_layers: int
     d_model: int
+    weights: str | None = None
 
 
 @dataclass(frozen=True)
@@ -44,12 +47,14 @@ class Target:
     Attributes:
         name: Hub id, directory or reserved name that it was loaded from.
         revision: commit on the Hub; None for a directory.
+        weights: what distinguishes the weights from the original ones, such as "dequantised from Q4_1".
     """
 
     model: "PreTrainedModel"
     tokenizer: "PreTrainedTokenizerBase"
     name: str
     revision: str | None = None
+    weights: str | None = None
 
     def private(self) -> "Target":
         """The same target with new modules: other threads do not see what is hooked or replaced in them.
@@ -147,7 +152,7 @@ def load_target(name: str, revision: str | None = None, dtype: str = "float32", 
         )
     leave_packed(model)
     check_architecture(model.eval(), name)
-    return Target(model, tokenizer, name, revision)
+    return Target(model, tokenizer, name, revision, weights_of(path))
 
 
 def leave_packed(model: "PreTrainedModel") -> None:
@@ -170,9 +175,15 @@ def target_shape(name: str, revision: str | None = None) -> TargetShape:
     Raises:
         SelfExplainError: the model does not exist or is not a causal language model.
     """
-    _, revision, config = _read_config(name, revision)
+    path, revision, config = _read_config(name, revision)
     text = config.get_text_config()
-    return TargetShape(name, revision, text.num_hidden_layers, text.hidden_size)
+    return TargetShape(name, revision, text.num_hidden_layers, text.hidden_size, weights_of(path))
+
+
+def weights_of(path: str) -> str | None:
+    """What distinguishes the weights in a converted directory from the original ones; None for other models."""
+    origin = read_origin(path)
+    return origin.summary if origin else None
 
 
 def _read_config(name: str, revision: str | None) -> tuple[str, str | None, "PreTrainedConfig"]:
