@@ -12,6 +12,7 @@ LITTLE = [
     "feature_description.k=4",
     "feature_description.n_tokens=60000",
     "feature_description.n_candidates=1",
+    "feature_description.grammar=words",
     "feature_description.rows_per_feature=1",
     "activation_patching.n_pairs=80",
     "activation_patching.n_rows=200",

@@ -170,6 +170,8 @@ class FeatureConfig:
             simulator score is kept.
         n_candidates: number of descriptions per describer. The offline describer returns the ones that fit best. Other
             describers get all exemplars for their first description, and a random half for each of the others.
+        grammar: forms of offline descriptions: "words" for lists of words, classes, and "words after" these; "full" for
+            every form (see docs/internals/features.md).
         wordnet: whether descriptions may name word families and semantic classes, which need WordNet's data; null to
             use it if nltk finds it.
         simulator: model that predicts activations from a description. The offline simulator reads only
@@ -213,6 +215,7 @@ class FeatureConfig:
     rows_per_feature: Count = 1
     descriptions: tuple[Literal["offline", "neuronpedia", "endpoint"], ...] = ("offline",)
     n_candidates: Count = 1
+    grammar: Literal["words", "full"] = "full"
     wordnet: bool | None = None
     simulator: Literal["offline", "endpoint"] = "offline"
     scores: tuple[Literal["simulator", "detection", "fuzzing"], ...] = ("simulator",)

@@ -5,7 +5,7 @@ from itertools import permutations
 import numpy as np
 import pytest
 
-from selfexplain.features.describers.offline import describe
+from selfexplain.features.describers.offline import WORD_FORMS, describe, grammar_of
 from selfexplain.features.description import Description
 from selfexplain.features.simulate import score
 
@@ -37,8 +37,9 @@ def exemplars(rule, n=40, seed=0):
         (lambda previous, word: float(previous in CLASSES["countries"]), "words after countries"),
     ],
 )
-def test_the_describer_finds_the_rule_behind_the_activations(rule, text):
-    [(description, correlation)] = describe(exemplars(rule), CLASSES)
+@pytest.mark.parametrize("grammar", ["words", "full"])
+def test_the_describer_finds_the_rule_behind_the_activations(rule, text, grammar):
+    [(description, correlation)] = describe(exemplars(rule), CLASSES, grammar=grammar)
     assert str(description) == text
     assert correlation == pytest.approx(score(description, exemplars(rule)))
     assert score(description, exemplars(rule, seed=1)) > 0.9
@@ -104,3 +105,13 @@ def test_the_correlations_of_all_candidates_are_those_of_the_simulator():
     data = exemplars(lambda previous, word: float(previous == "of") + 0.5 * (word == "cat"))
     for description, correlation in describe(data, CLASSES, n=200):
         assert correlation == pytest.approx(score(Description.parse(str(description), CLASSES), data)), str(description)
+
+
+def test_the_small_grammar_has_lists_classes_and_the_words_after_them():
+    data = exemplars(lambda previous, word: float(previous == "of") + 0.5 * word.endswith("t"))
+    candidates = [description for description, _ in describe(data, CLASSES, n=200, grammar="words")]
+    assert {entry.form for entry in candidates} == set(WORD_FORMS)
+    assert len(candidates) == 2 * (5 + 3 + 1)  # lists of 1 to 5 tokens, 3 built-in classes and 1 of the caller
+    assert grammar_of(map(str, candidates), CLASSES) == "words"
+    assert grammar_of(["the word of", "words that end with ing"], CLASSES) == "full"
+    assert grammar_of(["not expressible", "free text"], CLASSES) == "words"

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from selfexplain.evaluation.readers.reader import Fitted, Material, NotAvailable, Row, best_on_validation, reader
 from selfexplain.evaluation.readers.token_lens import RIDGES, TokenLens, fit_maps
-from selfexplain.features.describers.offline import describe
+from selfexplain.features.describers.offline import describe, grammar_of
 from selfexplain.features.description import MAX_TOKENS, Description, clean
 from selfexplain.features.simulate import score
 from selfexplain.features.windows import Exemplar
@@ -130,13 +130,16 @@ def _described(
     pool = [token for token in pool if token in index]
     of_pool = np.array([index[token] for token in pool], int)
     words = _word_lists(lens.read(rows), k)
+    grammar = grammar_of((row["description"] for row in material.train), material.classes)
     answers = []
     for row, fallback in zip(rows, words, strict=True):
         similarities = lens.lens.similarities(_vectors([row]), lens.numbers([row]))[0].numpy()
         activations = _activations(similarities, of_token, len(index), n_active)[of_pool].astype(np.float32)
         # One window per token, because the order of the pool means nothing.
         windows = [Exemplar(tokens=[t], activations=activations[n : n + 1]) for n, t in enumerate(pool)]
-        answers.append(str(describe(windows, material.classes)[0][0]) if activations.any() else fallback)
+        answers.append(
+            str(describe(windows, material.classes, grammar=grammar)[0][0]) if activations.any() else fallback
+        )
     return answers
 
 

@@ -1,8 +1,9 @@
 """Describe features offline with the description in the small grammar that correlates best with the activations."""
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,40 +34,69 @@ N_REFINED = 6
 PER_FORM = 2
 """Number of candidates of one form that come before other forms."""
 
+WORD_CLASSES = ("punctuation", "numbers", "capitalised words")
+"""Built-in classes of the small grammar."""
+WORD_FORMS = ("token", "tokens", "class", "after token", "after tokens", "after class")
+"""Forms of the small grammar."""
+SOON = (3, 10)
+"""Distances of claims about tokens soon after others."""
+
+Grammar = Literal["words", "full"]
 Matches = NDArray[np.bool_]
 
 
 def describe(
-    exemplars: Sequence[Exemplar], classes: Classes | None = None, n: int = 1, use_wordnet: bool = False
+    exemplars: Sequence[Exemplar],
+    classes: Classes | None = None,
+    n: int = 1,
+    grammar: Grammar = "full",
+    use_wordnet: bool = False,
 ) -> list[tuple[Description, float]]:
     """The `n` descriptions that correlate best with the activations over the concatenated exemplars, best first.
 
     Each part beyond a single word or class costs `PENALTY`, so the simpler of two similar descriptions wins. Lists grow
-    greedily by the token that increases the correlation most, and the best claims are tried with every condition. The
-    first candidates have different forms, so that a choice among them on other exemplars is a choice among forms.
+    greedily by the token that increases the correlation most. In the full grammar, the best claims are tried with every
+    condition, and the first candidates have different forms, so that a choice among them on other exemplars is a choice
+    among forms.
 
     Args:
         exemplars: windows with activations.
         classes: classes that descriptions may name in addition to the built-in ones: name -> its tokens.
         n: number of descriptions.
+        grammar: "words" for lists of words, classes, and "words after" these; "full" for every form.
         use_wordnet: whether descriptions may name word families and semantic classes, which need WordNet's data.
 
     Returns:
         Descriptions with their Pearson correlations on these exemplars (0 if the activations are constant).
     """
+    classes = classes or {}
     activations = np.concatenate([exemplar["activations"] for exemplar in exemplars]).astype(np.float64)
     windows = _Windows(exemplars)
-    claims, matches = _single_claims(windows, classes or {}, use_wordnet)
+    candidates = list(_word_candidates(windows, activations, classes))
+    if grammar == "words":
+        return sorted(candidates, key=_rank, reverse=True)[:n]
+    claims, matches = _single_claims(windows, classes, use_wordnet)
     fits = _correlations(matches, activations)
-    candidates = [(Description(claim), fit) for claim, fit in zip(claims, fits.tolist(), strict=True)]
-    for distance in (0, *RELATIONS):
+    candidates += [(Description(claim), fit) for claim, fit in zip(claims, fits.tolist(), strict=True)]
+    for distance in SOON:
         for tokens, fit in _grow(windows.followed(windows.tokens, distance), windows.names, activations, MAX_TOKENS):
             candidates.append((Description(Words(Listed(tokens), distance)), fit))
     for tokens, fit in _grow(windows.anywhere(windows.tokens), windows.names, activations, MAX_TOPIC):
         candidates.append((Description(Topic(tokens)), fit))
     candidates += _refined(candidates, claims, matches, windows, activations)
-    candidates.sort(key=lambda candidate: candidate[1] - PENALTY * candidate[0].complexity, reverse=True)
-    return _varied(candidates)[:n]
+    return _varied(sorted(candidates, key=_rank, reverse=True))[:n]
+
+
+def grammar_of(descriptions: Iterable[str], classes: Classes) -> Grammar:
+    """The smallest grammar that the descriptions belong to, apart from those outside of both."""
+    parsed = (Description.parse(text, classes) for text in set(descriptions))
+    return "words" if all(entry is None or entry.form in WORD_FORMS for entry in parsed) else "full"
+
+
+def _rank(candidate: tuple[Description, float]) -> float:
+    """The correlation of a candidate, less the cost of its length."""
+    description, fit = candidate
+    return fit - PENALTY * description.complexity
 
 
 class _Windows:
@@ -111,6 +141,43 @@ class _Windows:
         found = np.zeros((len(self.texts), matches.shape[1]), bool)
         np.logical_or.at(found, self.window, matches)
         return found[self.window]
+
+
+def _word_candidates(windows: _Windows, activations: NDArray, classes: Classes) -> Iterator[tuple[Description, float]]:
+    """Lists and classes of tokens, and of the tokens before."""
+    before = [text for window in windows.texts for text in [None, *window.cleaned[:-1]]]
+    here = [text for window in windows.texts for text in window.cleaned]
+    for after, texts in ((False, here), (True, before)):
+        for description, n_selected, total in _candidates(texts, activations, classes, after):
+            yield description, float(_correlation(n_selected, total, activations))
+
+
+def _candidates(
+    texts: Sequence[str | None], activations: NDArray, classes: Classes, after: bool
+) -> Iterator[tuple[Description, float, float]]:
+    """Candidate descriptions, each with the number of tokens that it selects and the sum of their activations.
+
+    Lists of tokens select disjoint tokens, so sums per distinct text are enough.
+
+    Args:
+        texts: text that a description has to name to select each token; None if no description can select it.
+    """
+    number = {text: n for n, text in enumerate(dict.fromkeys([None, *texts]))}
+    groups = np.array([number[text] for text in texts])
+    counts = np.bincount(groups, minlength=len(number))
+    sums = np.bincount(groups, activations, minlength=len(number))
+    names = [text or "" for text in number]
+    available = np.arange(len(number)) > 0
+    chosen: list[int] = []
+    while len(chosen) < MAX_TOKENS and available.any():
+        grown = _correlation(counts[chosen].sum() + counts, sums[chosen].sum() + sums, activations)
+        chosen.append(int(np.where(available, grown, -np.inf).argmax()))
+        available[chosen[-1]] = False
+        description = Description.of_tokens([names[n] for n in chosen], after)
+        yield description, counts[chosen].sum(), sums[chosen].sum()
+    for name in [*WORD_CLASSES, *classes]:
+        members = [n for n, text in enumerate(names) if n and Class.named(name, classes).contains(text)]
+        yield Description.of_class(name, classes, after), counts[members].sum(), sums[members].sum()
 
 
 def _one_hot(texts: Sequence[str]) -> tuple[list[str], Matches]:
@@ -213,7 +280,7 @@ def _refined(
     simple = [n for n, claim in enumerate(conditions) if not claim.complexity]
     conditions, matches = [conditions[n] for n in simple], matches[:, simple]
     near = windows.near(matches)
-    best = sorted(candidates, key=lambda candidate: candidate[1] - PENALTY * candidate[0].complexity, reverse=True)
+    best = sorted(candidates, key=_rank, reverse=True)
     refined = []
     for description, _ in best[:N_REFINED]:
         claim = np.concatenate([description.claim.matches(text) for text in windows.texts])[:, None]

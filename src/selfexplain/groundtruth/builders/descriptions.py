@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 from selfexplain.errors import SelfExplainError
@@ -325,15 +326,18 @@ def _write_offline(
 ) -> list[list[Candidate]]:
     """Descriptions of the offline describer. Without WordNet's data, a warning names the forms that are missing."""
     use_wordnet = wordnet.available() if config.wordnet is None else config.wordnet
-    if config.wordnet is None and not use_wordnet:
+    if config.grammar == "full" and config.wordnet is None and not use_wordnet:
         logger.warning(wordnet.UNAVAILABLE)
-    return [
-        [
-            Candidate(str(description), OFFLINE, PENALTY * description.complexity, fit)
-            for description, fit in describe(feature.sets[0], classes, config.n_candidates, use_wordnet)
+    with threadpool_limits(1, "blas"):  # the matrices are small, and waiting threads would only take time
+        return [
+            [
+                Candidate(str(description), OFFLINE, PENALTY * description.complexity, fit)
+                for description, fit in describe(
+                    feature.sets[0], classes, config.n_candidates, config.grammar, use_wordnet
+                )
+            ]
+            for feature in tqdm(features, desc="describing features", unit="feature")
         ]
-        for feature in tqdm(features, desc="describing features", unit="feature")
-    ]
 
 
 def _read_neuronpedia(

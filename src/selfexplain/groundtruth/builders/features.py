@@ -68,7 +68,7 @@ class FeatureBuilder:
                 not fit the target, or an additional test set is empty.
         """
         title, work = context.task.name, context.directory.work
-        inputs = {**context.inputs, "wordnet": context.config.wordnet is not False and wordnet.available()}
+        inputs = {**context.inputs, "wordnet": _uses_wordnet(context.config)}
         run = partial(run_shards, inputs=inputs)
         steps = _Steps(context, *layers_and_token_ids(context.config, context.target, context.corpus.texts))
         run(work / "dictionaries", 1, steps.train, desc=f"{title}: dictionaries")
@@ -173,6 +173,11 @@ class _Described:
         else:
             rows, statistics = vector_rows(config, target, self.steps.token_ids, self.vectors[index - 1], root, *rest)
         write_row_shard(context.task.name, target, rows, statistics, path)
+
+
+def _uses_wordnet(config: FeatureConfig) -> bool:
+    """Whether the descriptions depend on WordNet's data on this machine."""
+    return config.grammar == "full" and config.wordnet is not False and wordnet.available()
 
 
 def held_out_pairs(context: BuildContext) -> list[Pair]:
