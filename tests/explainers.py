@@ -33,3 +33,19 @@ def edit(path: Path, change: Callable[[dict], object]) -> None:
     data = json.loads(path.read_text())
     change(data)
     path.write_text(json.dumps(data))
+
+
+def with_own_code(directory: Path) -> Path:
+    """Change a Llama directory into a model of its own type, whose classes are in the directory itself."""
+    kind = f"own-{directory.parent.name}"
+    (directory / "configuration_own.py").write_text(
+        f"from transformers import LlamaConfig\nclass OwnConfig(LlamaConfig):\n    model_type = {kind!r}\n"
+    )
+    (directory / "modeling_own.py").write_text(
+        "from transformers import LlamaForCausalLM\nfrom .configuration_own import OwnConfig\n"
+        "class OwnForCausalLM(LlamaForCausalLM):\n    config_class = OwnConfig\n"
+    )
+    classes = {"AutoConfig": "configuration_own.OwnConfig", "AutoModelForCausalLM": "modeling_own.OwnForCausalLM"}
+    fields = {"model_type": kind, "architectures": ["OwnForCausalLM"], "auto_map": classes}
+    edit(directory / "config.json", lambda config: config.update(fields))
+    return directory

@@ -26,7 +26,7 @@ def test_statistics_need_the_directory_of_a_dataset(invoke, tmp_path):
 def test_check_reports_rows_with_a_different_outcome(invoke, monkeypatch, tmp_path, passed):
     row = SimpleNamespace(split="test", row=3, stored="Rome", found="Oslo", rerun="Oslo")
     outcome = SimpleNamespace(target="lab/model", n_rows=9, disagreements=[row], passed=passed)
-    monkeypatch.setattr("selfexplain.groundtruth.check.check_dataset", lambda directory, rows, source: outcome)
+    monkeypatch.setattr("selfexplain.groundtruth.check.check_dataset", lambda directory, rows, **options: outcome)
     result = invoke("dataset", "check", str(tmp_path), "--rows", "9")
     assert result.exit_code == (0 if passed else 2)
     assert "8 of 9 rows are reproduced on lab/model" in result.stdout

@@ -36,14 +36,14 @@ def test_all_rows_of_an_unchanged_target_are_confirmed(name, sensitive_target, m
     directory = request.getfixturevalue(name)
     loaded = []
 
-    def load(model, revision, dtype):
-        loaded.append((model, revision, dtype))
+    def load(model, revision, dtype, **options):
+        loaded.append((model, revision, dtype, options))
         return sensitive_target
 
     monkeypatch.setattr(check, "load_target", load)
-    result = check_dataset(directory, 30)
+    result = check_dataset(directory, 30, trust_remote_code=True)
     assert result.passed and result.n_rows == 30 and not result.disagreements
-    assert loaded == [("tiny-random", None, "float32")]
+    assert loaded == [("tiny-random", None, "float32", {"trust_remote_code": True})]
 
 
 @pytest.mark.parametrize("task", ["patching", "ablation"])

@@ -110,9 +110,15 @@ def invalid_name(run_dir):
     path.write_text(yaml.safe_dump({**yaml.safe_load(path.read_text()), "name": "mine--yours"}))
 
 
+def trusted_code(run_dir):
+    path = run_dir / "recipe.yaml"
+    path.write_text(path.read_text().replace("trust_remote_code: false", "trust_remote_code: true"))
+
+
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
+        (trusted_code, ["was run with trust_remote_code=true", "Such a run is not published"]),
         (unfinished, ["is not finished: evaluate not done", "Run the recipe again"]),
         (evaluated_only, ["evaluated 'selfexplain/tiny' and did not train an explainer", "Publish the run"]),
         (no_manifest, ["is not a run"]),

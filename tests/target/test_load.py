@@ -3,8 +3,9 @@
 import pytest
 from transformers import BertConfig, BertForMaskedLM, T5Config, T5ForConditionalGeneration
 
+from explainers import with_own_code
 from selfexplain.errors import SelfExplainError
-from selfexplain.target.load import load_target
+from selfexplain.target.load import load_target, target_shape
 
 
 def test_a_model_directory_is_loaded(target_dir):
@@ -57,3 +58,13 @@ def test_empty_and_long_texts_raise_an_error(target):
         target.encode(" \n")
     with pytest.raises(SelfExplainError, match="the context of tiny-random holds 256"):
         target.encode("word " * 300)
+
+
+def test_code_in_a_repository_runs_only_if_it_is_trusted(target_dir):
+    with_own_code(target_dir)
+    with pytest.raises(
+        SelfExplainError, match=r"custom code .* If you have read the code and trust it, set trust_remote"
+    ):
+        load_target(str(target_dir))
+    assert target_shape(str(target_dir), trust_remote_code=True).d_model == 32
+    assert type(load_target(str(target_dir), trust_remote_code=True).model).__name__ == "OwnForCausalLM"

@@ -40,6 +40,9 @@ def stats(directory: Directory, debug: Debug = False) -> None:
 def check(
     directory: Directory,
     rows: Annotated[int, typer.Option(min=1, help="Number of rows to run again.")] = 100,
+    trust_remote_code: Annotated[
+        bool, typer.Option("--trust-remote-code", help="Run code that is in the target's repository.")
+    ] = False,
     debug: Debug = False,
 ) -> None:
     """Run a sample of the rows again on the target, and compare the results with the stored ones."""
@@ -47,7 +50,8 @@ def check(
         from selfexplain.groundtruth.check import check_dataset
 
         show_log()
-        result = check_dataset(Path(directory), rows, source=_source_of(Path(directory)))
+        source = _source_of(Path(directory))
+        result = check_dataset(Path(directory), rows, source=source, trust_remote_code=trust_remote_code)
         n_agreeing = result.n_rows - len(result.disagreements)
         typer.echo(f"{n_agreeing} of {result.n_rows} rows are reproduced on {result.target}")
         for row in result.disagreements[:10]:

@@ -79,6 +79,7 @@ def check_dataset(
     seed: int = 0,
     target: Target | None = None,
     source: Callable[[str], RowSource] | None = None,
+    trust_remote_code: bool = False,
 ) -> CheckResult:
     """Compare the files with their hashes, and run a sample of rows again.
 
@@ -93,6 +94,7 @@ def check_dataset(
         target: the target; None to load the model that the rows name. A relative path is resolved from the dataset's
             directory upwards, and then from the working directory.
         source: `source(task)` returns what the rows were built from. Only rows of feature description need it.
+        trust_remote_code: whether code in the target's repository may run.
 
     Raises:
         SelfExplainError: there is no dataset, a file was modified, or the rows cannot be run again.
@@ -115,7 +117,7 @@ def check_dataset(
             f"{directory} contains rows of {task.title}, which can be checked only with the settings and texts of "
             "their run. Pass runs/<recipe>/datasets/<task> of a complete run directory."
         )
-    target = target or _load_target(dataset, rows[0][2])
+    target = target or _load_target(dataset, rows[0][2], trust_remote_code)
     if isinstance(builder, PreparesRerun) and source is not None:
         about = source(task.name)
         rerun = builder.prepare_rerun(BuildContext(task, about.config, target, about.corpus, dataset, {}, about.seed))
@@ -132,7 +134,7 @@ def check_dataset(
     return CheckResult(target.name, len(chosen), disagreements, len(disagreements) <= allowed)
 
 
-def _load_target(dataset: DatasetDirectory, row: dict) -> Target:
+def _load_target(dataset: DatasetDirectory, row: dict, trust_remote_code: bool) -> Target:
     """The target of a dataset, in the dtype and quantisation in which the rows were computed.
 
     Raises:
@@ -144,9 +146,10 @@ def _load_target(dataset: DatasetDirectory, row: dict) -> Target:
     name, revision, quantization = row["target_model"], row["target_revision"], statistics.target_quantization
     if revision is None:  # not from the Hub
         name = find_near(name, dataset.root)
+    options: dict[str, Any] = {"trust_remote_code": trust_remote_code}
     if quantization:
-        return load_target(name, revision, statistics.target_dtype, quantization_config=quantization)
-    target = load_target(name, revision, statistics.target_dtype)
+        return load_target(name, revision, statistics.target_dtype, quantization_config=quantization, **options)
+    target = load_target(name, revision, statistics.target_dtype, **options)
     target.model.to(process_state().device)
     return target
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from selfexplain.errors import SelfExplainError
 from selfexplain.modeling.base import load_base
+from selfexplain.target.untrusted import has_own_code
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -53,7 +54,12 @@ class BaseWeights:
             return known != current
         try:
             assert config.base_model_name_or_path is not None
-            named = load_base(config.base_model_name_or_path, config.base_model_revision, dtype=base.dtype)
+            named = load_base(
+                config.base_model_name_or_path,
+                config.base_model_revision,
+                dtype=base.dtype,
+                trust_remote_code=has_own_code(base),
+            )
         except SelfExplainError as error:
             logger.warning(
                 "The weights of the base could not be compared with those of %r (%s). They were not saved.",
@@ -133,7 +139,15 @@ def save_base(base: "PreTrainedModel", directory: Path, state: Mapping[str, Tens
         directory: directory to write to.
         state: its weights as `bare_state` returns them; None reads them from the base.
         options: options of transformers' `save_pretrained`.
+
+    Raises:
+        SelfExplainError: the base runs code of its own repository, which would be missing next to the weights.
     """
+    if has_own_code(base):
+        raise SelfExplainError(
+            f"The base {base.name_or_path!r} runs code of its own repository (trust_remote_code), so its weights "
+            "cannot be saved inside the explainer. Save the explainer with LoRA weights on the unchanged base."
+        )
     has_adapters = getattr(base, "_hf_peft_config_loaded", False)
     if state is None and peft_modules(base):
         state = bare_state(base)

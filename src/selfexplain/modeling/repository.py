@@ -24,7 +24,7 @@ from selfexplain.modeling.configuration_selfexplainer import SelfExplainerConfig
 from selfexplain.modeling.lora_settings import lora_config, read_lora_settings
 from selfexplain.modeling.processing_selfexplainer import SelfExplainerProcessor
 from selfexplain.target.tokenizer_files import check_tokenizer_files
-from selfexplain.target.untrusted import read_json, report_errors
+from selfexplain.target.untrusted import has_own_code, load_config, read_json, report_errors
 from selfexplain.version import __version__
 
 if TYPE_CHECKING:
@@ -148,7 +148,8 @@ def merge(explainer: "SelfExplainerForCausalLM", dtype: str | torch.dtype | None
                 "The base of this explainer has no name, so it cannot be loaded again for merging. Save the base, and "
                 "build the explainer with from_base(<directory>)."
             )
-        base = load_base(config.base_model_name_or_path, config.base_model_revision, dtype=dtype or base.dtype)
+        options = {"dtype": dtype or base.dtype, "trust_remote_code": has_own_code(base)}
+        base = load_base(config.base_model_name_or_path, config.base_model_revision, **options)
         with TemporaryDirectory() as folder:
             lora.save_lora(explainer, Path(folder), "float32")
             base = PeftModel.from_pretrained(base, folder).merge_and_unload()
@@ -205,8 +206,11 @@ class ExplainerFiles:
         with report_errors(f"{self.name}: {file} is damaged", "Save or download the explainer again."):
             return load_file(path)
 
-    def config(self) -> SelfExplainerConfig:
+    def config(self, trust_remote_code: bool = False) -> SelfExplainerConfig:
         """Read `config.json`.
+
+        Args:
+            trust_remote_code: whether the class of the base's configuration may come from the base's repository.
 
         Raises:
             OSError: there is no `config.json`.
@@ -222,6 +226,9 @@ class ExplainerFiles:
                 f"{self.name} contains a model of type {fields.get('model_type')!r}, not a self-explainer. Give the "
                 "Hub id or the directory of an explainer that save_pretrained wrote."
             )
+        base = fields.get("base_model_name_or_path")
+        if trust_remote_code and isinstance(base, str):
+            load_config(bundled.resolve(base), True, revision=fields.get("base_model_revision"))
         with prefix_errors(self.name):
             return SelfExplainerConfig.from_dict(fields)
 
@@ -251,7 +258,7 @@ def load(
         location = {"revision": pin_revision(name, revision, options), "subfolder": subfolder, **hub_options(options)}
         files = ExplainerFiles(name, bundled.resolve(name), location)
         if not isinstance(config, SelfExplainerConfig):
-            config = files.config()
+            config = files.config(bool(options.get("trust_remote_code")))
         elif config._attn_implementation is not None:
             options.setdefault("attn_implementation", config._attn_implementation)  # the Auto classes store it there
         golden = None

@@ -42,14 +42,14 @@ def evaluate_explainer(
     """
     from selfexplain.evaluation import report
     from selfexplain.evaluation.results import Results, ScoredModel
-    from selfexplain.modeling.configuration_selfexplainer import SelfExplainerConfig
+    from selfexplain.modeling.repository import ExplainerFiles
     from selfexplain.target.load import target_shape
 
     started = time.monotonic()
     name = str(recipe.explainer if is_trained else run.explainer)
     revision = recipe.explainer_revision if is_trained else None
-    config = SelfExplainerConfig.from_pretrained(bundled.resolve(name), revision=revision)
-    shape = target_shape(recipe.target, recipe.target_revision)
+    config = ExplainerFiles(name, bundled.resolve(name), {"revision": revision}).config(recipe.trust_remote_code)
+    shape = target_shape(recipe.target, recipe.target_revision, recipe.trust_remote_code)
     slot = ModelSlot()
     explainer = LazyExplainer(partial(load_explainer, recipe, name, revision), slot)
     if not is_trained:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from selfexplain.errors import SelfExplainError
 from selfexplain.runs.recipe import Recipe
 from selfexplain.utils.processes import process_state
 
@@ -34,9 +35,9 @@ def train_explainer(
             not support the training settings.
     """
     from selfexplain.target.load import load_target
-    from selfexplain.training.train import base_options, train
+    from selfexplain.training.train import train
 
-    options = base_options(recipe.training)
+    options = _training_options(recipe)
     if recipe.explainer is None:  # the base is the target, so one copy of the weights is enough
         base, target = load_target(recipe.target, recipe.target_revision, **options), None
     else:
@@ -64,12 +65,12 @@ def load_target_of(recipe: Recipe) -> "Target":
     read that model, so ground truth has to describe it.
     """
     from selfexplain.target.load import load_target
-    from selfexplain.training.train import base_options
 
     if reads_quantized(recipe):
-        return load_target(recipe.target, recipe.target_revision, **base_options(recipe.training))
-    target = load_target(recipe.target, recipe.target_revision, recipe.dtype)
-    target.model.to(process_state().device)
+        return load_target(recipe.target, recipe.target_revision, **_training_options(recipe))
+    target = load_target(recipe.target, recipe.target_revision, recipe.dtype, **_model_options(recipe))
+    if recipe.device_map is None:
+        target.model.to(process_state().device)
     return target
 
 
@@ -80,9 +81,33 @@ def reads_quantized(recipe: Recipe) -> bool:
 
 def load_options(recipe: Recipe) -> dict[str, Any]:
     """Options to load an explainer for evaluation: those of training if it is quantised, else the target's dtype."""
+    if recipe.training.quantization:
+        return _training_options(recipe)
+    return {"dtype": recipe.dtype, **_model_options(recipe)}
+
+
+def _training_options(recipe: Recipe) -> dict[str, Any]:
+    """Options to load the frozen base for training."""
     from selfexplain.training.train import base_options
 
-    return base_options(recipe.training) if recipe.training.quantization else {"dtype": recipe.dtype}
+    return base_options(recipe.training) | _model_options(recipe)
+
+
+def _model_options(recipe: Recipe) -> dict[str, Any]:
+    """Options to load every model of a recipe: whether its code is trusted, and its devices.
+
+    Raises:
+        SelfExplainError: the recipe has a device map, and there are several processes.
+    """
+    options: dict[str, Any] = {"trust_remote_code": recipe.trust_remote_code}
+    if recipe.device_map is None:
+        return options
+    if (n_processes := process_state().num_processes) > 1:
+        raise SelfExplainError(
+            f"device_map is {recipe.device_map!r}, but there are {n_processes} processes, each with its own device. "
+            "Start one process, or remove device_map."
+        )
+    return options | {"device_map": recipe.device_map}
 
 
 def load_explainer(recipe: Recipe, name: str, revision: str | None = None) -> "SelfExplainerForCausalLM":
@@ -94,7 +119,7 @@ def load_explainer(recipe: Recipe, name: str, revision: str | None = None) -> "S
     from selfexplain.modeling.modeling_selfexplainer import SelfExplainerForCausalLM
 
     explainer = SelfExplainerForCausalLM.from_pretrained(name, revision=revision, **load_options(recipe))
-    if not recipe.training.quantization:
+    if not recipe.training.quantization and recipe.device_map is None:
         explainer.to(process_state().device)
     return explainer
 
@@ -114,7 +139,7 @@ def load_untrained(recipe: Recipe, config: "SelfExplainerConfig") -> "SelfExplai
         seed=recipe.seed,
         **load_options(recipe),
     )
-    if not recipe.training.quantization:
+    if not recipe.training.quantization and recipe.device_map is None:
         untrained.to(process_state().device)
     return untrained
 

@@ -22,8 +22,9 @@ def recipe_memory(recipe: Recipe) -> Memory | None:
     The configurations come from directories, the cache or the Hub. Returns None if one of them cannot be read, or if
     the recipe only evaluates an explainer that is already trained.
     """
-    base = _config(recipe.explainer or recipe.target, recipe.explainer_revision or recipe.target_revision)
-    target = _config(recipe.target, recipe.target_revision) if recipe.explainer else None
+    trust = recipe.trust_remote_code
+    base = _config(recipe.explainer or recipe.target, recipe.explainer_revision or recipe.target_revision, trust)
+    target = _config(recipe.target, recipe.target_revision, trust) if recipe.explainer else None
     if base is None or (recipe.explainer and target is None) or base.model_type == "selfexplainer":
         return None
     return estimate_memory(recipe, base, target)
@@ -45,11 +46,11 @@ def warn_if_too_little_memory(recipe: Recipe) -> None:
         )  # fmt: skip
 
 
-def _config(name: str, revision: str | None) -> "PreTrainedConfig | None":
+def _config(name: str, revision: str | None, trust_remote_code: bool) -> "PreTrainedConfig | None":
     from transformers import AutoConfig
 
     try:
         path = str(local_path(bundled.resolve(name)))
-        return AutoConfig.from_pretrained(path, revision=revision, trust_remote_code=False)
+        return AutoConfig.from_pretrained(path, revision=revision, trust_remote_code=trust_remote_code)
     except (OSError, ValueError):
         return None

@@ -47,13 +47,13 @@ def _skeleton(recipe: Recipe) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase
     from selfexplain.target.load import target_shape
     from selfexplain.target.tokenizer_files import load_tokenizer
 
-    name, revision = str(recipe.explainer), recipe.explainer_revision
-    target_shape(name, revision)  # reports what is wrong with the name or the kind of model
+    name, revision, trust = str(recipe.explainer), recipe.explainer_revision, recipe.trust_remote_code
+    target_shape(name, revision, trust)  # reports what is wrong with the name or the kind of model
     path = bundled.resolve(name)
-    config = AutoConfig.from_pretrained(path, revision=revision, trust_remote_code=False)
+    config = AutoConfig.from_pretrained(path, revision=revision, trust_remote_code=trust)
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
-    return model, load_tokenizer(name, path, False, revision=revision)
+        model = AutoModelForCausalLM.from_config(config, trust_remote_code=trust)
+    return model, load_tokenizer(name, path, trust, revision=revision)
 
 
 def _check_lora_modules(base: "PreTrainedModel", modules: str | Sequence[str], name: str) -> None:

@@ -71,7 +71,13 @@ class RecipeSteps:
     @property
     def identity(self) -> dict[str, str]:
         recipe = self.recipe
-        return {"recipe": recipe.name, "target": recipe.target, "explainer": recipe.explainer or recipe.target}
+        trusted = {"trust_remote_code": "true"} if recipe.trust_remote_code else {}
+        return {
+            "recipe": recipe.name,
+            "target": recipe.target,
+            "explainer": recipe.explainer or recipe.target,
+            **trusted,
+        }
 
     def check(self) -> None:
         """Load the target, and check that a trained explainer can be scored, before anything is written.

@@ -53,8 +53,8 @@ def check_finished(run: RunDirectory) -> Recipe:
         The recipe of the run.
 
     Raises:
-        SelfExplainError: the run is in use or not finished, or its files do not belong together; the message says what
-            to do.
+        SelfExplainError: the run is in use, not finished or trusts code of its models, or its files do not belong
+            together; the message says what to do.
     """
     if not run.is_run:
         raise SelfExplainError(
@@ -62,6 +62,11 @@ def check_finished(run: RunDirectory) -> Recipe:
         )
     check_unused(run.root)
     recipe, manifest = run.read_recipe(), run.read_manifest()
+    if recipe.trust_remote_code:
+        raise SelfExplainError(
+            f"{run.root} was run with trust_remote_code=true, so others could load its models only by running the code "
+            "in their repositories. Such a run is not published. Run the recipe with models that need no code."
+        )
     _check_steps(run, recipe, manifest)
     _check_sizes(run, manifest)
     _check_scores(run, recipe)

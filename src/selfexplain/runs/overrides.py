@@ -62,8 +62,9 @@ def _value(text: str, hint: Any, override: str) -> Any:
     if type(None) in members and text.strip() in NULLS:
         return None
     is_text = any(member is str or get_origin(member) is Literal for member in members)
-    is_list = text.lstrip().startswith("[") and any(get_origin(member) is tuple for member in members)
-    if is_text and not is_list:
+    brackets = {"[": tuple, "{": dict}
+    is_nested = any(get_origin(member) is brackets.get(text.lstrip()[:1], ()) for member in members)
+    if is_text and not is_nested:
         quoted = text.strip()
         if len(quoted) < 2 or quoted[0] not in "\"'" or quoted[0] != quoted[-1]:
             return text

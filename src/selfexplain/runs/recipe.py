@@ -1,6 +1,7 @@
 """Recipes: YAML files that are read into typed dataclasses."""
 
 import json
+import re
 import shlex
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import asdict, field, fields, is_dataclass
@@ -29,6 +30,8 @@ from selfexplain.utils.registry import Registry
 
 RENAMED_KEYS = {("training", "gradient_checkpointing"): "activation_checkpointing"}
 """Section and key in run directories of earlier versions -> the present key."""
+_DEVICE = re.compile(r"auto|balanced|balanced_low_0|sequential|cpu|mps|(cuda|xpu|npu)(:\d+)?")
+"""Values of `device_map` that are text."""
 _PLACEHOLDERS = {"target": "DIR", "corpus": "FILE"}
 """Recipe keys that a packaged recipe may leave to the user -> how the suggested command writes their values."""
 
@@ -83,6 +86,10 @@ class Recipe:
         explainer: the model to train: None for the target's own weights, or another causal language model. An explainer
             that is already trained is only evaluated.
         explainer_revision: branch, tag or commit of the explainer on the Hub; the run keeps its commit as well.
+        trust_remote_code: whether code in the repositories of the target and the explainer may run. A run with
+            such code cannot be published.
+        device_map: devices of the target and the explainer: `auto`, another value that transformers accepts, or a
+            mapping of module names to devices; null for one device.
         corpus: the texts that ground truth is computed on: a text file with one text per line; a JSONL, CSV or parquet
             file or a Hub dataset with a text column; or the reserved name `selfexplain/tiny-world`.
         corpus_options: how the corpus is read.
@@ -107,6 +114,8 @@ class Recipe:
     dtype: Literal["float32", "float16", "bfloat16"] = "float32"
     explainer: str | None = None
     explainer_revision: str | None = None
+    trust_remote_code: bool = False
+    device_map: str | dict[str, int | str] | None = None
     corpus: str
     corpus_options: CorpusConfig = field(default_factory=CorpusConfig)
     tasks: tuple[str, ...] = tuple(task.name for task in BUILT_IN)
@@ -122,6 +131,11 @@ class Recipe:
     def __post_init__(self) -> None:
         if not self.tasks or len(set(self.tasks)) < len(self.tasks):
             raise SelfExplainError(f"tasks is {list(self.tasks)}. Give at least one task, and each task once.")
+        if isinstance(self.device_map, str) and not _DEVICE.fullmatch(self.device_map):
+            raise SelfExplainError(
+                f"device_map is {self.device_map!r}. Expected auto, balanced, balanced_low_0, sequential, a device "
+                "such as cuda:0, or a mapping of module names to devices."
+            )
         for task in self.tasks:
             _ = TASKS[task]  # raises for unknown tasks, naming the nearest one
         if self.comparison.is_on and self.explainer is not None:

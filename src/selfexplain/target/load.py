@@ -13,7 +13,13 @@ from selfexplain.target.gguf import read_origin
 from selfexplain.target.private_copy import check_weights, private_copy
 from selfexplain.target.tokenizer_files import load_tokenizer
 from selfexplain.target.tokens import encode_text
-from selfexplain.target.untrusted import check_config, check_model_files, report_errors, without_attention
+from selfexplain.target.untrusted import (
+    check_config,
+    check_model_files,
+    load_config,
+    report_errors,
+    without_attention,
+)
 from selfexplain.utils.arguments import as_text
 from selfexplain.utils.names import local_path
 
@@ -136,7 +142,7 @@ def load_target(name: str, revision: str | None = None, dtype: str = "float32", 
     from transformers import AutoModelForCausalLM
 
     trust = options["trust_remote_code"] = bool(options.get("trust_remote_code"))  # None would ask on the terminal
-    path, revision, _ = _read_config(name, revision)
+    path, revision, _ = _read_config(name, revision, trust)
     with _report_load_errors(name):
         with prefix_errors(f"Target {name!r} could not be loaded"):
             check_model_files(name, path, {"revision": revision}, trust)
@@ -165,17 +171,18 @@ def leave_packed(model: "PreTrainedModel") -> None:
             setattr(module, "support_avx512bf16_for_cpu", False)  # noqa: B010 - mypy expects Tensor or Module
 
 
-def target_shape(name: str, revision: str | None = None) -> TargetShape:
+def target_shape(name: str, revision: str | None = None, trust_remote_code: bool = False) -> TargetShape:
     """Read the shape of a target from its configuration, without loading weights.
 
     Args:
         name: Hub id, directory or reserved name.
         revision: branch, tag or commit on the Hub; None for the default branch.
+        trust_remote_code: whether code in the repository may run.
 
     Raises:
         SelfExplainError: the model does not exist or is not a causal language model.
     """
-    path, revision, config = _read_config(name, revision)
+    path, revision, config = _read_config(name, revision, trust_remote_code)
     text = config.get_text_config()
     return TargetShape(name, revision, text.num_hidden_layers, text.hidden_size, weights_of(path))
 
@@ -186,9 +193,11 @@ def weights_of(path: str) -> str | None:
     return origin.summary if origin else None
 
 
-def _read_config(name: str, revision: str | None) -> tuple[str, str | None, "PreTrainedConfig"]:
+def _read_config(
+    name: str, revision: str | None, trust_remote_code: bool
+) -> tuple[str, str | None, "PreTrainedConfig"]:
     """The directory or Hub id of a causal language model, its commit and its configuration."""
-    from transformers import AutoConfig, PreTrainedConfig
+    from transformers import PreTrainedConfig
 
     path = bundled.resolve(name)
     if path.startswith("~"):
@@ -200,7 +209,7 @@ def _read_config(name: str, revision: str | None) -> tuple[str, str | None, "Pre
     with _report_load_errors(name):
         revision = commit_of(path, revision) or revision
         check_config(PreTrainedConfig.get_config_dict(path, revision=revision)[0], f"{name}: config.json")
-        config = AutoConfig.from_pretrained(path, revision=revision, trust_remote_code=False)
+        config = load_config(path, trust_remote_code, revision=revision)
     if not _has_text_decoder(config):
         architectures = ", ".join(config.architectures or ()) or "none"
         raise SelfExplainError(

@@ -10,9 +10,12 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from selfexplain.errors import SelfExplainError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
 
 MAX_JSON_BYTES = 16 * 2**20
 """Largest configuration file that is parsed. The limit of tokenizer files is higher."""
@@ -59,6 +62,8 @@ def report_errors(subject: str, advice: str) -> Iterator[None]:
     except SelfExplainError:
         raise
     except BaseException as error:
+        if "`trust_remote_code=True`" in str(error):
+            advice = "If you have read the code and trust it, set trust_remote_code to true."
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
         raise SelfExplainError(f"{subject}: {first_line(error)} {advice}") from error
@@ -123,6 +128,30 @@ def check_config(fields: Mapping[str, Any], source: str) -> None:
         _check_attention(fields, source)
 
 
+def load_config(path: str, trust_remote_code: bool = False, **location) -> "PreTrainedConfig":
+    """Load a configuration whose `config.json` was checked.
+
+    If its class is in the repository and trusted, transformers knows the class from then on, so that an explainer on
+    this base can be read.
+
+    Args:
+        path: Hub id or directory.
+        trust_remote_code: whether code in the repository may run.
+        location: `revision`, `subfolder` and download options.
+    """
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code, **location)
+    if has_own_code(config):
+        AutoConfig.register(config.model_type, type(config), exist_ok=True)
+    return config
+
+
+def has_own_code(model: object) -> bool:
+    """Whether the class of a model or configuration comes from a repository, not from an installed package."""
+    return type(model).__module__.startswith("transformers_modules.")
+
+
 def _check_attention(fields: Mapping[str, Any], source: str) -> None:
     """Refuse attention implementations that are the name of a repository, from which code would be downloaded."""
     for key, value in fields.items():
@@ -147,12 +176,12 @@ def without_attention(path: str, location: Mapping[str, Any], options: Mapping[s
         location: `revision`, `subfolder` and download options.
         options: options of `AutoModelForCausalLM.from_pretrained`.
     """
-    from transformers import AutoConfig, PreTrainedConfig
+    from transformers import PreTrainedConfig
 
     fields, _ = PreTrainedConfig.get_config_dict(path, **location)
     if "config" in options or not any(key in ATTENTION_KEYS for key in _keys(fields)):
         return dict(options)
-    config = AutoConfig.from_pretrained(path, trust_remote_code=options.get("trust_remote_code", False), **location)
+    config = load_config(path, options.get("trust_remote_code", False), **location)
     config._attn_implementation = options.get("attn_implementation")
     config._experts_implementation = options.get("experts_implementation")
     return dict(options) | {"config": config}
