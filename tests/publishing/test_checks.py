@@ -10,7 +10,7 @@ import yaml
 from hub.published import update_manifest
 from selfexplain.errors import SelfExplainError
 from selfexplain.publishing import checks
-from selfexplain.publishing.checks import check_limits, check_organisation, check_text
+from selfexplain.publishing.checks import check_limits, check_organisation, check_secrets, check_text
 from selfexplain.publishing.plan import make_plan
 from selfexplain.publishing.repositories import PublishedFile, PublishedRepository
 
@@ -160,25 +160,62 @@ def test_valid_organisation_is_accepted(org):
     check_organisation(org)
 
 
+def token_in_rows(run_dir):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    path = run_dir / "datasets" / "input_ablation" / "test.parquet"
+    rows = pq.read_table(path)
+    index = rows.schema.get_field_index("prompt")
+    prompts = pa.array([f"é\nmyhf_{'Z9' * 17}"] * len(rows), rows.schema.field(index).type)
+    pq.write_table(rows.set_column(index, rows.schema.field(index), prompts), path)
+    update_manifest(run_dir)
+
+
+def token_in_weights(run_dir):
+    from safetensors import safe_open
+    from safetensors.torch import load_file, save_file
+
+    path = run_dir / "explainer" / "lora" / "adapter_model.safetensors"
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata() or {}
+    save_file(load_file(path), path, {**metadata, "note": "hf_" + "Z9" * 17})
+    update_manifest(run_dir)
+
+
+def token_in_figure(run_dir):
+    from PIL import Image, PngImagePlugin
+
+    path = run_dir / "figures" / "summary.png"
+    info = PngImagePlugin.PngInfo()
+    info.add_text("note", "hf_" + "Z9" * 17, zip=True)
+    with Image.open(path) as image:
+        image.save(path, pnginfo=info)
+    update_manifest(run_dir)
+
+
 @pytest.mark.parametrize(
-    "text",
+    ("plant", "words"),
     [
-        "hf_" + "a1" * 17,
-        "hf_oauth_" + "a1" * 17,
-        "ghp_" + "a1" * 18,
-        "github_pat_" + "a1" * 20,
-        "sk-" + "a1" * 20,
-        "AKIA" + "A1" * 8,
-        "xoxb-1234567890-abc",
-        "-----BEGIN PRIVATE KEY-----",
-        "-----BEGIN OPENSSH PRIVATE KEY-----",
+        (token_in_rows, "test.parquet contains a Hugging Face token .column 'prompt'."),
+        (token_in_weights, "adapter_model.safetensors contains a Hugging Face token"),
+        (token_in_figure, "summary.png contains a Hugging Face token .text of the image."),
     ],
 )
-def test_secrets_are_recognised(tmp_path, text):
-    path = tmp_path / "notes.txt"
-    path.write_text(f"a line\nkey={text}\n")
-    with pytest.raises(SelfExplainError, match=r"notes\.txt contains .*revoke it"):
-        check_text(PublishedFile("notes.txt", path), path)
+def test_planted_token_is_found(run_dir, tmp_path, plant, words):
+    plant(run_dir)
+    with pytest.raises(SelfExplainError, match=words) as error:
+        make_plan(run_dir, "lab", tmp_path / "staging")
+    assert "Z9Z9" not in str(error.value)
+
+
+def test_secrets_in_names_are_found(tmp_path):
+    (tmp_path / "hf").write_text("words")
+    token = "hf_" + "Z9" * 17
+    for path, name in ((f"{token}/x", "x"), ("x", f"my{token}.png")):
+        with pytest.raises(SelfExplainError, match="name of a published file or directory contains a Hugging") as error:
+            check_secrets(PublishedFile(path, tmp_path / "hf"), tmp_path / name)
+        assert "Z9Z9" not in str(error.value)
 
 
 def test_home_directory_that_is_part_of_links_is_not_a_path(tmp_path, monkeypatch):

@@ -11,6 +11,7 @@ from selfexplain.publishing.facts import DatasetFacts
 from selfexplain.publishing.names import Names, configuration
 from selfexplain.publishing.public_names import LOCAL_PATH, NAMING_COLUMNS, TEXT_SUFFIXES, strings_in
 from selfexplain.publishing.repositories import PublishedFile, PublishedRepository
+from selfexplain.publishing.secret_scan import find_secret, find_secret_in_text
 from selfexplain.runs.lock import check_unused
 from selfexplain.runs.manifest import RunManifest
 from selfexplain.runs.recipe import Recipe
@@ -20,13 +21,6 @@ from selfexplain.utils.parsing import parse_json, parse_yaml
 MAX_FILE_BYTES = 50 * 10**9
 MAX_FILES_IN_DIRECTORY = 10_000
 """Limits of the Hub, from hub/storage-limits in its documentation."""
-
-SECRETS = {
-    "a Hugging Face token": re.compile(r"\bhf_(?:jwt_|oauth_)?[A-Za-z0-9]{20,}"),
-    "a GitHub token": re.compile(r"\b(?:gh[pousr]_[A-Za-z0-9]{30,}|github_pat_\w{30,})"),
-    "an API key": re.compile(r"\b(?:sk-[\w-]{24,}|AKIA[0-9A-Z]{16}|AIza[\w-]{35}|xox[abprs]-[\w-]{10,})"),
-    "a private key": re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----"),
-}  # fmt: skip
 
 _REPOSITORY_NAME = re.compile(r"[A-Za-z0-9](?:[\w.-]{0,94}[A-Za-z0-9])?")
 _ORGANISATION = re.compile(r"\w(?:[\w-]*\w)?")
@@ -186,11 +180,13 @@ def check_repositories(repositories: Sequence[PublishedRepository], run: RunDire
     for file in files:
         if file.source.suffix == ".parquet":
             check_rows(file)
-    texts = [file for file in files if file.source.suffix in TEXT_SUFFIXES]
     # Files of the run come first, because those that were written for publishing derive from them.
-    for file in sorted(texts, key=lambda file: not file.origin.is_relative_to(copy.root)):
+    for file in sorted(files, key=lambda file: not file.origin.is_relative_to(copy.root)):
         in_run = file.origin.is_relative_to(copy.root)
-        check_text(file, run.root / file.origin.relative_to(copy.root) if in_run else file.source)
+        reported = run.root / file.origin.relative_to(copy.root) if in_run else file.source
+        check_secrets(file, reported)
+        if file.source.suffix in TEXT_SUFFIXES:
+            check_text(file, reported)
 
 
 def check_limits(repository: PublishedRepository) -> None:
@@ -218,19 +214,34 @@ def check_limits(repository: PublishedRepository) -> None:
         )
 
 
-def check_text(file: PublishedFile, reported: Path) -> None:
-    """Raise SelfExplainError if a text file contains a secret or a path of this machine.
+def check_secrets(file: PublishedFile, reported: Path) -> None:
+    """Raise SelfExplainError if a file or its name contains an access token or a private key.
 
     Args:
         file: the file.
         reported: path that the error names.
     """
-    text = file.source.read_text(encoding="utf-8")
-    for what, pattern in SECRETS.items():
-        if pattern.search(text):
-            raise SelfExplainError(
-                f"{reported} contains {what}. Remove it there, and revoke it if anyone else has seen the file."
-            )
+    if what := find_secret_in_text(file.path) or find_secret_in_text(reported.name):
+        raise SelfExplainError(
+            f"The name of a published file or directory contains {what}. Rename it, and revoke the secret if "
+            "anyone else has seen it."
+        )
+    if secret := find_secret(file.source):
+        place = f" ({secret.place})" if secret.place and not find_secret_in_text(secret.place) else ""
+        raise SelfExplainError(
+            f"{reported} contains {secret.what}{place}. Remove it there, and revoke it if anyone else has seen the "
+            "file."
+        )
+
+
+def check_text(file: PublishedFile, reported: Path) -> None:
+    """Raise SelfExplainError if a text file contains a path of this machine.
+
+    Args:
+        file: the file.
+        reported: path that the error names.
+    """
+    text = file.source.read_text(encoding="utf-8", errors="replace")
     path = None
     if file.source.suffix in (".json", ".yaml") and not file.path.endswith(_MAY_LOOK_LIKE_PATHS):
         path = _first_local_path(strings_in(_parse(file.source, text)))
