@@ -3,6 +3,7 @@
 import json
 import re
 from html import escape
+from itertools import pairwise
 
 import pytest
 import yaml
@@ -153,6 +154,113 @@ def test_writing_twice_changes_nothing(run):
     first = (run.cards / "model_card.md").read_bytes()
     write_cards(run.root)
     assert (run.cards / "model_card.md").read_bytes() == first
+
+
+HOSTILE = (
+    "<img src=x onerror=alert(1)>",
+    "a</code></td><script>alert(1)</script>",
+    "[x](javascript:alert(1))",
+    "x](javascript:alert(1)) [y",
+    "![x](data:text/html;base64,PHN2Zz4=)",
+    "<javascript:alert(1)>",
+    "&lt;b&gt; &#60;b>",
+    "a\n```\n\n<b>b</b>\n\n````\n[z]: javascript:alert(1)\n\n[z]",
+    "~~~\n<i>",
+    "# heading",
+    "`a` | b\\` <u>",
+    '"), __import__("os").system("x"), ("',
+)
+
+
+def check_is_harmless(card: str) -> None:
+    """Check that the rendered card has no tag of its own, no link to another scheme, and all of its headings."""
+    front_matter, body = card.split("\n---\n", 1)
+    yaml.safe_load(front_matter.removeprefix("---\n"))
+    markdown = MarkdownIt("commonmark", {"html": True}).enable("table")
+    markdown.validateLink = lambda link: True  # other renderers may not check the scheme
+    tokens = [inner for token in markdown.parse(body) for inner in (token, *(token.children or []))]
+    tags = [token.content for token in tokens if token.type in ("html_inline", "html_block")]
+    own = r"\s*(</?details>|<details><summary>[^<]*</summary>)\s*"
+    assert [tag for tag in tags if not re.fullmatch(own, tag)] == []
+    links = [token.attrs.get("href") or token.attrs.get("src") or "" for token in tokens if token.attrs]
+    schemes = {match[1].lower() for link in links if (match := re.match(r"\s*([\w.+-]+):", str(link)))}
+    assert schemes <= {"https"}, links
+    headings = [b.content for a, b in pairwise(tokens) if a.type == "heading_open"]
+    assert "heading" not in headings and headings
+    opened = len(re.findall(r"^`{3,}\w+$", body, re.M))
+    assert len([token for token in tokens if token.type == "fence"]) == opened
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_hostile_values_stay_text(run, text):
+    edit_json(run.root / "results.json", lambda data: hostile_results(data, text))
+    edit_json(
+        run.explainer / "config.json",
+        lambda data: data.update(
+            base_model_name_or_path=text,
+            target={**data["target"], "model": text, "revision": text},
+            base_model_revision=text,
+        ),
+    )
+    path = run.recipe_path
+    recipe = yaml.safe_load(path.read_text())
+    recipe.update(target=text, explainer=text, corpus=text)
+    recipe["activation_patching"]["source"].update(path=text, revision=text)
+    path.write_text(yaml.safe_dump(recipe))
+    statistics = run.root / "datasets" / "activation_patching" / "statistics.json"
+    edit_json(
+        statistics,
+        lambda data: data.setdefault("counts", {}).update(
+            {
+                text: 3,
+                "topics": {text: {"rows": 1, text: text}},
+                "names": {f"{text} {n}": n for n in range(9)},
+                "list": [text],
+            }
+        ),
+    )
+    write_cards(run.root)
+    licence = Licence("other", text, f"javascript:{text}")
+    facts = read_facts(run, "activation_patching")
+    example = facts.example.model_copy(update={"prompt": text, "completion": text})
+    recipes = facts.recipe.model_copy(update={"name": text, "changed_settings": {text: text, "list": [text]}})
+    other = facts.model_copy(
+        update={"name": text, "example": example, "recipe": recipes, "licences": {text: text}, "versions": {text: text}}
+    )
+    results = Results.read(run.results_path)
+    cards = [
+        *(path.read_text() for path in run.cards.glob("*.md")),
+        model_card(run, "figures/", Names("lab"), licence),
+        dataset_card("activation_patching", [other], Names("lab")),
+        dataset_card("activation_patching", [other, facts], Names("lab")),
+        results_card({text: results, "small": results}, Names("lab")),
+    ]
+    for card in cards:
+        check_is_harmless(card)
+
+
+def hostile_results(data, text):
+    data["recipe"] = data["target"]["name"] = data["explainer"]["name"] = text
+    data["environment"]["versions"][text] = text
+    result = data["tasks"]["activation_patching"]
+    result["scores"][text] = result["scores"]["explainer"]
+
+
+@pytest.mark.parametrize(
+    "link",
+    [
+        "javascript:alert(1)",
+        "JavaScript:x",
+        " javascript:x",
+        "data:text/html,x",
+        "//evil.org",
+        "vbscript:x",
+        "https://a b",
+    ],
+)
+def test_licence_links_to_other_schemes_are_text(run, link):
+    card = model_card(run, "figures/", Names("lab"), Licence("other", "meadow", link))
+    assert "Licence: meadow, inherited from the base model." in card.splitlines()
 
 
 def test_published_card_links_to_repositories_and_inherits_the_licence(run):

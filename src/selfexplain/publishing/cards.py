@@ -6,6 +6,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from markupsafe import Markup
+
 from selfexplain.evaluation.config import EXPLAINED_BY
 from selfexplain.evaluation.predictions import Prediction
 from selfexplain.evaluation.results import Results, TestSetResult
@@ -13,7 +15,7 @@ from selfexplain.modeling.configuration_selfexplainer import SelfExplainerConfig
 from selfexplain.publishing.card_sections import Usage
 from selfexplain.publishing.facts import DatasetFacts, changed_settings, read_facts, source_of
 from selfexplain.publishing.figures import draw_change_counts
-from selfexplain.publishing.markdown import fragment, render
+from selfexplain.publishing.markdown import fragment, quoted, render
 from selfexplain.publishing.metadata import TAG, Licence, dataset_metadata, model_metadata, results_metadata
 from selfexplain.publishing.names import Names, configuration
 from selfexplain.publishing.public_names import read_config
@@ -70,9 +72,9 @@ def model_card(run: RunDirectory, figures: str, names: Names | None = None, lice
     rows = {task.name: _example_question(run, task.name) for task in tasks}
     return render(
         "model_card.md.jinja",
-        front_matter=model_metadata(recipe.name, config, results, names, licence),
+        front_matter=Markup(model_metadata(recipe.name, config, results, names, licence)),
         recipe=recipe,
-        recipe_text=run.recipe_path.read_text(encoding="utf-8").strip(),
+        recipe_text=run.recipe_path.read_text(encoding="utf-8"),
         config=config,
         environment=results.environment.model_dump(),
         tasks=tasks,
@@ -109,7 +111,7 @@ def dataset_card(task: str, facts: Sequence[DatasetFacts], names: Names | None =
     """
     return render(
         "dataset_card.md.jinja",
-        front_matter=dataset_metadata(task, facts),
+        front_matter=Markup(dataset_metadata(task, facts)),
         task=TASKS[task],
         targets=list(dict.fromkeys(about.recipe.target for about in facts)),
         configurations=facts,
@@ -129,7 +131,7 @@ def results_card(runs: Mapping[str, Results], names: Names) -> str:
     tasks = [task for task in TASKS if any(task in results.tasks for results in runs.values())]
     return render(
         "results_card.md.jinja",
-        front_matter=results_metadata(tasks, runs),
+        front_matter=Markup(results_metadata(tasks, runs)),
         runs=dict(sorted(runs.items())),
         tasks=[TASKS[task] for task in tasks],
         metrics={task: _metrics(task, runs) for task in tasks},
@@ -202,7 +204,7 @@ def _usage(task: str, recipe: Recipe, config: SelfExplainerConfig, names: Names 
         target_argument=", target=target" if _is_separate(config) and is_on_hub else "",
         reads_target=is_on_hub or not _is_separate(config),
         has_tokenizer=_is_own_target(config),
-        load_rows=", ".join(f'"{name}"' for name in rows),
+        load_rows=Markup(", ".join(map(quoted, rows))),
     )
 
 

@@ -1,11 +1,13 @@
 """Look up the licences of models and datasets on the Hub."""
 
 import logging
+import re
 from typing import TYPE_CHECKING, Any
 
 from selfexplain.errors import SelfExplainError
 from selfexplain.publishing.facts import source_of
 from selfexplain.publishing.hub_calls import call_hub
+from selfexplain.publishing.markdown import is_web_address
 from selfexplain.publishing.metadata import Licence
 from selfexplain.publishing.public_names import is_local
 from selfexplain.runs.recipe import Recipe
@@ -54,7 +56,14 @@ def base_licence(api: "HfApi", base: str, full: bool) -> Licence | None:
         logger.info("The base %s is gated: users of the explainer have to accept its conditions first.", base)
     data: dict[str, Any] = info.card_data.to_dict() if info.card_data else {}
     fields = {key: data[key] for key in ("license", "license_name", "license_link") if isinstance(data.get(key), str)}
+    if not _is_file_or_web_address(fields.get("license_link", "")):
+        del fields["license_link"]
     return Licence(**fields) if "license" in fields else None
+
+
+def _is_file_or_web_address(link: str) -> bool:
+    """Whether the Hub can link to a licence without running code: "LICENSE.md" or an address on the web, or no link."""
+    return is_web_address(link) or re.fullmatch(r"[\w./-]*", link) is not None
 
 
 def source_licences(api: "HfApi", recipe: Recipe) -> dict[str, str]:
