@@ -17,6 +17,7 @@ from typing import Any
 
 import gradio as gr
 
+from guard import guarded
 from limits import MAX_SESSIONS, return_free_memory
 from rendering.frame import footer, header, load_failure
 from selfexplain import SelfExplainError
@@ -47,6 +48,7 @@ LAUNCH: dict[str, Any] = {
     "enable_monitoring": False,
     "state_session_capacity": MAX_SESSIONS,
     "max_file_size": "1kb",  # the demo accepts no files
+    "app_kwargs": {"lifespan": guarded},
 }
 
 

@@ -1,6 +1,7 @@
 """Limits on input size, request rate, remembered sessions and free memory."""
 
 import ctypes
+import ipaddress
 import sys
 import time
 from collections import OrderedDict, deque
@@ -8,6 +9,7 @@ from collections import OrderedDict, deque
 MAX_CHARACTERS = 1200
 MAX_TOKENS = 256
 MAX_MAP_TOKENS = 64
+MAX_SEARCH_CHARACTERS = 80
 MAX_VISITORS = 10_000
 MAX_SESSIONS = 512
 """Number of sessions that Gradio keeps. It stores a copy of the demo (100 kB) per session, and each endpoint call opens
@@ -35,6 +37,17 @@ def return_free_memory() -> None:
             mallopt(parameter, value)
 
 
+def visitor_at(address: str) -> str:
+    """Return what an address is counted as: an IPv6 address as its /64 network, which belongs to one subscriber."""
+    try:
+        parsed = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return address
+    if isinstance(parsed, ipaddress.IPv4Address):
+        return str(parsed)
+    return str(parsed.ipv4_mapped or ipaddress.ip_network((parsed, 64), strict=False))
+
+
 class RateLimit:
     """Limit on the number of questions per visitor in a sliding time window.
 
@@ -53,7 +66,7 @@ class RateLimit:
         """Return whether a visitor may ask another question, and count the question if so.
 
         Args:
-            visitor: IP address of the visitor.
+            visitor: Name of the visitor (`visitor_at`).
             cost: Number of questions that this one counts for.
             now: Current time in seconds; the monotonic clock by default.
         """

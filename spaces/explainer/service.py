@@ -13,7 +13,7 @@ import gradio as gr
 import showcase
 from asking import ablation, feature, patch
 from asking.trial import PatchMap, Trial
-from limits import RateLimit
+from limits import RateLimit, visitor_at
 from rendering.html import error_box
 from selfexplain import SelfExplainError
 from selfexplain.tasks import BUILT_IN, feature_description
@@ -31,7 +31,11 @@ ONE_AT_A_TIME = {"concurrency_id": "model", "concurrency_limit": 1}
 """Gradio settings of everything that runs the model: switching LoRA on and off is not thread-safe."""
 LIMIT = RateLimit(n=90, seconds=60)
 MAP_COST = 10
-SORRY = "Something went wrong in the demo. Your input is not the cause. Try a different text, or come back later."
+SEARCH_LIMIT = RateLimit(n=300, seconds=60)
+"""Searches run on every key, but cost little."""
+SORRY = (
+    "Something went wrong in the demo. The log of the server has the details. Try a different text, or come back later."
+)
 FAILED_ON_GPU = "ZeroGPU worker error"
 """Title of the errors by which `spaces` reports that its worker failed."""
 
@@ -96,18 +100,20 @@ def ask_ablation(text: str, remove: str) -> Trial:
     return ablation.ask_ablation(SHOW, text, remove)
 
 
-def admit(request: gr.Request | None, cost: int = 1) -> None:
+def admit(request: gr.Request | None, cost: int = 1, limit: RateLimit | None = None) -> None:
     """Count a question of a visitor.
 
     Args:
         request: Request of the visitor; None for calls from tests and from the demo itself.
         cost: Number of questions that this one counts for.
+        limit: Limit to count it for; by default the one of questions.
 
     Raises:
         SelfExplainError: The visitor exceeds the rate limit.
     """
-    if request is not None and not LIMIT.allows(request.client.host, cost):
-        raise SelfExplainError(f"You asked more than {LIMIT.n} questions per minute. Wait a moment and try again.")
+    limit = limit or LIMIT
+    if request is not None and not limit.allows(visitor_at(request.client.host), cost):
+        raise SelfExplainError(f"You asked more than {limit.n} questions per minute. Wait a moment and try again.")
 
 
 def error_message(error: Exception) -> str:

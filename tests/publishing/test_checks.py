@@ -197,7 +197,7 @@ def token_in_figure(run_dir):
 @pytest.mark.parametrize(
     ("plant", "words"),
     [
-        (token_in_rows, "test.parquet contains a Hugging Face token .column 'prompt'."),
+        (token_in_rows, "test.parquet contains a Hugging Face token"),
         (token_in_weights, "adapter_model.safetensors contains a Hugging Face token"),
         (token_in_figure, "summary.png contains a Hugging Face token .text of the image."),
     ],

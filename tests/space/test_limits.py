@@ -2,7 +2,7 @@
 
 import pytest
 
-from limits import MAX_TOKENS, MAX_VISITORS, RateLimit, token_limit
+from limits import MAX_TOKENS, MAX_VISITORS, RateLimit, token_limit, visitor_at
 
 
 def test_a_visitor_over_the_limit_waits_until_the_window_has_passed_while_others_continue():
@@ -29,3 +29,19 @@ def test_the_least_recently_active_visitor_is_forgotten_first():
 @pytest.mark.parametrize(("context_length", "limit"), [(100, 50), (10_000, MAX_TOKENS)])
 def test_a_text_may_fill_half_of_the_context(context_length, limit):
     assert token_limit(context_length) == limit
+
+
+@pytest.mark.parametrize(
+    ("address", "visitor"),
+    [
+        ("203.0.113.7", "203.0.113.7"),
+        ("2001:db8:1:2::7", "2001:db8:1:2::/64"),
+        ("2001:db8:1:2:ffff:ffff:ffff:ffff", "2001:db8:1:2::/64"),
+        ("2001:db8:1:3::7", "2001:db8:1:3::/64"),
+        ("::ffff:203.0.113.7", "203.0.113.7"),
+        ("fe80::1%eth0", "fe80::/64"),
+        ("testclient", "testclient"),
+    ],
+)
+def test_a_network_of_ipv6_addresses_is_one_visitor(address, visitor):
+    assert visitor_at(address) == visitor

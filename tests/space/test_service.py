@@ -86,3 +86,14 @@ def test_a_visitor_over_the_rate_limit_is_asked_to_wait(show, monkeypatch):
     assert "questions per minute" in patch.patch_map(TEXT, TEXT, 0, other)  # a map counts as many questions
     with pytest.raises(service.gr.Error, match="questions per minute"):
         endpoints.explain_feature(TEXT, 2, 4, VISITOR)
+
+
+def test_addresses_of_one_ipv6_network_share_a_limit(show, monkeypatch):
+    import service
+
+    monkeypatch.setattr(service, "LIMIT", RateLimit(n=3, seconds=60))
+    visitors = [SimpleNamespace(client=SimpleNamespace(host=f"2001:db8::{n}")) for n in range(1, 5)]
+    for visitor in visitors[:3]:
+        service.admit(visitor)
+    with pytest.raises(SelfExplainError, match="questions per minute"):
+        service.admit(visitors[3])

@@ -16,8 +16,12 @@ def check_text(showcase: Showcase, text: str, limit: int | None = None) -> list[
     Raises:
         SelfExplainError: The text is empty or too long.
     """
+    if not isinstance(text, str):
+        raise SelfExplainError(f"The text is {text!r:.60}. Expected a string.")
     if len(text) > MAX_CHARACTERS:
         raise SelfExplainError(f"The text has {len(text):,} characters; the limit is {MAX_CHARACTERS:,}. Shorten it.")
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        raise SelfExplainError("The text contains half of a surrogate pair, which is not a character. Remove it.")
     if not text.strip():
         raise SelfExplainError("The text is empty. Type a sentence or pick an example.")
     tokens = showcase.tokens(text)
@@ -34,7 +38,8 @@ def check_index(index: int, n: int, name: str) -> int:
         SelfExplainError: The index is out of range.
     """
     if not -n <= index < n:
-        raise SelfExplainError(f"There is no {name} {index}. Give a number from 0 to {n - 1}.")
+        number = index if abs(index) < 10**12 else "with so many digits"
+        raise SelfExplainError(f"There is no {name} {number}. Give a number from 0 to {n - 1}.")
     return index % n
 
 

@@ -7,12 +7,13 @@ import gradio as gr
 import service
 from asking.text import check_text, visible
 from examples import AblationExample
+from limits import MAX_CHARACTERS
 from rendering.frame import introduction, legend
 from rendering.html import error_box, picker, waiting
 from rendering.trial import ablation_trial
 from selfexplain import SelfExplainError
 from selfexplain.tasks.input_ablation import TASK
-from tabs.elements import ASKING, TEXT_BOX, example_buttons, html, pickable, snippets
+from tabs.elements import ASKING, TEXT_BOX, example_buttons, html, pickable, picked, snippets
 from tabs.registry import TASK_TABS, TaskTab
 
 LEAD = (
@@ -71,12 +72,12 @@ def build(demo: gr.Blocks, tabs: gr.Tabs) -> None:
     outputs = [part, parts, answer]
 
     def on_example(event: gr.EventData, request: gr.Request):
-        example = examples[event.index]
+        example = examples[picked(event, examples)]
         fields = example.text, example.remove
         return *fields, *ablate(*fields, part_of(example), request)
 
     def on_part(text: str, example_part: str, event: gr.EventData, request: gr.Request):
-        return ablate(text, example_part, event.index, request)
+        return ablate(text, example_part, picked(event, range(MAX_CHARACTERS)), request)
 
     chosen.select(on_example, None, [text, example_part, *outputs], **ASKING)
     parts.select(on_part, [text, example_part], outputs, **ASKING)

@@ -43,6 +43,20 @@ def snippets() -> Snippets:
     return Snippets(service.SHOW.name, target.name if target else None)
 
 
+def picked(event: gr.EventData, items: Sequence[object]) -> int:
+    """Return the index of the item that an event picked.
+
+    Raises:
+        gr.Error: There is no such item, because a program sent the event or the page is out of date.
+    """
+    index = getattr(event, "index", None)
+    if type(index) is not int or not 0 <= index < len(items):
+        raise gr.Error(
+            "The item that was picked does not exist. Reload the page and pick again.", print_exception=False
+        )
+    return index
+
+
 def clamp_index(index: int, items: Sequence[object]) -> int:
     """Return the index of an item. Negative indices count from the end; an index past the end means the last item."""
     return min(index, len(items) - 1) % len(items)

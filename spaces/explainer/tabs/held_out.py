@@ -7,7 +7,7 @@ from rendering.frame import introduction, task_title
 from rendering.html import status
 from rendering.prediction import prediction, prediction_list
 from selfexplain.utils.formatting import format_name
-from tabs.elements import html, pickable
+from tabs.elements import html, pickable, picked
 
 MAX_ROWS = 100
 LEAD = "Pick a question from the test split. The answers are from the evaluation of this explainer."
@@ -23,11 +23,12 @@ def build(task: str) -> None:
             return
         with gr.Row(elem_classes="held-out"):
             with gr.Column(scale=2, min_width=240):
-                picked = pickable(prediction_list(rows, 0), elem_id=f"{task}-rows")
+                chosen = pickable(prediction_list(rows, 0), elem_id=f"{task}-rows")
             with gr.Column(scale=5, min_width=300):
                 view = pickable(prediction(rows[0]), elem_id=f"{task}-view")
 
     def on_row(event: gr.EventData):
-        return prediction_list(rows, event.index), prediction(rows[event.index])
+        index = picked(event, rows)
+        return prediction_list(rows, index), prediction(rows[index])
 
-    picked.select(on_row, None, [picked, view], api_visibility="private", show_progress="hidden")
+    chosen.select(on_row, None, [chosen, view], api_visibility="private", show_progress="hidden")

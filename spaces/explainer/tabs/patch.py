@@ -5,13 +5,14 @@ import gradio as gr
 import service
 from asking.text import check_text
 from examples import PatchExample
+from limits import MAX_MAP_TOKENS, MAX_TOKENS
 from rendering.frame import introduction
 from rendering.html import error_box, picker, status, token_picker, waiting
 from rendering.patch_map import patch_map as render_map
 from rendering.trial import patch_trial
 from selfexplain import SelfExplainError
 from selfexplain.tasks.activation_patching import TASK
-from tabs.elements import ASKING, TEXT_BOX, clamp_index, example_buttons, html, pickable, snippets
+from tabs.elements import ASKING, TEXT_BOX, clamp_index, example_buttons, html, pickable, picked, snippets
 from tabs.registry import TASK_TABS, TaskTab
 
 TARGET_LABEL, SOURCE_LABEL = "Text that is patched", "Source text, which the vector comes from"
@@ -62,6 +63,14 @@ def patch_map(text: str, source: str, source_token: int, request: gr.Request = N
     return service.html_or_error(answer)
 
 
+def _have_equally_many_tokens(text: str, source: str) -> bool:
+    """Return whether two texts have the same number of tokens; False if one is not valid, which `patch` reports."""
+    try:
+        return len(check_text(service.SHOW, text)) == len(check_text(service.SHOW, source))
+    except SelfExplainError:
+        return False
+
+
 def running() -> str:
     return status("Asking the explainer and running every patch. This takes a few seconds …")
 
@@ -99,18 +108,19 @@ def _connect_patch(demo: gr.Blocks, chosen: gr.HTML, texts: list, block: gr.Stat
     examples = service.SHOW.examples_of(TASK.name, PatchExample)
 
     def on_example(event: gr.EventData, request: gr.Request):
-        example = examples[event.index]
+        example = examples[picked(event, examples)]
         texts, block = (example.text, example.source), block_of(example.layers)
         return *texts, block, *patch(*texts, block, example.token, example.source_token, request)
 
     def on_token(text: str, source: str, block: int, source_token: int, event: gr.EventData, request: gr.Request):
-        return patch(text, source, block, event.index, source_token, request)
+        return patch(text, source, block, picked(event, range(MAX_TOKENS)), source_token, request)
 
     def on_source_token(text: str, source: str, block: int, token: int, event: gr.EventData, request: gr.Request):
-        return patch(text, source, block, token, event.index, request)
+        return patch(text, source, block, token, picked(event, range(MAX_TOKENS)), request)
 
     def on_block(text: str, source: str, token: int, source_token: int, event: gr.EventData, request: gr.Request):
-        return event.index, *patch(text, source, event.index, token, source_token, request)
+        block = picked(event, service.BLOCKS)
+        return block, *patch(text, source, block, token, source_token, request)
 
     chosen.select(on_example, None, [*texts, block, *outputs], **ASKING)
     tokens.select(on_token, [*texts, block, source_token], outputs, **ASKING)
@@ -129,8 +139,9 @@ def _build_map(tabs: gr.Tabs, texts: list, block: gr.State, outputs: list) -> No
         grid = pickable(elem_id="map-view")
 
     def on_cell(text: str, source: str, source_token: int, event: gr.EventData, request: gr.Request):
-        token, block = divmod(event.index, len(service.BLOCKS))
-        if len(service.SHOW.tokens(text)) == len(service.SHOW.tokens(source)):
+        cells = range(MAX_MAP_TOKENS * len(service.BLOCKS))
+        token, block = divmod(picked(event, cells), len(service.BLOCKS))
+        if _have_equally_many_tokens(text, source):
             source_token = token
         return gr.Tabs(selected="patch"), block, *patch(text, source, block, token, source_token, request)
 

@@ -5,12 +5,13 @@ import gradio as gr
 import service
 from asking.text import check_text
 from examples import FeatureExample
+from limits import MAX_TOKENS
 from rendering.frame import introduction, legend
 from rendering.html import error_box, picker, token_picker, waiting
 from rendering.trial import description_trial
 from selfexplain import SelfExplainError
 from selfexplain.tasks.feature_description import TASK
-from tabs.elements import ASKING, TEXT_BOX, clamp_index, example_buttons, html, pickable, snippets
+from tabs.elements import ASKING, TEXT_BOX, clamp_index, example_buttons, html, pickable, picked, snippets
 from tabs.registry import TASK_TABS, TaskTab
 
 LEAD = (
@@ -38,11 +39,11 @@ def read(text: str, layer: int, token: int, request: gr.Request = None) -> tuple
     else:
         shades, by_layer = trial.shades, trial.by_layer
         answer = description_trial(trial, snippets().feature(text, layer, token))
-    names, picked = [str(each) for each in service.LAYERS], service.LAYERS.index(layer)
+    names, at_layer = [str(each) for each in service.LAYERS], service.LAYERS.index(layer)
     return (
         token,
         token_picker(tokens, token, "Text", shades),
-        picker(names, picked, "Layer: pick one", "layers", notes=by_layer),
+        picker(names, at_layer, "Layer: pick one", "layers", notes=by_layer),
         answer,
     )
 
@@ -66,7 +67,7 @@ def build(demo: gr.Blocks, tabs: gr.Tabs) -> None:
     outputs = [token, tokens, layers, answer]
 
     def on_example(event: gr.EventData, request: gr.Request):
-        example = examples[event.index]
+        example = examples[picked(event, examples)]
         layer = nearest_layer(example.layer)
         return example.text, layer, *read(example.text, layer, example.token, request)
 
@@ -74,10 +75,10 @@ def build(demo: gr.Blocks, tabs: gr.Tabs) -> None:
         return read(text, layer, -1, request)
 
     def on_token(text: str, layer: int, event: gr.EventData, request: gr.Request):
-        return read(text, layer, event.index, request)
+        return read(text, layer, picked(event, range(MAX_TOKENS)), request)
 
     def on_layer(text: str, token: int, event: gr.EventData, request: gr.Request):
-        layer = service.LAYERS[event.index]
+        layer = service.LAYERS[picked(event, service.LAYERS)]
         return layer, *read(text, layer, token, request)
 
     chosen.select(on_example, None, [text, layer, *outputs], **ASKING)

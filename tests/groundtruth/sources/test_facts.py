@@ -106,6 +106,25 @@ def test_invalid_sources_raise_an_error(target, tmp_path, counterfact):
         fact_pairs(PairSource(kind="relations", path=str(tmp_path / "empty")), target, 1, 0)
 
 
+def test_a_template_with_two_statements_is_refused(target, counterfact):
+    source = PairSource(kind="counterfact", path=counterfact, template="{statement} {options} {statement}")
+    with pytest.raises(SelfExplainError, match=r"contains \{statement\} more than once"):
+        fact_pairs(source, target, 1, 0)
+
+
+@pytest.mark.parametrize("path", ["/", "many"])
+def test_large_directories_are_no_relations(target, tmp_path, monkeypatch, path):
+    from selfexplain.groundtruth.sources import facts
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(facts, "MAX_DIRECTORY_ENTRIES", 50)
+    for n in range(26):
+        (tmp_path / "many" / str(n)).mkdir(parents=True)
+        (tmp_path / "many" / str(n) / "x.json").write_text("{}")
+    with pytest.raises(SelfExplainError, match="more than 50 files and directories"):
+        fact_pairs(PairSource(kind="relations", path=path), target, 1, 0)
+
+
 def test_facts_without_a_counterpart_are_skipped_and_counted(target, tmp_path):
     rows = [
         {"relation": "capital", "prompt": "The capital of {} is", "subject": "France", "object": "Paris"},

@@ -31,3 +31,14 @@ def test_the_map_covers_every_token_and_block(patch):
 @pytest.mark.parametrize(("layers", "block"), [((0, 1), 0), ((3,), 1), ((6, 7), 3), ((99,), 0)])
 def test_layers_are_mapped_to_the_block_that_contains_the_first(patch, layers, block):
     assert patch.block_of(layers) == block
+
+
+def test_texts_are_checked_before_they_are_tokenised(patch, monkeypatch):
+    from showcase import Showcase
+
+    tokenised = []
+    tokens = Showcase.tokens
+    monkeypatch.setattr(Showcase, "tokens", lambda self, text: tokenised.append(len(text)) or tokens(self, text))
+    assert patch._have_equally_many_tokens("The capital of Peru", "The capital of Chile") is True
+    assert patch._have_equally_many_tokens("The capital of Peru", "x" * 4_000_000) is False
+    assert max(tokenised) < 100

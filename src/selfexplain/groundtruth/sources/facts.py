@@ -1,5 +1,6 @@
 """Build counterfactual pairs from facts: CounterFact, relation tables, and tables of ready-made pairs."""
 
+import os
 import random
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,6 +22,7 @@ from selfexplain.utils.parsing import parse_json
 from selfexplain.utils.table_files import format_of, read_file
 
 TRIES = 20  # counterparts drawn for a fact before it is skipped
+MAX_DIRECTORY_ENTRIES = 10_000  # files and directories below a directory of relation files
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,11 @@ def fact_pairs(source: PairSource, target: Target, n: int, seed: int) -> SourceI
     if missing := [name for name in fields if name not in source.template]:
         raise SelfExplainError(
             f"source.template {source.template!r} lacks {' and '.join(missing)}. Put it where the text belongs."
+        )
+    if source.template.count("{statement}") > 1:
+        raise SelfExplainError(
+            f"source.template {source.template!r} contains {{statement}} more than once, but a patch needs one place "
+            "of the subject. Keep one of them."
         )
     result: SourceItems[Pair] = SourceItems()
     facts, answers = _read_facts(source, result.skipped)
@@ -193,7 +200,7 @@ def _complete_pairs(source: PairSource, skipped: Counter[str]) -> list[_PairRow]
 def _prompt(source: PairSource, wording: str, subject: str, options: Sequence[str], group: str) -> Prompt:
     statement = wording.replace("{}", subject)
     template = source.template if source.n_options else "{statement}"
-    before, after = template.replace("{options}", " or ".join(options)).split("{statement}", 1)
+    before, after = (part.replace("{options}", " or ".join(options)) for part in template.split("{statement}"))
     begin = len(before) + wording.index("{}")
     return Prompt(before + statement + after, group, (begin, begin + len(subject)), len(before + statement))
 
@@ -243,10 +250,7 @@ def _text_in(value: Any) -> str | None:
 def _relations(source: PairSource, skips: Skips) -> Iterator[tuple[Fact, list[str]]]:
     path = local_path(source.path or "")
     if source.path and path.is_dir():
-        files = sorted(file for file in path.rglob("*") if file.suffix.lower() == ".json")
-        if not files:
-            raise SelfExplainError(f"{path} contains no JSON file. Give a directory with one JSON file per relation.")
-        for file in files:
+        for file in _json_files(path):
             yield from _relation_file(file, skips)
     elif source.path and format_of(path.name) == ".json" and path.is_file() and not _is_table(path):
         yield from _relation_file(path, skips)
@@ -257,6 +261,22 @@ def _relations(source: PairSource, skips: Skips) -> Iterator[tuple[Fact, list[st
                 skips.add("no relation or no prompt", number)
             else:
                 yield from _fact(relation, (prompt,), row, number, skips)
+
+
+def _json_files(directory: Path) -> list[Path]:
+    """The JSON files below a directory, sorted. Links to directories are not followed."""
+    files, n_entries = [], 0
+    for root, directories, names in os.walk(directory):
+        n_entries += len(directories) + len(names)
+        if n_entries > MAX_DIRECTORY_ENTRIES:
+            raise SelfExplainError(
+                f"{directory} contains more than {MAX_DIRECTORY_ENTRIES:,} files and directories. Give a directory "
+                "that contains only one JSON file per relation."
+            )
+        files += [path for name in names if (path := Path(root, name)).suffix.lower() == ".json" and path.is_file()]
+    if not files:
+        raise SelfExplainError(f"{directory} contains no JSON file. Give a directory with one JSON file per relation.")
+    return sorted(files)
 
 
 def _is_table(path: Path) -> bool:
