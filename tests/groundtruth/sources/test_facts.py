@@ -114,10 +114,10 @@ def test_a_template_with_two_statements_is_refused(target, counterfact):
 
 @pytest.mark.parametrize("path", ["/", "many"])
 def test_large_directories_are_no_relations(target, tmp_path, monkeypatch, path):
-    from selfexplain.groundtruth.sources import facts
+    from selfexplain.utils import hashing
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(facts, "MAX_DIRECTORY_ENTRIES", 50)
+    monkeypatch.setattr(hashing, "MAX_DIRECTORY_ENTRIES", 50)
     for n in range(26):
         (tmp_path / "many" / str(n)).mkdir(parents=True)
         (tmp_path / "many" / str(n) / "x.json").write_text("{}")

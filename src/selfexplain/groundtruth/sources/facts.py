@@ -1,6 +1,5 @@
 """Build counterfactual pairs from facts: CounterFact, relation tables, and tables of ready-made pairs."""
 
-import os
 import random
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,12 +16,12 @@ from selfexplain.groundtruth.sources.tokens import fits, word_tokens
 from selfexplain.groundtruth.sources.values import Skips, as_text, as_word, as_words
 from selfexplain.groundtruth.splits import SAME_NAME, near_duplicate_groups, split_of
 from selfexplain.target.load import Target
+from selfexplain.utils.hashing import list_files
 from selfexplain.utils.names import local_path
 from selfexplain.utils.parsing import parse_json
 from selfexplain.utils.table_files import format_of, read_file
 
 TRIES = 20  # counterparts drawn for a fact before it is skipped
-MAX_DIRECTORY_ENTRIES = 10_000  # files and directories below a directory of relation files
 
 
 @dataclass(frozen=True)
@@ -250,7 +249,10 @@ def _text_in(value: Any) -> str | None:
 def _relations(source: PairSource, skips: Skips) -> Iterator[tuple[Fact, list[str]]]:
     path = local_path(source.path or "")
     if source.path and path.is_dir():
-        for file in _json_files(path):
+        files = [file for file in list_files(path) if file.suffix.lower() == ".json"]
+        if not files:
+            raise SelfExplainError(f"{path} contains no JSON file. Give a directory with one JSON file per relation.")
+        for file in files:
             yield from _relation_file(file, skips)
     elif source.path and format_of(path.name) == ".json" and path.is_file() and not _is_table(path):
         yield from _relation_file(path, skips)
@@ -261,22 +263,6 @@ def _relations(source: PairSource, skips: Skips) -> Iterator[tuple[Fact, list[st
                 skips.add("no relation or no prompt", number)
             else:
                 yield from _fact(relation, (prompt,), row, number, skips)
-
-
-def _json_files(directory: Path) -> list[Path]:
-    """The JSON files below a directory, sorted. Links to directories are not followed."""
-    files, n_entries = [], 0
-    for root, directories, names in os.walk(directory):
-        n_entries += len(directories) + len(names)
-        if n_entries > MAX_DIRECTORY_ENTRIES:
-            raise SelfExplainError(
-                f"{directory} contains more than {MAX_DIRECTORY_ENTRIES:,} files and directories. Give a directory "
-                "that contains only one JSON file per relation."
-            )
-        files += [path for name in names if (path := Path(root, name)).suffix.lower() == ".json" and path.is_file()]
-    if not files:
-        raise SelfExplainError(f"{directory} contains no JSON file. Give a directory with one JSON file per relation.")
-    return sorted(files)
 
 
 def _is_table(path: Path) -> bool:
