@@ -173,7 +173,7 @@ HOSTILE = (
 
 
 def check_is_harmless(card: str) -> None:
-    """Check that the rendered card has no tag of its own, no link to another scheme, and all of its headings."""
+    """Check that the rendered card has only the tags, schemes of links, headings and code blocks of its template."""
     front_matter, body = card.split("\n---\n", 1)
     yaml.safe_load(front_matter.removeprefix("---\n"))
     markdown = MarkdownIt("commonmark", {"html": True}).enable("table")

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, NamedTuple
+from typing import IO, TYPE_CHECKING, Any, NamedTuple, cast
 
 from selfexplain.errors import SelfExplainError
 
@@ -176,7 +176,7 @@ def _decoded(file: IO[bytes], start: bytes) -> Iterator[Piece]:
         (b"\xff\xff\xff\xff", _arrow_stream),
         (b"\x89PNG", _png),
         (b"PK\x03\x04", _zip),
-        (b"\x1f\x8b", lambda file: _compressed(gzip.GzipFile(fileobj=file))),
+        (b"\x1f\x8b", lambda file: _compressed(cast("IO[bytes]", gzip.GzipFile(fileobj=file)))),
         (b"BZh", lambda file: _compressed(bz2.BZ2File(file))),
         (b"\xfd7zXZ", lambda file: _compressed(lzma.LZMAFile(file))),  # noqa: SIM115
         (b"\x28\xb5\x2f\xfd", _zstandard),
