@@ -164,7 +164,7 @@ def test_an_explainer_as_assistant_reads_the_vectors(explainer):
     assert len(calls) <= 2 + 8  # two checks, and one pass of the assistant per token
 
 
-@pytest.mark.parametrize("site", [SITES[0], SITES[2], SITES[3]])  # BLOOM does not support static caches
+@pytest.mark.parametrize("site", SITES)
 def test_a_static_cache_gives_the_same_tokens(site):
     explainer = explainer_of(*site)
     assert_same(generate(explainer, cache_implementation="static"), generate(explainer))

@@ -172,3 +172,18 @@ def test_virtual_tokens_are_refused(lora):
     config = PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=3)
     with pytest.raises(SelfExplainError, match="puts virtual tokens before the prompt"):
         get_peft_model(explainer, config)
+
+
+@pytest.mark.parametrize("lora", [{}, {"trainable_tokens": [5, 40]}])
+def test_without_its_adapter_an_explainer_is_its_base(lora, tmp_path):
+    explainer = adapted(**lora)
+    expected = tiny_model("llama")
+    assert not torch.allclose(explainer(input_ids=IDS).logits, expected(input_ids=IDS).logits)
+    with pytest.raises(ValueError, match="not present"):
+        explainer.delete_adapter("other")
+    explainer.delete_adapter("default")
+    assert torch.equal(explainer(input_ids=IDS).logits, expected(input_ids=IDS).logits)
+    assert explainer.language_model.state_dict().keys() == expected.state_dict().keys()
+    assert explainer.config.lora is None and not hasattr(explainer, "peft_config")
+    explainer.add_lora(rank=2, alpha=8)
+    assert explainer.active_adapters() == ["default"]

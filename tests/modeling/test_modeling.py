@@ -200,11 +200,11 @@ def test_gpt2_gets_lora_weights_without_a_warning(tokenizer):
 @pytest.mark.parametrize(
     ("ask", "message"),
     [
-        (lambda e: e.explain_feature(torch.zeros(31), layer=1), r"shape \(31,\) was given"),
+        (lambda e: e.explain_feature(torch.ones(31), layer=1), r"shape \(31,\) was given"),
         (lambda e: e.explain_feature(torch.full((32,), torch.nan), layer=1), "NaN or infinity"),
-        (lambda e: e.explain_feature(torch.zeros(32), layer=4), r"[Ll]ayers \[4\] .* 0 to 3"),
-        (lambda e: e.explain_patch("", torch.zeros(32), [0], 0), "text is empty"),
-        (lambda e: e.explain_patch("a b", torch.zeros(32), [0], 99), "Position 99 was given"),
+        (lambda e: e.explain_feature(torch.ones(32), layer=4), r"[Ll]ayers \[4\] .* 0 to 3"),
+        (lambda e: e.explain_patch("", torch.ones(32), [0], 0), "text is empty"),
+        (lambda e: e.explain_patch("a b", torch.ones(32), [0], 99), "Position 99 was given"),
         (lambda e: e.explain_ablation("a " * 600), "holds 256"),
         (lambda e: e.explain_ablation("a b", remove="c"), "occurs 0 times"),
         (lambda e: e.answer([row(feature_description.question(0))]), "0 activations .* for 1 placeholders"),

@@ -105,6 +105,19 @@ def peft_modules(model: nn.Module) -> dict[str, str]:
     }
 
 
+def remove_peft_modules(model: nn.Module) -> None:
+    """Put the original modules back in place of those by which peft replaced them."""
+    removed: list[str] = []
+    for name, attribute in peft_modules(model).items():
+        if name.startswith(tuple(f"{outer}." for outer in removed)):
+            continue
+        original = getattr(model.get_submodule(name), attribute)
+        while "base_layer" in original._modules:
+            original = original.base_layer
+        model.set_submodule(name, original)
+        removed.append(name)
+
+
 def bare_state(base: "PreTrainedModel", state: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
     """Return the weights of a base without those of adapters, under the names that they have without adapters.
 

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 from transformers import GenerationMixin
+from transformers.masking_utils import create_masks_for_generate
 
 from selfexplain.errors import SelfExplainError
 from selfexplain.modeling.inputs import VECTOR_INPUTS, at_tokens, check_neighbours, check_vectors, check_without_vectors
@@ -90,6 +91,11 @@ class VectorGenerationMixin(GenerationMixin):
         tokens = inputs.get("inputs_embeds")
         tokens = inputs["input_ids"] if tokens is None else tokens
         return inputs | at_tokens(vectors, n_cached, tokens.shape[1])
+
+    def create_masks_for_generate(self, config: Any, *args: Any, **kwargs: Any) -> Any:
+        """Make the attention mask of a static cache as the base does: BLOOM needs one without positions of queries."""
+        base = self.model.language_model
+        return getattr(base, "create_masks_for_generate", create_masks_for_generate)(base.config, *args, **kwargs)
 
     def _get_candidate_generator(self, *args, model_kwargs: dict, assistant_model=None, **kwargs):
         """Do not pass vectors to an assistant model that cannot read them."""

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from selfexplain.errors import SelfExplainError
+from selfexplain.modeling.base_weights import remove_peft_modules
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -36,6 +37,7 @@ class PeftMethodsMixin(_Methods):
     """transformers' methods for adapters, for a model whose adapters are in its `language_model`."""
 
     if TYPE_CHECKING:
+        config: Any
         language_model: PreTrainedModel
 
     @property
@@ -56,6 +58,10 @@ class PeftMethodsMixin(_Methods):
     @peft_config.deleter
     def peft_config(self) -> None:
         self.__dict__.pop("_outer_peft_config", None)  # deleted by peft when it has merged them
+
+    @peft_config.deleter
+    def peft_config(self) -> None:
+        del self._outer_peft_config
 
     def add_adapter(self, adapter_config: Any, adapter_name: str | None = None) -> None:
         self._refuse_second_adapter()
@@ -81,6 +87,13 @@ class PeftMethodsMixin(_Methods):
 
     def active_adapters(self) -> list[str]:
         return self._adapted.active_adapters()
+
+    def delete_adapter(self, adapter_names: list[str] | str) -> None:
+        """Delete adapters. Without the last one, the explainer has no LoRA weights, and its base is the bare model."""
+        self._adapted.delete_adapter(adapter_names)
+        if not hasattr(self, "peft_config"):
+            remove_peft_modules(self.language_model)
+            self.config.lora = None
 
     def get_adapter_state_dict(self, *args: Any, **kwargs: Any) -> dict:
         return self._adapted.get_adapter_state_dict(*args, **kwargs)

@@ -30,8 +30,8 @@ def render(
 ) -> str:
     """Render a user turn as the text that the target reads, up to the beginning of its answer. Thinking is off.
 
-    Pass the result to `Target.encode`, which adds the tokenizer's first token (such as `<s>`) unless the text begins
-    with it.
+    Pass the result to `Target.encode`, which returns the tokens that the chat template writes: it adds the tokenizer's
+    first token (such as `<s>`) only if the template writes it, or if there is no template.
 
     Args:
         user: text of the user turn.

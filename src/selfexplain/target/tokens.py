@@ -57,7 +57,8 @@ def encode_text(tokenizer: "PreTrainedTokenizerBase", text: str) -> list[int]:
     """Return the token ids of a text up to its last character.
 
     Tokens that the tokenizer adds before a text are included, unless the text spells out the beginning-of-text token
-    itself. Tokens that it adds after a text are not: the next token would be the one after the end of the text.
+    itself, or is a rendered chat whose template does not write them. Tokens that it adds after a text are not: the next
+    token would be the one after the end of the text.
     """
     return _before(tokenizer, text) + tokenizer(text, add_special_tokens=False)["input_ids"]
 
@@ -88,9 +89,38 @@ def continuation(tokenizer: "PreTrainedTokenizerBase", text: str, added: str) ->
 
 
 def _before(tokenizer: "PreTrainedTokenizerBase", text: str) -> list[int]:
-    """The token ids that the tokenizer adds before a text; none if the text begins with them."""
+    """The token ids that the tokenizer adds before a text.
+
+    None if the text begins with them, or if it is a rendered chat whose template does not write them.
+    """
     before, _ = added_tokens(tokenizer)
-    return [] if tokenizer.bos_token is not None and text.startswith(tokenizer.bos_token) else before
+    is_begun = tokenizer.bos_token is not None and text.startswith(tokenizer.bos_token)
+    return [] if is_begun or (before and _is_chat_without_begin(tokenizer, text)) else before
+
+
+def _is_chat_without_begin(tokenizer: "PreTrainedTokenizerBase", text: str) -> bool:
+    """Whether a text has the frame of the chat template, and the template does not begin with the `bos_token`."""
+    from jinja2 import TemplateError
+
+    content = "|content|"
+    turns = [{"role": role, "content": content} for role in ("system", "user")]
+    for messages in (turns[1:], turns) if "default" in named_templates(tokenizer) else ():
+        try:
+            chat = tokenizer.apply_chat_template(
+                messages,
+                chat_template=default_template(tokenizer),
+                tokenize=False,
+                add_generation_prompt=True,
+                enable_thinking=False,
+            )
+        except (TemplateError, TypeError):
+            continue  # `render` reports it, or the template has no system role
+        begin, end = chat.partition(content)[0], chat.rpartition(content)[2]
+        if tokenizer.bos_token is not None and chat.startswith(tokenizer.bos_token):
+            return False
+        if begin and end and text.startswith(begin) and end in text[len(begin) :]:
+            return True
+    return False
 
 
 def _decoded_spans(tokenizer: "PreTrainedTokenizerBase", text: str, ids: list[int]) -> list[tuple[int, int]]:

@@ -112,6 +112,11 @@ def test_the_scale_of_a_verbalizer(tokenizer, scale, norm, expected):
     assert contract.template == "Say in {tags} what it means: <concept>{activation}</concept>"
 
 
+def templates(prompt):
+    """Change of a sidecar to a different prompt."""
+    return {"prompt_templates": {"av": prompt}}
+
+
 def test_a_community_verbalizer_is_recognised_by_its_kind(tokenizer):
     content = sidecar(tokenizer, kind="nla_dataset", extraction={"layer_index": 3})
     del content["extraction_layer_index"]
@@ -128,8 +133,25 @@ def test_a_community_verbalizer_is_recognised_by_its_kind(tokenizer):
         ({"role": "critic"}, "Load the other half"),
         ({"prompt_templates": {"ar": "{explanation}"}}, "What prompt was this verbalizer trained on"),
         ({"tokens": {"injection_char": "㈎", "injection_token_id": 3}}, "trained with a different tokenizer"),
+        (templates("As {tags}: {injection_char}"), r"a field other than {injection_char}: {tags}\. Double braces"),
+        (templates('{"a": {injection_char}}'), r'a field other than {injection_char}: {"a"}'),
+        (templates("{injection_char} {injection_char!r:>9}"), "a field other than {injection_char}"),
+        (templates("{injection_char} }"), r"has braces that are not a field .*Double them, as in {{ and }}"),
+        (templates("{ {injection_char}"), "has braces that are not a field|a field other than"),
     ],
-    ids=["scale", "scale_value", "negative_scale", "role", "prompt", "token"],
+    ids=[
+        "scale",
+        "scale_value",
+        "negative_scale",
+        "role",
+        "prompt",
+        "token",
+        "field",
+        "json",
+        "format",
+        "end",
+        "begin",
+    ],
 )
 def test_an_incomplete_sidecar_is_refused(tokenizer, change, message):
     with pytest.raises(SelfExplainError, match=message):

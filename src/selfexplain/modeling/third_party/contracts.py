@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import date
 from functools import partial
 from pathlib import Path
+from string import Formatter
 from typing import Any
 
 from selfexplain.errors import SelfExplainError
@@ -174,7 +175,7 @@ def _settle_nla(files: Checkpoint, tokenizer, community: bool = False) -> Inject
         placeholder=character,
         placeholder_id=token_id,
         neighbour_ids=None if left is None or right is None else (left, right),
-        template=template.format(injection_char="{activation}"),
+        template=template,
         layers=None if layer is None else ((layer,),),
     )
 
@@ -196,7 +197,24 @@ def _nla_prompt(files: Checkpoint, sidecar: Mapping[str, Any], tokenizer) -> tup
             "so the verbalizer was trained with a different tokenizer. Pass base= with the model that it was trained "
             "from."
         )
-    return character, token_id, template
+    return character, token_id, _with_slot(template, files.name)
+
+
+def _with_slot(template: str, source: str) -> str:
+    """Return a prompt template of the natural-language autoencoders with this package's name for the slot."""
+    try:
+        fields = [part[1:] for part in Formatter().parse(template) if part[1] is not None]
+    except ValueError as error:
+        raise SelfExplainError(
+            f"{source}: the prompt template in nla_meta.yaml has braces that are not a field ({error}): "
+            f"{template[:200]!r}. Double them, as in {{{{ and }}}}."
+        ) from error
+    if foreign := [name for name, spec, conversion in fields if name != "injection_char" or spec or conversion]:
+        raise SelfExplainError(
+            f"{source}: the prompt template in nla_meta.yaml has a field other than {{injection_char}}: "
+            f"{{{foreign[0][:80]}}}. Double braces that belong to the text, as in {{{{ and }}}}."
+        )
+    return template.format(injection_char="{activation}")
 
 
 def _nla_contract(files: Checkpoint, sidecar: Mapping[str, Any], community: bool) -> InjectionConfig:
