@@ -7,6 +7,7 @@ from transformers import AutoModelForCausalLM
 
 from battery import tiny_model
 from selfexplain.errors import SelfExplainError
+from selfexplain.modeling.base import load_base
 from selfexplain.modeling.contract import InjectionConfig
 from selfexplain.modeling.modeling_selfexplainer import SelfExplainerForCausalLM
 
@@ -67,3 +68,14 @@ def test_a_base_with_modules_on_disk_gives_the_same_answers(module, tokenizer, t
     else:
         args = ("The capital of France", [0, 1, 2])
         assert torch.equal(explainer.capture(*args), expected.capture(*args))
+
+
+@pytest.mark.parametrize("architecture", ["bloom", "gpt2"])
+def test_embeddings_on_disk_that_are_also_the_head_are_refused_by_name(architecture, tmp_path):
+    """transformers alone cannot load such a base either."""
+    base = tiny_model(architecture)
+    base.save_pretrained(tmp_path / "base")
+    devices = {f"transformer.{name}": "cpu" for name, _ in base.transformer.named_children()} | {"lm_head": "cpu"}
+    devices["transformer.word_embeddings" if architecture == "bloom" else "transformer.wte"] = "disk"
+    with pytest.raises(SelfExplainError, match="shares its weights with another part, such as the input embeddings"):
+        load_base(str(tmp_path / "base"), device_map=devices, offload_folder=str(tmp_path / "disk"))

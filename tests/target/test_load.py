@@ -1,6 +1,10 @@
 """Load targets, refuse models that are not causal language models, and check texts and layers."""
 
+import shlex
+
 import pytest
+import torch
+from peft import LoraConfig, get_peft_model
 from transformers import BertConfig, BertForMaskedLM, T5Config, T5ForConditionalGeneration
 
 from explainers import with_own_code
@@ -68,3 +72,23 @@ def test_code_in_a_repository_runs_only_if_it_is_trusted(target_dir):
         load_target(str(target_dir))
     assert target_shape(str(target_dir), trust_remote_code=True).d_model == 32
     assert type(load_target(str(target_dir), trust_remote_code=True).model).__name__ == "OwnForCausalLM"
+
+
+@pytest.mark.parametrize("with_config", [True, False])
+def test_the_error_for_a_lora_adapter_has_the_command_that_merges_it(
+    target, target_dir, tmp_path, with_config, monkeypatch
+):
+    adapted = get_peft_model(target.model, LoraConfig(r=2, target_modules=["q_proj"], init_lora_weights=False))
+    adapted.peft_config["default"].base_model_name_or_path = str(target_dir)
+    adapted.save_pretrained(tmp_path / "adapter")
+    if with_config:
+        target.model.config.save_pretrained(tmp_path / "adapter")
+    with pytest.raises(SelfExplainError, match="is a LoRA adapter and not a whole model") as error:
+        load_target(str(tmp_path / "adapter"))
+    code = shlex.split(str(error.value).partition("python -c ")[2])[0]
+    monkeypatch.chdir(tmp_path)
+    exec(code, {})
+    merged = load_target("./merged")
+    ids = merged.encode("The capital of France")
+    expected = adapted.merge_and_unload()(torch.tensor([ids])).logits
+    assert torch.equal(merged.model(torch.tensor([ids])).logits, expected)

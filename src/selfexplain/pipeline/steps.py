@@ -23,6 +23,7 @@ from selfexplain.runs.engine import Step
 from selfexplain.runs.recipe import Recipe
 from selfexplain.runs.revisions import NEURONPEDIA
 from selfexplain.runs.run_directory import RunDirectory
+from selfexplain.target.untrusted import check_whole_model
 from selfexplain.utils.names import local_path
 from selfexplain.utils.processes import process_state
 
@@ -240,6 +241,7 @@ class RecipeSteps:
 
         try:
             name, revision = bundled.resolve(self.recipe.explainer), self.recipe.explainer_revision
+            check_whole_model(self.recipe.explainer, name, {"revision": revision})
             config, _ = PreTrainedConfig.get_config_dict(name, revision=revision)
         except (OSError, ValueError) as error:
             reason = str(error).splitlines()[0]

@@ -16,6 +16,7 @@ from selfexplain.target.tokens import encode_text
 from selfexplain.target.untrusted import (
     check_config,
     check_model_files,
+    check_whole_model,
     load_config,
     report_errors,
     without_attention,
@@ -207,6 +208,7 @@ def _read_config(
             f"Target {name!r} is not a directory. Give an existing model directory or a Hub id (org/name)."
         )
     with _report_load_errors(name):
+        check_whole_model(name, path, {"revision": revision})
         revision = commit_of(path, revision) or revision
         check_config(PreTrainedConfig.get_config_dict(path, revision=revision)[0], f"{name}: config.json")
         config = load_config(path, trust_remote_code, revision=revision)

@@ -7,6 +7,7 @@ files and the headers of safetensors files only.
 import json
 import math
 import re
+import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -64,6 +65,11 @@ def report_errors(subject: str, advice: str) -> Iterator[None]:
     except BaseException as error:
         if "`trust_remote_code=True`" in str(error):
             advice = "If you have read the code and trust it, set trust_remote_code to true."
+        if "is on the meta device" in str(error):
+            advice = (
+                "The device map puts a part on disk that shares its weights with another part, such as the input "
+                "embeddings with the head. Put both on the same device."
+            )
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
         raise SelfExplainError(f"{subject}: {first_line(error)} {advice}") from error
@@ -226,11 +232,7 @@ def _model_config(name: str, path: str, location: Mapping[str, Any]) -> dict[str
     """Read and check `config.json`, and check that there is no adapter next to it."""
     from transformers import PreTrainedConfig
 
-    if find_file(path, "adapter_config.json", location) is not None:
-        raise SelfExplainError(
-            f"{name} contains adapter_config.json, so it is a LoRA adapter and not a whole model. Merge it into its "
-            "base with peft (merge_and_unload), save the result, and give the directory of the merged model."
-        )
+    check_whole_model(name, path, location)
     fields, _ = PreTrainedConfig.get_config_dict(path, **location)
     if not isinstance(fields, dict):
         raise SelfExplainError(f"{name}: config.json does not contain an object. Download the file again.")
@@ -238,6 +240,26 @@ def _model_config(name: str, path: str, location: Mapping[str, Any]) -> dict[str
     if "transformers_weights" in fields:
         check_weight_names([fields["transformers_weights"]], f"{name}: transformers_weights in config.json")
     return fields
+
+
+def check_whole_model(name: str, path: str, location: Mapping[str, Any]) -> None:
+    """Check that a repository is not a LoRA adapter, which a model and its explanations would silently lack.
+
+    Raises:
+        SelfExplainError: it contains `adapter_config.json`. The message has the command that merges the adapter.
+    """
+    if find_file(path, "adapter_config.json", location) is None:
+        return
+    code = (
+        "from peft import AutoPeftModelForCausalLM as M; from transformers import AutoTokenizer as T; "
+        f"m = M.from_pretrained({path!r}); "
+        "T.from_pretrained(m.peft_config['default'].base_model_name_or_path).save_pretrained('merged'); "
+        "m.merge_and_unload().save_pretrained('merged')"
+    )
+    raise SelfExplainError(
+        f"{name} contains adapter_config.json, so it is a LoRA adapter and not a whole model. If you trust it, merge "
+        f"it into its base, and give the directory 'merged' instead: python -c {shlex.quote(code)}"
+    )
 
 
 def find_file(path: str, file: str, location: Mapping[str, Any]) -> Path | None:

@@ -203,16 +203,16 @@ def _nla_prompt(files: Checkpoint, sidecar: Mapping[str, Any], tokenizer) -> tup
 def _with_slot(template: str, source: str) -> str:
     """Return a prompt template of the natural-language autoencoders with this package's name for the slot."""
     try:
-        fields = [part[1:] for part in Formatter().parse(template) if part[1] is not None]
+        fields = [(name, spec, form) for _, name, spec, form in Formatter().parse(template) if name is not None]
     except ValueError as error:
         raise SelfExplainError(
             f"{source}: the prompt template in nla_meta.yaml has braces that are not a field ({error}): "
             f"{template[:200]!r}. Double them, as in {{{{ and }}}}."
         ) from error
-    if foreign := [name for name, spec, conversion in fields if name != "injection_char" or spec or conversion]:
+    if unknown := [name for name, spec, form in fields if name != "injection_char" or spec or form]:
         raise SelfExplainError(
             f"{source}: the prompt template in nla_meta.yaml has a field other than {{injection_char}}: "
-            f"{{{foreign[0][:80]}}}. Double braces that belong to the text, as in {{{{ and }}}}."
+            f"{{{unknown[0][:80]}}}. Double braces that belong to the text, as in {{{{ and }}}}."
         )
     return template.format(injection_char="{activation}")
 
