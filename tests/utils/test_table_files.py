@@ -129,7 +129,7 @@ def test_empty_tables_have_no_rows(tmp_path, name):
         ("broken.parquet", b"PAR1 and then nothing PAR1", "not an intact parquet file"),
         ("cut.parquet", parquet(ROWS)[:-30], "not an intact parquet file"),
         ("plain.csv.gz", b"a,b\n1,2\n", r"plain\.csv\.gz cannot be read: Not a gzipped file"),
-        ("cut.csv.gz", gzip.compress(b"a,b\n1,2\n" * 99)[:-20], "cannot be read"),
+        ("cut.csv.gz", gzip.compress(b"a,b\n1,2\n" * 99, mtime=0)[:-20], "cannot be read"),
         ("cut.csv.xz", lzma.compress(b"a,b\n1,2\n" * 99)[:-20], "cannot be read"),
         ("plain.csv.bz2", b"a,b\n", "cannot be read"),
         ("plain.csv.zst", b"a,b\n", "cannot be read"),
