@@ -9,6 +9,7 @@ import pytest
 from selfexplain.errors import SelfExplainError
 from selfexplain.evaluation.metrics import Simulator
 from selfexplain.evaluation.scorers import SCORERS, OutcomeScorer, read_classes
+from selfexplain.features.description import ABSTENTION
 from selfexplain.tasks import TASKS
 from selfexplain.tasks.outcome import Outcome, render
 
@@ -43,6 +44,16 @@ def test_a_correct_description_scores_at_least_half_of_the_ground_truth(feature_
     answers[0], answers[1] = answers[1], "?"
     correct, known = FEATURES.correct(answers, feature_rows, Simulator())
     assert correct.tolist() == [False, False, True, True, True, True] and known.all()
+
+
+def test_abstaining_is_correct_only_for_features_that_cannot_be_expressed(feature_rows):
+    rows = [{**row, "completion": ABSTENTION} if index < 3 else row for index, row in enumerate(feature_rows)]
+    answers = [ABSTENTION, feature_rows[1]["completion"], "?", ABSTENTION, *(row["completion"] for row in rows[4:])]
+    correct, known = FEATURES.correct(answers, rows, Simulator())
+    assert correct.tolist() == [True, False, False, False, True, True] and known.all()
+    FEATURES.check(rows, Simulator(), "features")
+    assert FEATURES.is_parsable(ABSTENTION, Simulator())
+    assert [FEATURES.strata(row, Simulator())["form"] for row in (rows[0], rows[5])] == [ABSTENTION, "token"]
 
 
 def test_outcome_tasks_have_has_changed_baselines(patching_rows):

@@ -198,5 +198,7 @@ def test_a_release_is_loaded_with_sae_lens_and_checked(release, target, trained,
         load(release, target, [0], sae_id="blocks/{layer}")
     with pytest.raises(SelfExplainError, match="which is not a directory"):
         load(release, target, [2])
+    with pytest.raises(SelfExplainError, match=r"could not load SAE 'blocks\.3\.hook_resid_pre'"):
+        load(release, target, [2], sae_id="blocks.{layer}.hook_resid_pre")
     with pytest.raises(SelfExplainError, match="not found in pretrained SAEs directory"):
         load("no-such-release", target, [2], sae_id="x")

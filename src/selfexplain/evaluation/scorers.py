@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from selfexplain.errors import SelfExplainError
 from selfexplain.evaluation import baselines
 from selfexplain.evaluation.metrics import METRICS, Simulator, confusion
-from selfexplain.features.description import Classes, Description
+from selfexplain.features.description import ABSTENTION, Classes, Description
 from selfexplain.features.endpoint import Endpoint
 from selfexplain.groundtruth.dataset_directory import DatasetDirectory
 from selfexplain.tasks import activation_patching, feature_description, input_ablation
@@ -155,20 +155,26 @@ class DescriptionScorer(Scorer):
     uses_selfie: ClassVar[bool] = True
 
     def is_parsable(self, answer: str, simulator: Simulator) -> bool:
-        """Whether an answer is in the offline grammar; a chat model reads any answer that is not blank."""
+        """Whether an answer is in the offline grammar or abstains; a chat model reads any answer that is not blank."""
         if simulator.endpoint:
             return bool(answer.strip())
-        return Description.parse(answer, simulator.classes) is not None
+        return answer == ABSTENTION or Description.parse(answer, simulator.classes) is not None
 
     def correct(
         self, answers: Sequence[str], rows: Sequence[Row], simulator: Simulator
     ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-        """Correct descriptions have a positive score of at least half of the ground truth's."""
+        """Correct descriptions have a positive score of at least half of the ground truth's.
+
+        For a feature that the grammar cannot express, it is correct to abstain.
+        """
         metric = METRICS[self.task.headline]
         references = [row[metric.reference] for row in rows]
         texts = [*answers, *(row["completion"] for row in rows)]
         answered, truth = np.split(metric.count(texts, references * 2, simulator), 2)
         correct = (answered[:, 0] > 0) & (answered[:, 0] >= truth[:, 0] / 2)
+        is_abstention = np.array([text == ABSTENTION for text in texts], bool)
+        abstains, should_abstain = np.split(is_abstention, 2)
+        correct = np.where(should_abstain, abstains, correct)
         return correct, (answered[:, 1] > 0) & (truth[:, 1] > 0)
 
     def simulator(self, dataset: DatasetDirectory, endpoint: Endpoint | None) -> Simulator:
@@ -200,7 +206,8 @@ class DescriptionScorer(Scorer):
     def strata(self, row: Row, simulator: Simulator) -> dict[str, str]:
         """Includes the form of the ground truth's description."""
         description = Description.parse(row["completion"], simulator.classes)
-        return super().strata(row, simulator) | {"form": description.form if description else "free text"}
+        other = ABSTENTION if row["completion"] == ABSTENTION else "free text"
+        return super().strata(row, simulator) | {"form": description.form if description else other}
 
     def simulator_name(self, simulator: Simulator) -> str | None:
         return simulator.endpoint.model if simulator.endpoint else "offline"

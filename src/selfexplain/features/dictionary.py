@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from selfexplain.errors import SelfExplainError
-from selfexplain.features.sae_metadata import check_metadata, is_centered
+from selfexplain.features.sae_metadata import check_metadata, is_centered, number_in_id
 from selfexplain.target.load import Target
 from selfexplain.utils.names import local_path
 
@@ -281,7 +281,7 @@ def _from_release(
             f"saes is {release!r}, which is not a directory. For a release of sae-lens, set sae_id to the name of the "
             "SAE of each layer, with {layer} for the layer's number, such as sae_id='l{layer}r_32x'."
         )
-    name = sae_id.replace("{layer}", str(layer))
+    name = sae_id.replace("{layer}", str(number_in_id(sae_id, layer)))
     try:
         sae = SAE.from_pretrained(release, name)
     except (ValueError, KeyError, OSError, HfHubHTTPError) as error:

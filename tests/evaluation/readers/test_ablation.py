@@ -61,6 +61,12 @@ def test_the_target_is_asked_in_words_and_answers_with_an_option(target, rows):
     assert fitted.settings["wording"]
 
 
+def test_the_target_is_not_asked_if_its_answers_are_letters_and_the_choices_are_texts(rows):
+    published = [{**row, "full_output": "B"} for row in rows]
+    with pytest.raises(NotAvailable, match="no answer of the target is one of the choices"):
+        READERS["asked_in_words"](Material(published))
+
+
 def test_rows_without_log_probabilities_have_no_second_choice_and_no_margin(rows):
     bare = [{**row, "option_log_probs_full": []} for row in rows]
     with pytest.raises(NotAvailable, match="log-probabilities of the options"):

@@ -27,6 +27,7 @@ def rows(target):
             "activation_layers": [0],
             "exemplars": window,
             "scoring_exemplars": [{"tokens": tokens, "activations": [float(t == token) for t in tokens]}],
+            "description": "words that end with ing",
             "token": clean(token),
         }
         for n, token in enumerate(tokens)
@@ -45,7 +46,10 @@ def test_the_token_lens_names_the_token_of_a_residual_stream(material, rows):
     assert fitted.settings["k"] == len(named[0]) and fitted.settings["ridge"] > 0
 
 
-def test_the_describer_writes_about_what_the_token_lens_reads(material, rows):
+@pytest.mark.parametrize("n_pool", [1, 400])
+def test_the_describer_writes_about_what_the_token_lens_reads(material, rows, monkeypatch, n_pool):
+    """Also if the random tokens next to them do not include them, as in large vocabularies."""
+    monkeypatch.setattr("selfexplain.evaluation.readers.features.N_POOL", n_pool)
     fitted = READERS["token_lens_grammar"](material)
     described = [Description.parse(text, material.classes) for text in fitted.answer(rows)]
     assert np.mean([row["token"] in d.subjects for row, d in zip(rows, described, strict=True)]) > 0.5

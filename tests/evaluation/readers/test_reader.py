@@ -1,11 +1,14 @@
 """The registry of readers: adding a reader is one function."""
 
+import numpy as np
 import pytest
 
 from evaluation_data import Oracle, write_dataset
+from selfexplain.errors import SelfExplainError
 from selfexplain.evaluation.config import EvaluationConfig
 from selfexplain.evaluation.evaluate import evaluate
 from selfexplain.evaluation.readers import READERS, Fitted, Material, NotAvailable, reader, readers_of
+from selfexplain.evaluation.readers.answers import ask_readers
 from selfexplain.evaluation.report import gain_verdict, markdown, strata_table
 from selfexplain.evaluation.results import Environment, Gain, Results, ScoredModel
 from selfexplain.tasks import activation_patching, input_ablation
@@ -138,6 +141,19 @@ def test_readers_that_cannot_read_the_rows_are_reported_with_the_reason(datasets
         "column clean_output"
     )
     assert f"the reader gradient_boosting is not available: {reason}" in caplog.text
+
+
+def test_verdicts_may_be_numpy_bools(registry, tmp_path, patching_rows):
+    READERS.register(f"{PATCHING}/verdicts", lambda material: Fitted(lambda rows: np.ones(len(rows), bool)))
+    dataset = write_dataset(tmp_path, patching_rows)
+    result = evaluate(Oracle([]), Oracle([]), Shape(), {PATCHING: dataset}, CONFIG, 0)[PATCHING]
+    assert set(result.scores["verdicts"]) == {"has_changed_macro_f1"}
+
+
+def test_a_reader_gives_one_answer_per_row(registry):
+    READERS.register(f"{PATCHING}/first", lambda material: Fitted(lambda rows: ["?"]))
+    with pytest.raises(SelfExplainError, match="first gave 1 answers to 2 rows of activation_patching"):
+        ask_readers(PATCHING, Material([{}]), {"test": [{}, {}]})
 
 
 def test_parts_that_readers_share_are_fitted_once():

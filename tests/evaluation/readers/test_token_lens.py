@@ -12,10 +12,10 @@ def test_a_linear_code_of_tokens_is_read_exactly_and_special_tokens_are_never_re
     n_tokens = len(target.tokenizer)
     tokens = torch.randint(3, n_tokens, (400,))
     pairs = [(weight[tokens] @ code[layer], weight[tokens]) for layer in range(2)]
-    lens = TokenLens(target, fit_maps(pairs, 1e-6), 1e-6)
+    lens = TokenLens(target, [3, 7], fit_maps(pairs, 1e-6), 1e-6)
     read = torch.arange(3, n_tokens)
-    for layer in range(2):
-        assert torch.equal(lens.nearest(weight[read] @ code[layer], [layer] * len(read), 1)[:, 0], read)
+    for layer, number in ((3, 0), (7, 1), (0, 0), (6, 1)):  # layers without a map use that of the nearest layer
+        assert torch.equal(lens.nearest(weight[read] @ code[number], [layer] * len(read), 1)[:, 0], read)
     special = weight[:3] @ code[0]
-    assert not set(lens.nearest(special, [0] * 3, 5).flatten().tolist()) & {0, 1, 2}
-    assert lens.similarities(special, [0] * 3).shape == (3, len(lens.token_ids)) == (3, n_tokens - 3)
+    assert not set(lens.nearest(special, [3] * 3, 5).flatten().tolist()) & {0, 1, 2}
+    assert lens.similarities(special, [3] * 3).shape == (3, len(lens.token_ids)) == (3, n_tokens - 3)

@@ -5,7 +5,7 @@ from itertools import permutations
 import numpy as np
 import pytest
 
-from selfexplain.features.describers.offline import WORD_FORMS, describe, grammar_of
+from selfexplain.features.describers.offline import WORD_FORMS, describe, grammar_of, uses_wordnet
 from selfexplain.features.description import Description
 from selfexplain.features.simulate import score
 
@@ -115,3 +115,9 @@ def test_the_small_grammar_has_lists_classes_and_the_words_after_them():
     assert grammar_of(map(str, candidates), CLASSES) == "words"
     assert grammar_of(["the word of", "words that end with ing"], CLASSES) == "full"
     assert grammar_of(["not expressible", "free text"], CLASSES) == "words"
+
+
+def test_descriptions_with_families_or_semantic_classes_use_wordnet():
+    assert uses_wordnet(["the word cat", "the word bank near kinds of water"], {})
+    assert uses_wordnet(["words after forms of the word run"], {}) and uses_wordnet(["nouns for animals"], {})
+    assert not uses_wordnet(["words that end with ing", "countries", "not expressible"], CLASSES)

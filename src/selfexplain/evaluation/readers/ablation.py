@@ -46,7 +46,9 @@ def second_choice(material: Material) -> Fitted:
 @reader(TASK)
 def asked_in_words(material: Material) -> Fitted:
     """The target reads its own question and is asked in words for the answer without the hint."""
-    material.require("target_prompt", "choices", "full_output", "replacement")
+    material.require("target_prompt", "choices", "full_output")
+    if not any(row["full_output"] in row["choices"] for row in material.train):
+        raise NotAvailable("no answer of the target is one of the choices")
     validation = list(material.validation)
 
     def score(wording: str) -> float:
@@ -82,7 +84,7 @@ def _index(row: Row, option: str) -> float:
 
 def _margin(log_probs: Sequence[float]) -> float:
     """The difference between the two highest log-probabilities; NaN if there are fewer than two."""
-    return float(-np.diff(np.sort(log_probs)[-2:][::-1])[0]) if len(log_probs) > 1 else np.nan
+    return float(np.diff(np.sort(log_probs)[-2:])[0]) if len(log_probs) > 1 else np.nan
 
 
 def _next_option(row: Row) -> str:

@@ -4,6 +4,9 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+
+from selfexplain.errors import SelfExplainError
 from selfexplain.evaluation.readers.reader import Material, NotAvailable, Row, readers_of
 from selfexplain.evaluation.results import ReaderReport
 
@@ -34,6 +37,9 @@ def ask_readers(task: str, material: Material, rows: Mapping[str, Sequence[Row]]
         task: name of the task.
         material: what the readers learn from.
         rows: test set -> its rows.
+
+    Raises:
+        SelfExplainError: a reader does not give one answer per row.
     """
     answers = ReaderAnswers({name: {} for name in rows}, {name: {} for name in rows})
     for name, fit in readers_of(task).items():
@@ -47,7 +53,12 @@ def ask_readers(task: str, material: Material, rows: Mapping[str, Sequence[Row]]
             continue
         answers.reports[name] = ReaderReport(settings=dict(fitted.settings))
         for section, of_section in of_reader.items():
-            if of_section and isinstance(of_section[0], bool):
+            if len(of_section) != len(rows[section]):
+                raise SelfExplainError(
+                    f"The reader {name} gave {len(of_section)} answers to {len(rows[section])} rows of {task}. Return "
+                    "one answer per row."
+                )
+            if of_section and isinstance(of_section[0], bool | np.bool_):
                 answers.changed[section][name] = [bool(answer) for answer in of_section]
             else:
                 answers.texts[section][name] = [str(answer) for answer in of_section]

@@ -1,17 +1,17 @@
 """Readers of feature descriptions: which tokens does a vector stand for?"""
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from selfexplain.evaluation.readers.reader import Fitted, Material, NotAvailable, Row, best_on_validation, reader
-from selfexplain.evaluation.readers.token_lens import RIDGES, TokenLens, fit_maps
-from selfexplain.features.describers.offline import describe, grammar_of
+from selfexplain.evaluation.readers.token_lens import RIDGES, TokenLens, first_vectors, fit_maps
+from selfexplain.features.describers.offline import describe, grammar_of, uses_wordnet
 from selfexplain.features.description import MAX_TOKENS, Description, clean
+from selfexplain.features.grammar import wordnet
 from selfexplain.features.simulate import score
 from selfexplain.features.windows import Exemplar
 from selfexplain.target.lens import logit_lens as run_logit_lens
@@ -26,7 +26,7 @@ N_TOKENS = 10_000
 """Tokens of training windows on which the token lens is fitted."""
 
 N_POOL = 400
-"""Different tokens of training windows on which the describer sees what the token lens reads."""
+"""Different tokens of training windows that the describer sees next to those that the token lens reads."""
 
 ACTIVE = (3, 10, 30)
 """Candidate numbers of the nearest tokens on which the describer takes a feature to be active."""
@@ -47,11 +47,11 @@ def token_lens(material: Material) -> Fitted:
 @reader(TASK)
 def token_lens_grammar(material: Material) -> Fitted:
     """What the describer writes about a feature that is active on the tokens nearest to the vector."""
-    lens, k = material.share(_choose_lens)
+    lens, _ = material.share(_choose_lens)
     pool = _pool(material)
 
     def with_active(n_active: int) -> Callable[[Sequence[Row]], list[str]]:
-        return lambda rows: _described(material, lens, pool, n_active, k, rows)
+        return lambda rows: _described(material, lens, pool, n_active, rows)
 
     n_active = best_on_validation(ACTIVE, lambda n: _score(material, with_active(n)(_validation(material))))
     return Fitted(_each(with_active(n_active)), {"ridge": lens.lens.ridge, "active": n_active})
@@ -64,7 +64,9 @@ def logit_lens(material: Material) -> Fitted:
     texts = _texts(target)
 
     def read(rows: Sequence[Row]) -> list[list[str]]:
-        nearest = [logits[:, : len(texts)].topk(N_READ).indices for logits in run_logit_lens(target, _vectors(rows))]
+        nearest = [
+            logits[:, : len(texts)].topk(N_READ).indices for logits in run_logit_lens(target, first_vectors(rows))
+        ]
         return [_distinct(texts[token] for token in tokens) for tokens in torch.cat(nearest).tolist()]
 
     validation = read(_validation(material))
@@ -77,43 +79,37 @@ _SIZES = tuple(range(1, MAX_TOKENS + 1))
 
 
 @dataclass(frozen=True)
-class _LayerLens:
-    """A token lens whose maps belong to layers.
+class _TextLens:
+    """A token lens that reads texts.
 
     Attributes:
         lens: the lens.
-        layers: layer of each map.
         texts: cleaned text of each token of the vocabulary.
     """
 
     lens: TokenLens
-    layers: list[int]
     texts: Sequence[str] = field(repr=False)
-
-    def numbers(self, rows: Sequence[Row]) -> list[int]:
-        """The map of each row's vector."""
-        return [self.layers.index(row["activation_layers"][0]) for row in rows]
 
     def read(self, rows: Sequence[Row]) -> list[list[str]]:
         """The distinct texts of the tokens nearest to the vector of each row, the nearest first."""
-        nearest = self.lens.nearest(_vectors(rows), self.numbers(rows), N_READ)
+        nearest = self.lens.nearest(first_vectors(rows), _layers(rows), N_READ)
         return [_distinct(self.texts[token] for token in tokens) for tokens in nearest.tolist()]
 
 
-def _choose_lens(material: Material) -> tuple[_LayerLens, int]:
+def _choose_lens(material: Material) -> tuple[_TextLens, int]:
     """The lens and the number of words that describe the validation vectors best, chosen one after the other."""
     material.require("exemplars", "scoring_exemplars")
     target, texts = material.target, _texts(material.target)
-    layers = sorted({row["activation_layers"][0] for row in material.train})
+    layers = sorted(set(_layers(material.train)))
     activations, embeddings = paired_activations(
         target, target, _window_texts(material), layers, N_TOKENS, fit_to="embedding"
     )
     pairs = list(zip(activations, embeddings, strict=True))
-    lenses = [_LayerLens(TokenLens(target, fit_maps(pairs, ridge), ridge), layers, texts) for ridge in RIDGES]
+    lenses = [_TextLens(TokenLens(target, layers, fit_maps(pairs, ridge), ridge), texts) for ridge in RIDGES]
     validation = _validation(material)
     read = {id(lens): lens.read(validation) for lens in lenses}
 
-    def score_of(lens: _LayerLens, k: int) -> float:
+    def score_of(lens: _TextLens, k: int) -> float:
         return _score(material, _word_lists(read[id(lens)], k))
 
     lens = best_on_validation(lenses, lambda candidate: score_of(candidate, MAX_TOKENS))
@@ -121,25 +117,28 @@ def _choose_lens(material: Material) -> tuple[_LayerLens, int]:
 
 
 def _described(
-    material: Material, lens: _LayerLens, pool: Sequence[str], n_active: int, k: int, rows: Sequence[Row]
+    material: Material, lens: _TextLens, pool: Sequence[str], n_active: int, rows: Sequence[Row]
 ) -> list[str]:
-    """What the describer writes about activations on the pool that equal the similarities of its nearest tokens."""
+    """What the describer writes about activations that equal the similarities of the nearest tokens.
+
+    It sees these tokens, and those of the pool, most of which are inactive.
+    """
     texts = [lens.texts[token] for token in lens.lens.token_ids.tolist()]
-    index = {text: number for number, text in enumerate(dict.fromkeys(texts))}
-    of_token = np.array([index[text] for text in texts])
-    pool = [token for token in pool if token in index]
-    of_pool = np.array([index[token] for token in pool], int)
-    words = _word_lists(lens.read(rows), k)
-    grammar = grammar_of((row["description"] for row in material.train), material.classes)
+    number = {text: n for n, text in enumerate(dict.fromkeys(texts))}
+    of_token, names = np.array([number[text] for text in texts]), list(number)
+    in_pool = np.isin(np.arange(len(names)), [number[text] for text in pool if text in number])
+    descriptions = [row["description"] for row in material.train]
+    grammar = grammar_of(descriptions, material.classes)
+    use_wordnet = uses_wordnet(descriptions, material.classes) and wordnet.available()
     answers = []
-    for row, fallback in zip(rows, words, strict=True):
-        similarities = lens.lens.similarities(_vectors([row]), lens.numbers([row]))[0].numpy()
-        activations = _activations(similarities, of_token, len(index), n_active)[of_pool].astype(np.float32)
-        # One window per token, because the order of the pool means nothing.
-        windows = [Exemplar(tokens=[t], activations=activations[n : n + 1]) for n, t in enumerate(pool)]
-        answers.append(
-            str(describe(windows, material.classes, grammar=grammar)[0][0]) if activations.any() else fallback
-        )
+    for row in rows:
+        similarities = lens.lens.similarities(first_vectors([row]), _layers([row]))[0].numpy()
+        activations = _activations(similarities, of_token, len(names), n_active).astype(np.float32)
+        # One window per token, because the order of the tokens means nothing.
+        shown = np.flatnonzero(in_pool | (activations > 0))
+        windows = [Exemplar(tokens=[names[n]], activations=activations[n : n + 1]) for n in shown]
+        (description, _), *_ = describe(windows, material.classes, grammar=grammar, use_wordnet=use_wordnet)
+        answers.append(str(description))
     return answers
 
 
@@ -213,7 +212,12 @@ def _word_lists(read: Sequence[Sequence[str]], k: int) -> list[str]:
     return [str(Description.of_tokens(words[:k])) for words in read]
 
 
-def _distinct(texts) -> list[str]:
+def _layers(rows: Sequence[Row]) -> list[int]:
+    """The layer of the vector of each row."""
+    return [row["activation_layers"][0] for row in rows]
+
+
+def _distinct(texts: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(texts))
 
 
@@ -221,8 +225,3 @@ def _texts(target: Target) -> list[str]:
     """The cleaned text of each token of the vocabulary."""
     n_tokens = len(target.tokenizer)
     return [clean(token_text(target.tokenizer, token)) for token in range(n_tokens)]
-
-
-def _vectors(rows: Sequence[Row]) -> Tensor:
-    """The vector of each row, `(N, d_model)` float32."""
-    return torch.from_numpy(np.stack([np.asarray(row["activations"][0], np.float32) for row in rows]))

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -11,7 +10,7 @@ from torch import Tensor
 
 from selfexplain.evaluation.readers.boosting import Boosting, Table, fit_boosting
 from selfexplain.evaluation.readers.reader import Fitted, Material, NotAvailable, Row, best_on_validation, reader
-from selfexplain.evaluation.readers.token_lens import RIDGES, TokenLens, fit_maps
+from selfexplain.evaluation.readers.token_lens import RIDGES, TokenLens, first_vectors, fit_maps
 from selfexplain.target.lens import logit_lens
 from selfexplain.target.load import Target
 from selfexplain.target.nexttoken import next_token_logits
@@ -56,7 +55,7 @@ def substitution(material: Material) -> Fitted:
     """Read the token of the vector with the token lens, put it into the text, and run the target normally."""
     material.require("prompt_ids", "position", "source_prompt", "source_position", "layers", "clean_output_id")
     lens = material.share(_fit_lens)
-    return Fitted(partial(_substitute, material.target, lens), {"ridge": lens.lens.ridge})
+    return Fitted(partial(_substitute, material.target, lens), {"ridge": lens.ridge})
 
 
 def _fit(material: Material) -> Boosting:
@@ -117,7 +116,7 @@ def _with_lens(material: Material, boosting: Boosting, among_options: bool, rows
     target = material.target
     changed = boosting.predict(_table(target, rows))
     outputs: list[str] = []
-    for logits in logit_lens(target, _vectors(rows)):
+    for logits in logit_lens(target, first_vectors(rows)):
         for of_row in logits:
             row = rows[len(outputs)]
             tokens = _option_tokens(target, row) if among_options else None
@@ -145,25 +144,7 @@ def _option_tokens(target: Target, row: Row) -> list[int]:
     return [ids[0] for ids in continuations(target, row["target_prompt"], options) if ids] if options else []
 
 
-@dataclass(frozen=True)
-class _BlockLens:
-    """A token lens whose maps belong to blocks of layers.
-
-    Attributes:
-        lens: the lens.
-        blocks: first layer of the block of each map.
-    """
-
-    lens: TokenLens
-    blocks: list[int]
-
-    def tokens(self, rows: Sequence[Row]) -> list[int]:
-        """The token that is read from the vector of each row."""
-        layers = [self.blocks.index(row["layers"][0]) for row in rows]
-        return self.lens.nearest(_vectors(rows), layers, 1)[:, 0].tolist()
-
-
-def _fit_lens(material: Material) -> _BlockLens:
+def _fit_lens(material: Material) -> TokenLens:
     """Fit one map per block on the training rows, from their vectors to the embeddings of the tokens they come from.
 
     The regularisation with which most tokens of the validation rows are read correctly is kept.
@@ -175,15 +156,20 @@ def _fit_lens(material: Material) -> _BlockLens:
     pairs = []
     for block in blocks:
         own = [index for index, row in enumerate(train) if row["layers"][0] == block]
-        pairs.append((_vectors([train[index] for index in own]), embeddings[sources[own]]))
-    known = [row for row in material.validation if row["layers"][0] in blocks]
-    truth = _source_tokens(target, known)
+        pairs.append((first_vectors([train[index] for index in own]), embeddings[sources[own]]))
+    validation = list(material.validation)
+    truth = _source_tokens(target, validation)
 
-    def score(lens: _BlockLens) -> float:
-        return float(np.mean(np.equal(lens.tokens(known), truth)))
+    def score(lens: TokenLens) -> float:
+        return float(np.mean(np.equal(_read_tokens(lens, validation), truth)))
 
-    candidates = [_BlockLens(TokenLens(target, fit_maps(pairs, ridge), ridge), blocks) for ridge in RIDGES]
-    return best_on_validation(candidates, score) if known else candidates[0]
+    candidates = [TokenLens(target, blocks, fit_maps(pairs, ridge), ridge) for ridge in RIDGES]
+    return best_on_validation(candidates, score) if validation else candidates[0]
+
+
+def _read_tokens(lens: TokenLens, rows: Sequence[Row]) -> list[int]:
+    """The token that is read from the vector of each row. The layer of a block is its first layer."""
+    return lens.nearest(first_vectors(rows), [row["layers"][0] for row in rows], 1)[:, 0].tolist()
 
 
 def _source_tokens(target: Target, rows: Sequence[Row]) -> list[int]:
@@ -193,10 +179,10 @@ def _source_tokens(target: Target, rows: Sequence[Row]) -> list[int]:
     return [encoded[row["source_prompt"]][row["source_position"]] for row in rows]
 
 
-def _substitute(target: Target, lens: _BlockLens, rows: Sequence[Row]) -> list[str]:
+def _substitute(target: Target, lens: TokenLens, rows: Sequence[Row]) -> list[str]:
     """Answers of the target to the prompts in which the patched token is replaced by the one that the lens reads."""
     prompts = []
-    for row, token in zip(rows, lens.tokens(rows), strict=True):
+    for row, token in zip(rows, _read_tokens(lens, rows), strict=True):
         ids = list(row["prompt_ids"])
         ids[row["position"]] = token
         prompts.append(ids)
@@ -207,8 +193,3 @@ def _substitute(target: Target, lens: _BlockLens, rows: Sequence[Row]) -> list[s
         render(Outcome(output != row["clean_output_id"], token_text(target.tokenizer, output)))
         for output, row in zip(outputs, rows, strict=True)
     ]
-
-
-def _vectors(rows: Sequence[Row]) -> Tensor:
-    """The first vector of each row, `(N, d_model)` float32."""
-    return torch.from_numpy(np.stack([np.asarray(row["activations"][0], np.float32) for row in rows]))

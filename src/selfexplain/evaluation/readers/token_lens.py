@@ -8,9 +8,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from selfexplain.evaluation.readers.reader import Row
 from selfexplain.modeling.activation_adapter import ActivationAdapter
 from selfexplain.target.load import Target
 
@@ -26,11 +28,13 @@ class TokenLens:
 
     Attributes:
         target: the model whose vectors it reads.
-        maps: one map per layer, `(n_layers, d_model, d_model)`; vectors name theirs by its index.
+        layers: the layers of the maps.
+        maps: one map per layer, `(n_layers, d_model, d_model)`.
         ridge: regularisation of the maps.
     """
 
     target: Target
+    layers: Sequence[int]
     maps: Tensor
     ridge: float
 
@@ -52,9 +56,10 @@ class TokenLens:
 
         Args:
             vectors: `(N, d_model)`.
-            layers: index of each vector's map.
+            layers: layer of each vector. If a layer has no map, that of the nearest layer is used.
         """
-        mapped = torch.stack([v @ self.maps[layer] for v, layer in zip(vectors.float(), layers, strict=True)])
+        numbers = [min(range(len(self.layers)), key=lambda n: abs(self.layers[n] - layer)) for layer in layers]
+        mapped = torch.stack([v @ self.maps[number] for v, number in zip(vectors.float(), numbers, strict=True)])
         return torch.nn.functional.normalize(mapped, dim=-1) @ self._directions.T
 
     def nearest(self, vectors: Tensor, layers: Sequence[int], k: int) -> Tensor:
@@ -80,3 +85,8 @@ def fit_maps(pairs: Sequence[tuple[Tensor, Tensor]], ridge: float) -> Tensor:
         adapter.fit(activations[None].float(), embeddings[None].float(), ridge)
         maps.append(adapter.weight.detach()[0])
     return torch.stack(maps)
+
+
+def first_vectors(rows: Sequence[Row]) -> Tensor:
+    """The first vector of each row, `(N, d_model)` float32."""
+    return torch.from_numpy(np.stack([np.asarray(row["activations"][0], np.float32) for row in rows]))

@@ -93,6 +93,14 @@ def grammar_of(descriptions: Iterable[str], classes: Classes) -> Grammar:
     return "words" if all(entry is None or entry.form in WORD_FORMS for entry in parsed) else "full"
 
 
+def uses_wordnet(descriptions: Iterable[str], classes: Classes) -> bool:
+    """Whether any of the descriptions names a word family or a semantic class."""
+    parsed = (Description.parse(text, classes) for text in set(descriptions))
+    claims = (claim for entry in parsed if entry for claim in (entry.claim, entry.condition))
+    named = (claim.words for claim in claims if isinstance(claim, Words))
+    return any(isinstance(words, WholeWords) and words.kind in NEEDS_WORDNET for words in named)
+
+
 def _rank(candidate: tuple[Description, float]) -> float:
     """The correlation of a candidate, less the cost of its length."""
     description, fit = candidate
