@@ -10,7 +10,7 @@ from selfexplain.errors import SelfExplainError
 from selfexplain.evaluation.metric_modules import demo, metric_path, write_metric_repository
 from selfexplain.evaluation.metrics import METRICS, Simulator
 from selfexplain.evaluation.report import markdown
-from selfexplain.evaluation.results import TaskResult
+from selfexplain.evaluation.results import ScoredModel, TaskResult
 from selfexplain.evaluation.scorers import SCORERS
 from selfexplain.evaluation.scoring import score_test_set
 
@@ -42,7 +42,8 @@ def test_a_module_returns_the_score_in_the_results_table(name, load, patching_ro
     score = load(metric_path(name)).compute(predictions=answers, references=references)
     assert score == {name: result.scores["explainer"][name].value}
     assert -1 < score[name] < 1 and score[name] != 0
-    table = markdown(SimpleNamespace(sections=lambda: [(task, None, TaskResult(**dict(result)))]))
+    sections = [(task, None, TaskResult(**dict(result)))]
+    table = markdown(SimpleNamespace(target=ScoredModel(name="t"), sections=lambda: sections))
     assert f"{score[name]:.3f} [" in table
 
 

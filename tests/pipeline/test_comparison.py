@@ -129,6 +129,20 @@ def test_every_cell_has_a_recipe(recipe, tmp_path):
     assert recipes["b", "b", 1.0, 0].explainer is None and recipes["b", "b", 1.0, 0].training == recipe.training
 
 
+def test_rows_that_change_between_two_trainings_are_noticed(recipe, tmp_path, monkeypatch):
+    run = RunDirectory(tmp_path / "run")
+    rows = run.dataset("input_ablation").rows("train")
+    rows.parent.mkdir(parents=True)
+    rows.write_bytes(b"rows")
+    monkeypatch.setattr("selfexplain.pipeline.comparison.train_explainer", lambda *arguments: None)
+    comparison = ComparisonSteps(recipe, run, {"a": run}, lambda: None, lambda: None, RowGuard(run))
+    few, whole = comparison.cells()
+    comparison._train(few)
+    rows.write_bytes(b"other rows")
+    with pytest.raises(SelfExplainError, match=r"rows in .*input_ablation were changed after"):
+        comparison._train(whole)
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [

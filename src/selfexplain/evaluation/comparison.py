@@ -68,7 +68,7 @@ def strongest_reader(task: str, material: Material, test: Sequence[Row], simulat
     """The answers to test rows of the reader with the highest headline metric on the validation rows.
 
     Returns:
-        One answer per row; None if there are no validation rows, or no reader answers in full.
+        One answer per row; None if there are no validation rows, no reader answers in full, or none has a score.
     """
     if not material.validation:
         return None
@@ -76,7 +76,8 @@ def strongest_reader(task: str, material: Material, test: Sequence[Row], simulat
     if not read["validation"]:
         return None
     strongest = strongest_baselines(SCORERS[task], material.validation, read["validation"], {}, simulator)
-    return read["test"][strongest[TASKS[task].headline][0]]
+    name, _ = strongest.get(TASKS[task].headline, (None, 0.0))
+    return read["test"][name] if name else None
 
 
 def compare(

@@ -20,7 +20,7 @@ from selfexplain.evaluation.results import ReaderReport, TaskResult, TestSetResu
 from selfexplain.evaluation.scorers import SCORERS
 from selfexplain.evaluation.scoring import confidences, score_confidence, score_test_set, strongest_baselines
 from selfexplain.evaluation.selfie import best_scale
-from selfexplain.evaluation.test_sets import TestSet, check_width, read_test_sets, validation_rows
+from selfexplain.evaluation.test_sets import TestSet, check_width, choice_rows, read_test_sets, validation_rows
 from selfexplain.features.endpoint import Endpoint
 from selfexplain.groundtruth.dataset_directory import DatasetDirectory
 from selfexplain.groundtruth.formats import read_rows
@@ -39,9 +39,6 @@ Calibrations = Mapping[str, Mapping[str, float]]
 
 WITHOUT_VECTORS = "trained_without_vectors"
 """The system that was trained on the same rows without their vectors."""
-
-CHOICE_ROWS = 100
-"""Maximum number of validation rows on which the strongest baseline is chosen if a chat model scores descriptions."""
 
 
 def evaluate(
@@ -96,7 +93,10 @@ def evaluate(
     for test_set in test_sets:
         check_width(test_set, target)
         SCORERS[test_set.task].check(test_set.rows, simulators[test_set.task], test_set.section)
-    validation = {task: _validation_set(task, datasets[task], simulators[task], config, seed) for task in datasets}
+    validation = {}
+    for task, dataset in datasets.items():
+        rows = choice_rows(dataset, config.rows_limit, seed, simulators[task].endpoint is not None)
+        validation[task] = TestSet(task, "validation", list(range(len(rows))), rows)
     asked = [*test_sets, *(of_task for of_task in validation.values() if of_task.rows)]
     answers = {of.section: _ask_with_controls(explainer, of, config, seed, cache_dir) for of in test_sets}
     scales = _ask_baselines(
@@ -251,24 +251,6 @@ def _selfie_scales(
     return scales
 
 
-def _validation_set(
-    task: str, dataset: DatasetDirectory, simulator: Simulator, config: EvaluationConfig, seed: int
-) -> TestSet:
-    """The rows on which readers choose their settings and the strongest baseline is chosen; empty if there are none.
-
-    If a chat model scores descriptions, each row costs many requests, so there are at most `CHOICE_ROWS`.
-    """
-    limit = config.rows_limit
-    if simulator.endpoint:
-        limit = min(CHOICE_ROWS, limit or CHOICE_ROWS)
-    try:
-        rows = validation_rows(dataset, limit, seed)
-    except SelfExplainError as error:
-        logger.warning("%s: the strongest baseline is not chosen: %s", task, error)
-        rows = []
-    return TestSet(task, "validation", list(range(len(rows))), rows)
-
-
 def _training_rows(dataset: DatasetDirectory, share: float, seed: int) -> list[dict]:
     """The training rows that the explainer learned from."""
     rows = read_rows(dataset.rows("train"))
@@ -317,11 +299,8 @@ class _Baselines:
         if validation.rows:
             answered = asked[validation.section].items()
             of_models = {system: [answer.text for answer in answers] for system, answers in answered}
-            others = texts[validation.section], changed[validation.section]
-            try:
-                strongest = strongest_baselines(scorer, validation.rows, of_models | others[0], others[1], simulator)
-            except SelfExplainError as error:  # a chat model whose replies cannot be parsed
-                logger.warning("%s: the strongest baseline is not chosen: %s", validation.task, error)
+            full, verdicts = of_models | texts[validation.section], changed[validation.section]
+            strongest = strongest_baselines(scorer, validation.rows, full, verdicts, simulator)
         return cls(texts, changed, strongest, read.reports)
 
 

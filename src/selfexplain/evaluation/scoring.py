@@ -21,8 +21,8 @@ Row = Mapping[str, Any]
 Statistics = dict[str, dict[str, np.ndarray]]
 """System -> metric -> row statistics `(n, k)`."""
 
-MIN_STRATUM = 20
-"""Minimum number of rows of a part of a test set that gets its own scores."""
+MIN_STRATUM, MIN_GROUPS = 20, 5
+"""Minimum numbers of rows and of groups of a part of a test set that gets its own scores."""
 
 
 def score_test_set(
@@ -83,13 +83,20 @@ def strongest_baselines(
 ) -> dict[str, tuple[str, float]]:
     """Metric -> the baseline with the highest score on some rows, and this score.
 
+    Logs a warning and returns nothing if a chat model scores descriptions and its replies cannot be parsed.
+
     Args:
         rows: validation rows; the strongest baseline on the test rows themselves would be chosen by chance.
         answers, changed: answers of all baselines, as in `score_test_set`. The ground truth is not a baseline.
     """
     baselines = {system: texts for system, texts in answers.items() if system != GROUND_TRUTH}
+    try:
+        statistics = _count(scorer, rows, baselines, changed, simulator)
+    except SelfExplainError as error:
+        logger.warning("%s: the strongest baseline is not chosen: %s", scorer.task.name, error)
+        return {}
     scores: dict[str, dict[str, float]] = {}
-    for system, by_metric in _count(scorer, rows, baselines, changed, simulator).items():
+    for system, by_metric in statistics.items():
         for name, counted in by_metric.items():
             scores.setdefault(name, {})[system] = float(METRICS[name].value(counted.sum(axis=0)))
     known = {name: [pair for pair in of.items() if pair[1] == pair[1]] for name, of in scores.items()}
@@ -134,7 +141,10 @@ def _strata(
     n_resamples: int,
     seed: int,
 ) -> dict[str, dict[str, Subset]]:
-    """Property -> value -> scores and gains on its rows, for values with at least `MIN_STRATUM` rows."""
+    """Property -> value -> scores and gains on its rows, for values with enough rows and groups.
+
+    Gains that are not defined there are left out.
+    """
     members: dict[str, dict[str, list[int]]] = {}
     for index, row in enumerate(rows):
         for name, value in scorer.strata(row, simulator).items():
@@ -142,18 +152,16 @@ def _strata(
     strata: dict[str, dict[str, Subset]] = {}
     for name, by_value in members.items():
         for value, indices in sorted(by_value.items()):
-            if len(indices) < MIN_STRATUM:
-                continue
             groups = [rows[index]["group"] for index in indices]
-            gains = {}
+            if len(indices) < MIN_STRATUM or len(set(groups)) < MIN_GROUPS:
+                continue
+            subset, gains = _subset(rows, statistics, indices), {}
             for metric, (system, score) in strongest.items():
-                pair = statistics["explainer"].get(metric), statistics.get(system, {}).get(metric)
-                if pair[0] is not None and pair[1] is not None:
-                    counted = pair[0][indices], pair[1][indices]
-                    found = _difference(metric, *counted, groups, n_resamples, seed)
+                if all(metric in subset.scores.get(one, {}) for one in ("explainer", system)):
+                    pair = [statistics[one][metric][indices] for one in ("explainer", system)]
+                    found = _difference(metric, *pair, groups, n_resamples, seed)
                     gains[metric] = Gain(system=system, validation_score=score, **found.model_dump())
-            subset = _subset(rows, statistics, indices).model_copy(update={"gains": gains or None})
-            strata.setdefault(name, {})[value] = subset
+            strata.setdefault(name, {})[value] = subset.model_copy(update={"gains": gains or None})
     return strata
 
 

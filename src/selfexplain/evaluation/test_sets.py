@@ -1,5 +1,6 @@
 """The rows that explainers are scored on: test splits and out-of-distribution test sets."""
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,11 @@ from selfexplain.groundtruth.formats import read_rows
 
 if TYPE_CHECKING:
     from selfexplain.target.load import Target, TargetShape
+
+logger = logging.getLogger(__name__)
+
+CHOICE_ROWS = 100
+"""Maximum number of validation rows on which baselines are chosen if a chat model scores descriptions."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +81,25 @@ def validation_rows(dataset: DatasetDirectory, limit: int | None, seed: int) -> 
     """
     rows = read_rows(dataset.rows("validation"))
     return [rows[index] for index in np.random.default_rng(seed).permutation(len(rows))[:limit]]
+
+
+def choice_rows(dataset: DatasetDirectory, limit: int | None, seed: int, uses_endpoint: bool) -> list[dict]:
+    """The validation rows on which readers choose their settings and the strongest baseline is chosen.
+
+    Logs a warning and returns no rows if there are none.
+
+    Args:
+        limit: maximum number of rows; None for all rows.
+        uses_endpoint: whether a chat model scores descriptions. Each row then costs many requests, so there are at most
+            `CHOICE_ROWS`.
+    """
+    if uses_endpoint:
+        limit = min(CHOICE_ROWS, limit or CHOICE_ROWS)
+    try:
+        return validation_rows(dataset, limit, seed)
+    except SelfExplainError as error:
+        logger.warning("%s: the strongest baseline is not chosen: %s", dataset.root.name, error)
+        return []
 
 
 def check_width(test_set: TestSet, target: "Target | TargetShape") -> None:

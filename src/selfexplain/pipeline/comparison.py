@@ -1,6 +1,5 @@
 """Steps of a comparison: train one explainer per cell, ask all of them the same test rows, score the answers."""
 
-import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache, partial
@@ -21,8 +20,6 @@ if TYPE_CHECKING:
     from selfexplain.evaluation.comparison import AnswerSet
     from selfexplain.evaluation.results import TaskComparison
     from selfexplain.groundtruth.sources import Corpus
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -155,7 +152,7 @@ class ComparisonSteps:
 
     def _train(self, cell: Cell) -> None:
         self.free()
-        self.rows.start(self._datasets(self.models[cell.target]).values())
+        self.rows.check(self._datasets(self.models[cell.target]).values())
         datasets, out_dir = self.models[cell.target].datasets, self.explainer_dir(cell)
         train_explainer(self.recipe_of(cell), datasets, out_dir, self.corpus, self.recipe.seed)
 
@@ -241,19 +238,16 @@ class ComparisonSteps:
         from selfexplain.evaluation.comparison import strongest_reader
         from selfexplain.evaluation.readers import Material
         from selfexplain.evaluation.scorers import SCORERS
-        from selfexplain.evaluation.test_sets import validation_rows
+        from selfexplain.evaluation.test_sets import choice_rows
 
-        dataset, recipe = self.models[cell.target].dataset(task), self.recipe_of(cell)
-        scorer = SCORERS[task].simulator(dataset, simulator(self.recipe, self.run.root))
-        try:
-            validation = validation_rows(dataset, self.recipe.evaluation.rows_limit, self.recipe.seed)
-        except SelfExplainError as error:
-            logger.warning("%s: the readers are left out, because none can be chosen: %s", task, error)
-            return None
+        dataset, recipe, seed = self.models[cell.target].dataset(task), self.recipe_of(cell), self.recipe.seed
+        simulates = SCORERS[task].simulator(dataset, simulator(self.recipe, self.run.root))
+        limit = self.recipe.evaluation.rows_limit
+        validation = choice_rows(dataset, limit, seed, simulates.endpoint is not None)
         self.free()
         target = cache(lambda: load_target_of(recipe))
-        material = Material(train, validation, scorer.classes or {}, self.recipe.seed, target)
-        return strongest_reader(task, material, test, scorer)
+        material = Material(train, validation, simulates.classes or {}, seed, target)
+        return strongest_reader(task, material, test, simulates)
 
 
 def models_of(recipe: Recipe) -> dict[str, tuple[str, str | None]]:

@@ -7,10 +7,13 @@ from evaluation_data import Oracle, write_dataset
 from selfexplain.errors import SelfExplainError
 from selfexplain.evaluation.config import EvaluationConfig
 from selfexplain.evaluation.evaluate import evaluate
+from selfexplain.evaluation.metrics import Simulator
 from selfexplain.evaluation.readers import READERS, Fitted, Material, NotAvailable, reader, readers_of
 from selfexplain.evaluation.readers.answers import ask_readers
 from selfexplain.evaluation.report import gain_verdict, markdown, strata_table
 from selfexplain.evaluation.results import Environment, Gain, Results, ScoredModel
+from selfexplain.evaluation.scorers import SCORERS
+from selfexplain.evaluation.scoring import _strata
 from selfexplain.tasks import activation_patching, input_ablation
 from selfexplain.tasks.outcome import Outcome, render
 
@@ -116,6 +119,27 @@ def test_parts_with_few_rows_have_no_scores(datasets_of):
     result = evaluate(Oracle([]), Oracle([]), Shape(), datasets_of(ABLATION), CONFIG, 0)[ABLATION]
     assert set(result.strata) == {"hint_style"}  # there are only 10 rows of each topic
     assert result.hard is None
+
+
+def test_parts_with_few_groups_have_no_scores(tmp_path, patching_rows):
+    """Their intervals over groups would be far too narrow."""
+    rows = [
+        {**row, "group": f"{row['token_type']} {n % 4 if row['token_type'] == 'subject' else n}"}
+        for n, row in enumerate(patching_rows)
+    ]
+    dataset = write_dataset(tmp_path, rows, splits=("train", "validation", "test"))
+    result = evaluate(Oracle([]), Oracle([]), Shape(), {PATCHING: dataset}, CONFIG, 0)[PATCHING]
+    token_types = {row["token_type"] for row in rows}
+    assert set(result.strata["token_type"]) == token_types - {"subject"} and len(token_types) == 2
+
+
+def test_a_gain_that_is_not_defined_on_a_part_is_left_out(patching_rows):
+    scorer, empty = SCORERS[PATCHING], np.zeros((len(patching_rows), 2))
+    counted = np.where(np.array([row["token_type"] == "subject" for row in patching_rows])[:, None], 1.0, empty)
+    statistics = {system: {"exact_match": counted} for system in ("explainer", "other")}
+    strata = _strata(scorer, patching_rows, statistics, Simulator(), {"exact_match": ("other", 0.5)}, 10, 0)
+    with_gains = [value for value, subset in strata["token_type"].items() if subset.gains]
+    assert with_gains == ["subject"] and len(strata["token_type"]) == 2
 
 
 def test_without_validation_rows_no_baseline_is_called_the_strongest(datasets_of, caplog):
