@@ -158,8 +158,8 @@ def _strata(
             subset, gains = _subset(rows, statistics, indices), {}
             for metric, (system, score) in strongest.items():
                 if all(metric in subset.scores.get(one, {}) for one in ("explainer", system)):
-                    pair = [statistics[one][metric][indices] for one in ("explainer", system)]
-                    found = _difference(metric, *pair, groups, n_resamples, seed)
+                    explainer, other = (statistics[one][metric][indices] for one in ("explainer", system))
+                    found = _difference(metric, explainer, other, groups, n_resamples, seed)
                     gains[metric] = Gain(system=system, validation_score=score, **found.model_dump())
             strata.setdefault(name, {})[value] = subset.model_copy(update={"gains": gains or None})
     return strata
