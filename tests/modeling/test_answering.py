@@ -36,6 +36,24 @@ def test_answers_keep_the_order_of_the_rows(explainer):
     assert [answer.log_prob for answer in together] == pytest.approx([answer.log_prob for answer in alone], abs=1e-4)
 
 
+def test_answers_do_not_depend_on_the_generation_config(explainer):
+    explainer.processor.tokenizer = deepcopy(explainer.processor.tokenizer)
+    text, question = "The capital of Japan is", {"vectors": [vector()], "layers": [0], "max_new_tokens": 8}
+    (usual,) = explainer.answer([ROW | {"prompt": text}], max_new_tokens=8)
+    asked = explainer.ask("What is this?", **question).text
+    settings = {
+        "do_sample": True, "num_return_sequences": 2, "return_dict_in_generate": True, "stop_strings": ["a"],
+        "token_healing": True, "watermarking_config": {"bias": 9.0}, "repetition_penalty": 3.0, "min_new_tokens": 8,
+        "suppress_tokens": list(range(3, 200)),
+    }  # fmt: skip
+    for name, value in settings.items():
+        setattr(explainer.generation_config, name, value)
+    (answer,) = explainer.answer([ROW | {"prompt": text}], max_new_tokens=8)
+    assert (answer.text, answer.log_prob) == (usual.text, usual.log_prob)
+    assert explainer.ask("What is this?", **question).text == asked
+    explainer.check_injection()
+
+
 def test_log_prob_is_the_sum_over_greedy_tokens(explainer):
     explainer.processor.tokenizer = deepcopy(explainer.processor.tokenizer)
     explainer.processor.tokenizer.eos_token = None  # so that the answer has the maximum length

@@ -97,6 +97,23 @@ def test_a_changed_base_is_saved_with_the_explainer(base_dir, tmp_path, change, 
     torch.testing.assert_close(logits(SelfExplainerForCausalLM.from_pretrained(tmp_path / "again")), expected)
 
 
+@pytest.mark.parametrize("name", ["named", None])
+def test_lora_weights_are_merged_into_a_changed_base(base_dir, tmp_path, name):
+    explainer = explainer_on(base_dir, lora=LORA)
+    explainer.requires_grad_(True)
+    fine_tune(explainer)
+    if name is None:
+        explainer.config.base_model_name_or_path = None
+    expected = logits(explainer)
+    merged = explainer.merge_and_save(tmp_path / "merged")
+    torch.testing.assert_close(logits(merged), expected)
+    explainer.save_pretrained(tmp_path / "saved")
+    loaded = SelfExplainerForCausalLM.from_pretrained(tmp_path / "saved")
+    torch.testing.assert_close(logits(loaded.merge_and_save(tmp_path / "again")), expected)
+    assert not list((tmp_path / "again").glob("lora"))
+    assert torch.equal(logits(explainer), expected)  # the explainer itself does not change
+
+
 @pytest.mark.parametrize("lora", [None, LORA])
 def test_an_unchanged_base_is_not_saved(base_dir, tmp_path, lora):
     explainer = explainer_on(base_dir, lora=lora)

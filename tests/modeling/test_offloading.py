@@ -79,3 +79,20 @@ def test_embeddings_on_disk_that_are_also_the_head_are_refused_by_name(architect
     devices["transformer.word_embeddings" if architecture == "bloom" else "transformer.wte"] = "disk"
     with pytest.raises(SelfExplainError, match="shares its weights with another part, such as the input embeddings"):
         load_base(str(tmp_path / "base"), device_map=devices, offload_folder=str(tmp_path / "disk"))
+
+
+@pytest.mark.parametrize("module", ["model.embed_tokens", "model.layers.0", "model.layers.1"])
+def test_a_saved_explainer_with_lora_loads_with_modules_on_disk(module, tokenizer, tmp_path):
+    tiny_model("llama").save_pretrained(tmp_path / "base")
+    options = {"adapter": {"kind": "linear", "layers": [1]}, "lora": {"rank": 2, "alpha": 8.0}}
+    explainer = SelfExplainerForCausalLM.from_base(
+        AutoModelForCausalLM.from_pretrained(tmp_path / "base"), tokenizer, **options
+    )
+    for name, weight in explainer.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(weight, std=0.5)
+    explainer.save_pretrained(tmp_path / "saved")
+    loaded = SelfExplainerForCausalLM.from_pretrained(
+        tmp_path / "saved", device_map=DEVICE_MAP | {module: "disk"}, offload_folder=str(tmp_path / "disk")
+    )
+    assert torch.equal(logits(loaded), logits(explainer))

@@ -144,6 +144,16 @@ def test_the_default_of_several_chat_templates_is_used():
     assert SelfExplainerProcessor(tokenizer, chat=False).encode("a", [])[0]
 
 
+@pytest.mark.parametrize("whole_prompt", [True, False])
+def test_a_template_that_is_set_later_is_used(whole_prompt):
+    tokenizer = deepcopy(styled("chatml"))
+    processor = SelfExplainerProcessor(tokenizer, whole_prompt=whole_prompt)
+    before = processor.encode("a", [])[0]
+    tokenizer.chat_template = styled("zephyr").chat_template
+    expected = SelfExplainerProcessor(tokenizer, whole_prompt=whole_prompt).encode("a", [])[0]
+    assert processor.encode("a", [])[0] == expected != before
+
+
 def test_a_processor_saved_without_the_setting_tokenises_in_pieces(tmp_path):
     import json
 

@@ -178,5 +178,6 @@ def tiny():
 
 
 def test_valid_configurations_pass():
-    for kind in ("llama", "gemma2", "qwen3_moe", "gpt2", "bloom", "mamba2", "gemma3", "llama4"):
+    for kind in ("llama", "gemma2", "qwen3_moe", "gpt2", "bloom", "mamba2", "gemma3", "llama4", "gemma3n"):
         check_config(transformers.AutoConfig.for_model(kind).to_dict(), kind)
+    check_config({"shared_expert_intermediate_size": 20_480}, "Qwen2-57B-A14B")

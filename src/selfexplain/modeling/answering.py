@@ -157,10 +157,9 @@ class AnsweringMixin:
     @torch.no_grad()
     def _generate_freely(self, prepared: PreparedQuestion, options: Mapping[str, Any]) -> Answer:
         """Answer one question with any options of `generate`; greedy decoding by default."""
-        merged = {**GREEDY, **self._end_options, **options}
-        generated = self.generate(
-            **self._collate([prepared]), **merged, return_dict_in_generate=True, output_logits=True
-        )
+        fixed = {"return_dict_in_generate": True, "output_logits": True}
+        merged = {**GREEDY, **self._end_options, **options, **fixed}
+        generated = self.generate(**self._collate([prepared]), **merged)
         tokens = generated.sequences[0, len(prepared.ids) :]
         beams = generated.get("beam_indices")
         log_probs = [

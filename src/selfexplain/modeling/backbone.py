@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from threading import Lock
 from typing import Any, ClassVar
 
 import torch
@@ -33,9 +32,6 @@ from selfexplain.target.blocks import (
     execution_device,
     norms_before_blocks,
 )
-
-_measuring = Lock()
-"""Held while the embedding site is measured, because the measurement puts the base in evaluation mode."""
 
 
 class SelfExplainerPreTrainedModel(PreTrainedModel):
@@ -137,8 +133,7 @@ class SelfExplainerModel(SelfExplainerPreTrainedModel):
     def _measure_embedding_site(self) -> tuple[float, nn.Module | None]:
         """Measure `embedding_site` once and keep the result."""
         if self._embedding_site is None:
-            with _measuring:
-                self._embedding_site = self._embedding_site or embedding_site(self.language_model)
+            self._embedding_site = embedding_site(self.language_model)
         return self._embedding_site
 
     @torch.no_grad()

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 
 GREEDY = {
-    "do_sample": False, "num_beams": 1, "min_length": None, "temperature": None, "top_k": None, "top_p": None,
+    "do_sample": False, "num_beams": 1, "num_return_sequences": 1, "return_dict_in_generate": False,
+    "min_length": None, "min_new_tokens": None, "stop_strings": None, "max_time": None, "token_healing": False,
+    "watermarking_config": None, "temperature": None, "top_k": None, "top_p": None,
     "repetition_penalty": 1.0, "no_repeat_ngram_size": 0, "encoder_repetition_penalty": 1.0, "sequence_bias": None,
     "bad_words_ids": None, "suppress_tokens": None, "begin_suppress_tokens": None, "forced_bos_token_id": None,
     "forced_eos_token_id": None, "exponential_decay_length_penalty": None, "guidance_scale": None,

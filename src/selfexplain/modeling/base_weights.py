@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from transformers import AutoModelForCausalLM
 
 from selfexplain.errors import SelfExplainError
 from selfexplain.modeling.base import load_base
@@ -186,3 +187,23 @@ def load_weights(base: "PreTrainedModel", directory: Path) -> None:
         )
     for name, tensor in state.items():
         tensor.copy_(saved[name])
+
+
+@torch.no_grad()
+def copy_base(base: "PreTrainedModel", dtype: str | torch.dtype | None = None) -> "PreTrainedModel":
+    """Return a new base with the weights of a base in memory, without its adapters.
+
+    Raises:
+        SelfExplainError: the weights are quantised.
+    """
+    if getattr(base, "is_quantized", False):
+        raise SelfExplainError(
+            "The base of this explainer is quantised and cannot be loaded again without quantisation, so nothing can "
+            "be merged into it. Load the explainer without quantization_config."
+        )
+    options = {"dtype": dtype or base.dtype, "trust_remote_code": has_own_code(base)}
+    copy = AutoModelForCausalLM.from_config(base.config, **options)
+    state = bare_state(base)
+    for name, tensor in bare_state(copy).items():
+        tensor.copy_(state[name])
+    return copy

@@ -106,9 +106,8 @@ def make(explainer: "SelfExplainerForCausalLM") -> Golden:
     pad = explainer._processor.tokenizer.pad_token_id or 0
     encoded = [explainer._processor.encode_row(row) for row in rows]
     inputs = _batch(explainer, encoded, rows)
-    generated = explainer.generate(
-        **inputs, **GREEDY, max_new_tokens=N_TOKENS, min_new_tokens=N_TOKENS, pad_token_id=pad
-    )
+    length = {"max_new_tokens": N_TOKENS, "min_new_tokens": N_TOKENS}
+    generated = explainer.generate(**inputs, **(GREEDY | length), pad_token_id=pad)
     answers = generated[:, inputs["input_ids"].shape[1] :].cpu()
     ids = [ids for ids, _ in encoded]
     return Golden(rows, ids, answers, score(explainer, rows, answers), precision(explainer.language_model))

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from selfexplain.errors import SelfExplainError
 from selfexplain.modeling.base_weights import Fingerprint, bare_state, fingerprint, peft_modules
+from selfexplain.target.blocks import execution_device
 from selfexplain.target.untrusted import report_errors
 
 if TYPE_CHECKING:
@@ -158,7 +159,7 @@ def load_lora(
 
 
 def allocate(base: "PreTrainedModel") -> None:
-    """Give memory to LoRA modules that were created on the meta device, on the device of the layer that they belong to.
+    """Give memory to LoRA modules that were created on the meta device, on the device that their layer runs on.
 
     The values are undefined until saved weights are loaded.
     """
@@ -168,7 +169,7 @@ def allocate(base: "PreTrainedModel") -> None:
     for module in base.modules():
         if isinstance(module, BaseTunerLayer | AuxiliaryTrainingWrapper):
             layer = module.get_base_layer() if isinstance(module, BaseTunerLayer) else module.original_module
-            device = next(parameter.device for parameter in layer.parameters())
+            device = execution_device(layer)
             for child in module.children():
                 if child is not layer and any(parameter.is_meta for parameter in child.parameters()):
                     child.to_empty(device=device)
@@ -207,12 +208,13 @@ def _check_state(base: "PreTrainedModel", weights: Mapping[str, Tensor], source:
 
 def _probe(base: "PreTrainedModel") -> Tensor:
     """Return the logits of a few fixed tokens, `(1, T, vocabulary)` float32."""
-    vocabulary = base.get_input_embeddings().weight.shape[0]
+    embeddings = base.get_input_embeddings()
+    vocabulary = embeddings.weight.shape[0]
     ids = torch.linspace(0, vocabulary - 1, min(8, vocabulary)).long()[None]
     training = base.training
     base.eval()
     try:
-        return base(input_ids=ids.to(base.get_input_embeddings().weight.device), use_cache=False).logits.float()
+        return base(input_ids=ids.to(execution_device(embeddings)), use_cache=False).logits.float()
     finally:
         base.train(training)
 

@@ -89,7 +89,9 @@ def read_lora_settings(path: Path, source: str) -> LoraSettings:
             f"{source}: bias is {fields['bias']!r}, which changes the biases of the base; expected 'none'. Merge the "
             "adapter into its base with peft, and load the merged model."
         )
-    unknown = sorted(key for key, value in fields.items() if value and key not in _DESCRIPTIVE | _known())
+    unknown = sorted(
+        key for key, value in fields.items() if value and key not in _DESCRIPTIVE | LoraSettings.model_fields.keys()
+    )
     if unknown:
         raise SelfExplainError(
             f"{source} sets {unknown[0]}, which is not supported because it could change the base. Remove the key if "
@@ -103,10 +105,6 @@ def read_lora_settings(path: Path, source: str) -> LoraSettings:
             f"{source}: {'.'.join(map(str, problem['loc'][:1]))} is {str(problem['input'])[:80]!r}: "
             f"{problem['msg'].lower()}. Download the file again."
         ) from error
-
-
-def _known() -> set[str]:
-    return set(LoraSettings.model_fields)
 
 
 def lora_config(settings: LoraSettings, base: "nn.Module", source: str) -> "LoraConfig":

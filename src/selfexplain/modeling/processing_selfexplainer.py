@@ -105,7 +105,7 @@ class SelfExplainerProcessor(ProcessorMixin):
     def _encoder(self) -> PromptEncoder:
         """The encoder of the present tokenizer, which keeps what it has computed from it."""
         encoder = self.__dict__.get("_kept_encoder")
-        if encoder is None or encoder.tokenizer is not self.tokenizer or encoder.chat != self.chat:
+        if encoder is None or not encoder.is_for(self.tokenizer, self.chat):
             encoder = self._kept_encoder = PromptEncoder(self.tokenizer, self.chat)
         return encoder
 

@@ -96,6 +96,13 @@ class PromptEncoder:
     def __init__(self, tokenizer: PreTrainedTokenizerBase, chat: bool):
         self.tokenizer = tokenizer
         self.chat = chat
+        self._templates = named_templates(tokenizer)
+        self._n_tokens = len(tokenizer)
+
+    def is_for(self, tokenizer: PreTrainedTokenizerBase, chat: bool) -> bool:
+        """Whether this encoder was made for these arguments, and the tokenizer has not changed since."""
+        same = tokenizer is self.tokenizer and chat == self.chat
+        return same and named_templates(tokenizer) == self._templates and len(tokenizer) == self._n_tokens
 
     def encode(self, parts: Sequence[Part], slots: Sequence[Slot], completion: str = "") -> EncodedPrompt:
         """Encode a prompt: parts of text with a slot between each two.

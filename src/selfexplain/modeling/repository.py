@@ -64,14 +64,14 @@ def save(
     config, base = explainer.config, explainer.language_model
     lora.record_adapters(explainer)
     parts = _parts(explainer, state_dict)
-    full = config.merged or config.base_model_name_or_path is None
-    if not full and explainer.base_weights.differ(base, config, base_weights.bare_state(base, parts["base"])):
+    full = _in_memory_only(explainer, parts["base"])
+    if full and not config.merged and config.base_model_name_or_path is not None:
         logger.warning(
             "The weights of the base differ from those of %r, so the whole base is saved in %s/. It no longer is the "
             "target of this explainer.",
             config.base_model_name_or_path, MERGED_DIRECTORY,
         )  # fmt: skip
-        full = config.merged = True
+        config.merged = True
     directory.mkdir(parents=True, exist_ok=True)
     if config.lora:
         config.lora["dtype"] = lora_dtype or config.lora.get("dtype") or "float32"
@@ -92,6 +92,19 @@ def save(
         explainer.processor.save_pretrained(directory)
         if with_check:
             injection_check.write(explainer, directory)
+
+
+def _in_memory_only(explainer: "SelfExplainerForCausalLM", state: Mapping[str, Tensor] | None = None) -> bool:
+    """Whether the base cannot be loaded again: it is merged, has no name, or has other weights than those of its name.
+
+    Args:
+        explainer: explainer.
+        state: state dict of the base; None reads it from the base.
+    """
+    config, base = explainer.config, explainer.language_model
+    if config.merged or config.base_model_name_or_path is None:
+        return True
+    return explainer.base_weights.differ(base, config, base_weights.bare_state(base, state))
 
 
 def _parts(explainer: "SelfExplainerForCausalLM", state_dict: Mapping[str, Tensor] | None) -> dict[str, Any]:
@@ -143,13 +156,11 @@ def merge(explainer: "SelfExplainerForCausalLM", dtype: str | torch.dtype | None
     config = explainer.config
     base = explainer.language_model
     if config.lora:
-        if config.base_model_name_or_path is None:
-            raise SelfExplainError(
-                "The base of this explainer has no name, so it cannot be loaded again for merging. Save the base, and "
-                "build the explainer with from_base(<directory>)."
-            )
-        options = {"dtype": dtype or base.dtype, "trust_remote_code": has_own_code(base)}
-        base = load_base(config.base_model_name_or_path, config.base_model_revision, **options)
+        if _in_memory_only(explainer):
+            base = base_weights.copy_base(base, dtype)
+        else:
+            options = {"dtype": dtype or base.dtype, "trust_remote_code": has_own_code(base)}
+            base = load_base(config.base_model_name_or_path, config.base_model_revision, **options)
         with TemporaryDirectory() as folder:
             lora.save_lora(explainer, Path(folder), "float32")
             base = PeftModel.from_pretrained(base, folder).merge_and_unload()

@@ -4,18 +4,21 @@ from functools import partial
 from types import MethodType
 from typing import Any, TypeVar, cast
 
-from torch import nn
+from torch import Tensor, nn
 
 from selfexplain.errors import SelfExplainError
 
 Model = TypeVar("Model", bound=nn.Module)
+
+_ATOMS = frozenset({bool, int, float, str, type(None), Tensor, nn.Parameter})
+"""Types of most attributes of modules. Copies share their values."""
 
 
 def private_copy(model: Model) -> Model:
     """A copy of `model` whose modules are new and whose parameters and buffers are those of `model`.
 
     Hooks on the copy, or methods and parameters replaced in it, do not affect `model` or other copies. Hooks that the
-    model has already stay active. It takes milliseconds and no memory for weights.
+    model has already stay active. It takes a few milliseconds per hundred modules, and no memory for weights.
     """
     modules = list(model.modules())
     copies = {id(module): module.__new__(type(module)) for module in modules}
@@ -41,6 +44,15 @@ def check_weights(model: nn.Module) -> None:
 
 def _own(value: Any, copies: dict[int, nn.Module]) -> Any:
     """An attribute of a module for its copy: containers are copied, and references to modules lead to their copies."""
+    kind = type(value)
+    if kind in _ATOMS:
+        return value
+    if isinstance(value, dict) and kind.__module__ in ("builtins", "collections"):
+        twin = value.copy()
+        for key, item in value.items():
+            if (own := _own(item, copies)) is not item:
+                twin[key] = own
+        return twin
     if isinstance(value, nn.Module):
         return copies.get(id(value), value)
     if isinstance(value, MethodType) and id(value.__self__) in copies:
@@ -49,10 +61,6 @@ def _own(value: Any, copies: dict[int, nn.Module]) -> Any:
         bound = partial(_own(value.func, copies), *(_own(arg, copies) for arg in value.args), **value.keywords)
         vars(bound).update({name: _own(item, copies) for name, item in vars(value).items()})
         return bound
-    if type(value).__module__ in ("builtins", "collections") and isinstance(value, dict):
-        twin = type(value)()
-        twin.update((key, _own(item, copies)) for key, item in value.items())
-        return twin
-    if type(value) in (list, tuple):
-        return type(value)(_own(item, copies) for item in value)
+    if kind in (list, tuple):
+        return kind(_own(item, copies) for item in value)
     return value

@@ -21,8 +21,11 @@ if TYPE_CHECKING:
 MAX_JSON_BYTES = 16 * 2**20
 """Largest configuration file that is parsed. The limit of tokenizer files is higher."""
 
-MAX_COUNTS = {"layer": 10_000, "expert": 10_000, "block": 1_000_000, "label": 100_000}
-"""Part of a configuration key -> largest value of integers under such keys."""
+MAX_COUNTS = {"layer": 10_000, "expert": 20_000, "block": 1_000_000, "label": 100_000}
+"""Part of a configuration key -> largest value of integers under such keys, unless the key names a size or dimension.
+
+Gemma 3n has `vocab_size_per_layer_input`, and Qwen2 MoE has `shared_expert_intermediate_size`.
+"""
 
 CONVERSION = (
     "Pickled weights (.bin, .pt, .pth) can contain code and are not opened. docs/security.md has one command that "
@@ -125,8 +128,9 @@ def check_config(fields: Mapping[str, Any], source: str) -> None:
     """
     with report_errors(f"{source} cannot be used", "Download the file again."):
         for key, value in integers(fields):
-            limit = min((n for part, n in MAX_COUNTS.items() if part in key.lower()), default=2**63)
-            if value > limit:
+            is_size = "size" in key.lower() or "dim" in key.lower()
+            limits = [n for part, n in MAX_COUNTS.items() if part in key.lower() and not is_size]
+            if value > (limit := min(limits, default=2**63)):
                 raise SelfExplainError(
                     f"{source}: {key} is {value}, expected at most {limit}. No model is built from such a file. "
                     "Download it again, or choose a different model."
