@@ -21,9 +21,9 @@ def recipe_of(directory, *values):
         (["injection.site=block_output", "injection.block=4"], "block"),
         (
             ["training.lora.target_modules=[q_proj, wqkv]"],
-            "'wqkv', which no module of .* Its linear modules are down_proj",
+            "'wqkv', but no module of .* Its linear modules are down_proj",
         ),
-        (["training.lora.target_modules=.*no_such"], "'.*no_such', which no module"),
+        (["training.lora.target_modules=.*no_such"], "'.*no_such', but no module"),
     ],
 )
 @pytest.mark.parametrize("explainer", [True, False])
@@ -55,7 +55,7 @@ def test_the_settings_of_the_recipes_fit(target, target_dir):
 def test_nothing_is_built_before_the_check(target_dir, tmp_path, monkeypatch):
     (target_dir / "texts.txt").write_text("One text.\n\nAnother text.\n")
     recipe = recipe_of(target_dir, "training.lora.target_modules=[nowhere]")
-    with pytest.raises(SelfExplainError, match="'nowhere', which no module"):
+    with pytest.raises(SelfExplainError, match="'nowhere', but no module"):
         run(recipe, tmp_path / "run")
     assert not list((tmp_path / "run").rglob("*.parquet")) and not (tmp_path / "run" / "manifest.json").exists()
 

@@ -1,4 +1,4 @@
-"""Check before the first step that a base can be trained, so that hours of ground truth are not computed in vain."""
+"""Check before the first step that a base can be trained, because ground truth for it can take hours."""
 
 import re
 from collections.abc import Sequence
@@ -71,8 +71,8 @@ def _check_lora_modules(base: "PreTrainedModel", modules: str | Sequence[str], n
     if missing:
         linear = sorted({path.rpartition(".")[2] for path, module in base.named_modules() if _is_linear(module)})
         raise SelfExplainError(
-            f"training.lora.target_modules has {', '.join(map(repr, missing))}, which no module of {name!r} is called. "
-            f"Its linear modules are {', '.join(linear)}."
+            f"training.lora.target_modules has {', '.join(map(repr, missing))}, but no module of {name!r} has such a "
+            f"name. Its linear modules are {', '.join(linear)}."
         )
 
 

@@ -1,4 +1,4 @@
-"""Train the explainer of a recipe on the same rows without their vectors, as a baseline: what does the text tell?"""
+"""Train a baseline: the explainer of a recipe on the same rows without their vectors."""
 
 import shutil
 from collections.abc import Callable
@@ -24,7 +24,7 @@ def tasks_with_vectors(recipe: Recipe) -> tuple[str, ...]:
 def train_without_vectors(recipe: Recipe, run: RunDirectory, corpus: Callable[[], "Corpus"]) -> None:
     """Train the baseline on all tasks of a recipe that have vectors, with the settings of the explainer.
 
-    The training rows without vectors are next to it while it is trained.
+    Its training rows are written to the same directory, and deleted after training.
 
     Args:
         recipe: the recipe of the explainer.

@@ -86,7 +86,7 @@ def parse_json(text: str | bytes, source: str) -> Any:
     except RecursionError as error:
         raise _too_deep(source) from error
     except ValueError as error:
-        raise SelfExplainError(f"{source} is not valid JSON: {error}") from error
+        raise SelfExplainError(f"{source} is not valid JSON: {error}.") from error
 
 
 def check_scalar(value: Any, source: str) -> None:

@@ -54,7 +54,7 @@ class Record(Value):
         try:
             data = parse_json(text, source)
         except SelfExplainError as error:
-            raise SelfExplainError(f"{error}. {cls.remedy}") from error
+            raise SelfExplainError(f"{error} {cls.remedy}") from error
         if not isinstance(data, dict):
             raise SelfExplainError(f"{source} contains a JSON {type(data).__name__}, expected an object. {cls.remedy}")
         return cls.from_data(data, source)

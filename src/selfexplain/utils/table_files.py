@@ -132,7 +132,7 @@ def _rows_of_lines(lines: Iterable[str], path: Path) -> Iterator[Any]:
             try:
                 yield parse_json(line, f"{path}, line {number}")
             except SelfExplainError as error:
-                raise SelfExplainError(f"{error}. Give one JSON object per line.") from error
+                raise SelfExplainError(f"{error} Give one JSON object per line.") from error
 
 
 def _json(file: IO[bytes], path: Path) -> Iterator[Any]:
@@ -142,7 +142,7 @@ def _json(file: IO[bytes], path: Path) -> Iterator[Any]:
         rows = parse_json(text, str(path))
     except SelfExplainError as error:
         if not _is_json_object(text.partition("\n")[0]):
-            raise SelfExplainError(f"{error}. Give a file with a list of objects.") from error
+            raise SelfExplainError(f"{error} Give a file with a list of objects.") from error
         yield from _rows_of_lines(io.StringIO(text), path)
     else:
         yield from rows if isinstance(rows, list) else [rows]

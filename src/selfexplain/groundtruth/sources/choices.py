@@ -121,7 +121,8 @@ def find_correct(given: Sequence[GivenAnswer], form: AnswerForm | None, source: 
     """Index of the correct choice of each question; None if the answer is not one of the choices.
 
     An answer that is a label of its choices names that choice. All other answers of one kind (numbers, digits, letters,
-    other texts) are read in the same form: the one that fits most of them.
+    other texts) are read in the same form: the one that fits most of them. Logs a warning if answers are read as
+    numbers from 1, or are read as numbers from 0 and could also be numbers from 1.
 
     Args:
         given: the answers of a table.
@@ -129,7 +130,8 @@ def find_correct(given: Sequence[GivenAnswer], form: AnswerForm | None, source: 
         source: name of the table, for messages.
 
     Raises:
-        SelfExplainError: two forms fit all answers of a kind equally well and lead to different choices.
+        SelfExplainError: two other forms fit equally many answers of a kind and lead to different choices. Digits that
+            are the text of a choice are read as text.
     """
     correct = [_marked(answer) for answer in given]
     by_kind: dict[str, list[int]] = {}
@@ -138,9 +140,9 @@ def find_correct(given: Sequence[GivenAnswer], form: AnswerForm | None, source: 
             by_kind.setdefault(_kind(answer), []).append(index)
     for kind, indices in by_kind.items():
         forms = (form,) if form else _FORMS[kind]
-        found = {form: [_index(given[index], form) for index in indices] for form in forms}
-        fits = {form: sum(choice is not None for choice in found[form]) for form in forms}
-        best = max(forms, key=lambda form: fits[form])
+        found = {candidate: [_index(given[index], candidate) for index in indices] for candidate in forms}
+        fits = {candidate: sum(choice is not None for choice in choices) for candidate, choices in found.items()}
+        best = max(forms, key=fits.__getitem__)
         for other in forms:
             if other != best and fits[other] == fits[best] > 0:
                 _check_tie([given[i] for i in indices], best, found[best], other, found[other], source)
