@@ -199,6 +199,20 @@ def test_adapters_that_cannot_be_saved_are_refused(base_dir, tmp_path, change):
     assert not (tmp_path / "saved").exists()
 
 
+def test_an_explainer_whose_lora_weights_are_off_is_not_saved(base_dir, tmp_path):
+    """Its answers to the golden questions would be those of the target."""
+    explainer = explainer_on(base_dir, lora=LORA)
+    message = r"adapters are switched off \(leave as_target\(\), or call enable_adapters\(\) first\)"
+    with explainer.as_target(), pytest.raises(SelfExplainError, match=message):
+        explainer.save_pretrained(tmp_path)
+    explainer.disable_adapters()
+    with pytest.raises(SelfExplainError, match=message):
+        explainer.save_pretrained(tmp_path)
+    assert not list(tmp_path.iterdir())
+    explainer.enable_adapters()
+    explainer.save_pretrained(tmp_path)
+
+
 def test_removed_adapters_are_not_saved(base_dir, tmp_path):
     from peft.tuners.tuners_utils import BaseTunerLayer
 

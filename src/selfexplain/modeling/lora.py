@@ -72,7 +72,10 @@ def record_adapters(explainer: "SelfExplainerForCausalLM") -> None:
         return
     adapters = getattr(base, "peft_config", None) or getattr(explainer, "peft_config", None) or {}
     merged = any(getattr(base.get_submodule(name), "merged", False) for name in replaced)
-    problem = "are merged into the base but still there (unmerge them first)" if merged else ""
+    off = any(getattr(base.get_submodule(name), "_disable_adapters", False) for name in replaced)
+    problem = "are switched off (leave as_target(), or call enable_adapters() first)" if off else ""
+    if merged:
+        problem = "are merged into the base but still there (unmerge them first)"
     if len(adapters) != 1:
         problem = f"are {len(adapters)} ({', '.join(adapters)}), but an explainer has one"
     elif (kind := str(getattr(settings := next(iter(adapters.values())), "peft_type", None)).split(".")[-1]) != "LORA":
