@@ -74,6 +74,17 @@ def test_code_in_a_repository_runs_only_if_it_is_trusted(target_dir):
     assert type(load_target(str(target_dir), trust_remote_code=True).model).__name__ == "OwnForCausalLM"
 
 
+def test_modules_on_disk_are_loaded_except_the_embeddings(target_dir, tmp_path):
+    places = {"model.embed_tokens": "cpu", "model.norm": "cpu", "model.rotary_emb": "cpu", "lm_head": "cpu"}
+    places |= {"model.layers.0": "cpu", "model.layers.1": "disk", "model.layers.2": "cpu", "model.layers.3": "cpu"}
+    options = {"offload_folder": str(tmp_path / "disk")}
+    loaded = load_target(str(target_dir), device_map=places, **options).private()
+    ids = torch.tensor([[1, 40, 50]])
+    assert torch.equal(loaded.model(ids).logits, load_target(str(target_dir)).model(ids).logits)
+    with pytest.raises(SelfExplainError, match="embeddings of LlamaForCausalLM are offloaded"):
+        load_target(str(target_dir), device_map=places | {"model.embed_tokens": "disk"}, **options)
+
+
 @pytest.mark.parametrize("with_config", [True, False])
 def test_the_error_for_a_lora_adapter_has_the_command_that_merges_it(
     target, target_dir, tmp_path, with_config, monkeypatch

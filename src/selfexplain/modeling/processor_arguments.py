@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from operator import index as as_index
 from typing import Any, Literal
 
 from transformers.processing_utils import TextKwargs
@@ -118,7 +117,7 @@ def as_rows(rows: Any) -> list[Mapping]:
     """Return rows as a list, from one row, a dictionary of columns, or any iterable of rows.
 
     Raises:
-        SelfExplainError: there are no rows, or a row lacks a column or has a prompt or offsets of another type.
+        SelfExplainError: there are no rows, or a row lacks a column.
     """
     if isinstance(rows, Mapping):
         if not isinstance(rows.get("prompt"), Sequence) or isinstance(rows["prompt"], str):
@@ -146,15 +145,6 @@ def _check_row(row: Any) -> None:
             f"{', '.join(missing)} is missing. A row needs {', '.join(_COLUMNS)}; the last three are empty lists for a "
             "question without vectors."
         )
-    if not isinstance(row["prompt"], str):
-        raise SelfExplainError(f"prompt is {type(row['prompt']).__name__}, expected text.")
-    try:
-        for offset in row["placeholder_offsets"]:
-            as_index(offset)
-    except TypeError as error:
-        raise SelfExplainError(
-            f"placeholder_offsets is {row['placeholder_offsets']!r}, expected a list of integers."
-        ) from error
 
 
 def rows_of_text(text: Any, activations: Any, activation_layers: Any) -> Any:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from selfexplain.errors import SelfExplainError
 from selfexplain.target.blocks import backbone, decoder_blocks
-from selfexplain.target.private_copy import check_weights, private_copy
+from selfexplain.target.private_copy import check_embeddings, private_copy
 
 Layers = int | Iterable[int]
 """Layer numbers: an integer, a list, a range, an array or a tensor."""
@@ -82,9 +82,10 @@ def capture(model: nn.Module, input_ids: Tensor, layers: Layers, attention_mask:
     Raises:
         SelfExplainError: a layer does not exist, no layer is given, or the embeddings are offloaded.
     """
-    check_weights(model)
+    check_embeddings(model)
     model = private_copy(model)
     numbers = check_layers(layers, len(decoder_blocks(model)))
     with recording(model, numbers) as outputs:
         backbone(model)(input_ids=input_ids, attention_mask=attention_mask, use_cache=False)
-    return torch.stack([outputs[layer] for layer in numbers])
+    device = outputs[numbers[0]].device  # blocks may be on several devices
+    return torch.stack([outputs[layer].to(device) for layer in numbers])

@@ -10,7 +10,7 @@ from selfexplain.errors import SelfExplainError, prefix_errors
 from selfexplain.target.architecture import check_architecture
 from selfexplain.target.blocks import context_length
 from selfexplain.target.gguf import read_origin
-from selfexplain.target.private_copy import check_weights, private_copy
+from selfexplain.target.private_copy import check_embeddings, private_copy
 from selfexplain.target.tokenizer_files import load_tokenizer
 from selfexplain.target.tokens import encode_text
 from selfexplain.target.untrusted import (
@@ -69,7 +69,7 @@ class Target:
         Raises:
             SelfExplainError: the embeddings are offloaded.
         """
-        check_weights(self.model)
+        check_embeddings(self.model)
         return replace(self, model=private_copy(self.model))
 
     @property
@@ -137,8 +137,8 @@ def load_target(name: str, revision: str | None = None, dtype: str = "float32", 
         options: keyword arguments of `AutoModelForCausalLM.from_pretrained`, such as `quantization_config`.
 
     Raises:
-        SelfExplainError: the model does not exist, is not a causal language model, has missing or damaged files, or its
-            residual stream cannot be read (`check_architecture`).
+        SelfExplainError: the model does not exist, is not a causal language model, has missing or damaged files, its
+            embeddings are offloaded, or its residual stream cannot be read (`check_architecture`).
     """
     from transformers import AutoModelForCausalLM
 
@@ -158,6 +158,7 @@ def load_target(name: str, revision: str | None = None, dtype: str = "float32", 
             f"{missing[0]}, which would be random. Give a model whose weights are complete."
         )
     leave_packed(model)
+    check_embeddings(model)
     check_architecture(model.eval(), name)
     return Target(model, tokenizer, name, revision, weights_of(path))
 

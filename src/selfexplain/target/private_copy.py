@@ -2,11 +2,14 @@
 
 from functools import partial
 from types import MethodType
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from torch import Tensor, nn
 
 from selfexplain.errors import SelfExplainError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -29,13 +32,13 @@ def private_copy(model: Model) -> Model:
     return cast(Model, copies[id(model)])
 
 
-def check_weights(model: nn.Module) -> None:
-    """Check that a model can be run with interventions.
+def check_embeddings(model: "PreTrainedModel") -> None:
+    """Check that the input embeddings of a target are on a device.
 
     Raises:
-        SelfExplainError: its first weights are not on a device, so its inputs would not be either.
+        SelfExplainError: they are offloaded, so the device of its inputs is unknown.
     """
-    if next(model.parameters()).is_meta:
+    if model.get_input_embeddings().weight.is_meta:
         raise SelfExplainError(
             f"The embeddings of {type(model).__name__} are offloaded (meta device), so it cannot be run as a target. "
             "Load it with a device_map that keeps the embeddings on a device. Other modules may be offloaded."
