@@ -1,9 +1,11 @@
 """Descriptions in the small grammar are written, and parsed back."""
 
+from itertools import product
+
 import numpy as np
 import pytest
 
-from selfexplain.features.description import MAX_TOKENS, Description, clean
+from selfexplain.features.description import CONNECTORS, MAX_TOKENS, Description, clean
 
 CLASSES = {"countries": {"France", "Chile", "Japan"}}
 
@@ -77,6 +79,7 @@ def test_text_outside_the_grammar_is_not_parsed(text):
         ("words up to 3 tokens after the word not", "soon after token", 1),
         ("words after nouns for people", "after category", 1),
         ("the word bank near kinds of water", "token near", 2),
+        ("kinds of body of water near the word bank", "kind near", 2),
         ('the words a, "x except y" except numbers', "tokens except", 3),
         ("capitalised words that are also first words of sentences", "class that are also", 2),
     ],
@@ -85,6 +88,26 @@ def test_every_form_has_one_written_form(text, form, complexity):
     description = Description.parse(text)
     assert str(description) == text
     assert (description.form, description.complexity) == (form, complexity)
+
+
+@pytest.mark.parametrize("connector", CONNECTORS)
+def test_every_claim_can_have_every_condition(connector):
+    claims = (
+        "the word a",
+        'the words near, "a near b"',
+        "countries",
+        "nouns for animals",
+        "forms of the word go",
+        "kinds of body of water",
+        "words after kinds of animal",
+        "words that end with near",
+        "parts of words",
+        "words in parentheses",
+        "texts with the words a, except",
+    )
+    for left, right in product(claims, repeat=2):
+        description = Description.parse(f"{left}{connector}{right}", CLASSES)
+        assert (str(description.claim), description.connector, str(description.condition)) == (left, connector, right)
 
 
 @pytest.mark.parametrize(
@@ -100,6 +123,7 @@ def test_every_form_has_one_written_form(text, form, complexity):
         " near the word a",
         "the word a near the word b near the word c",
         "words after first words of lines",
+        "kinds of water near kinds of animal near kinds of plant",
         "words up to 4 tokens after the word a",
     ],
 )

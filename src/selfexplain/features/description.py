@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 from selfexplain.features.grammar.text import Text, clean
 from selfexplain.features.grammar.words import (
     BUILT_IN,
+    CONNECTORS,
     MAX_TOKENS,
     Class,
     Classes,
@@ -39,7 +40,7 @@ from selfexplain.features.grammar.words import (
     write_items,
 )
 
-__all__ = ["ABSTENTION", "BUILT_IN", "MAX_TOKENS", "Classes", "Description", "clean"]
+__all__ = ["ABSTENTION", "BUILT_IN", "CONNECTORS", "MAX_TOKENS", "Classes", "Description", "clean"]
 
 ABSTENTION = "not expressible"
 """What an explainer answers if the grammar cannot express a feature. It is outside the grammar, so it scores 0."""
@@ -55,7 +56,6 @@ PLACES: dict[str, Callable[[Text], NDArray[np.bool_]]] = {
     "last words of sentences": lambda text: text.ends_sentence,
     "first words of lines": lambda text: text.starts_line,
 }
-CONNECTORS = (" near ", " except ", " that are also ")
 _TEXTS_ONE, _TEXTS_MANY = "texts with the word ", "texts with the words "
 
 

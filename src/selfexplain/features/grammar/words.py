@@ -27,6 +27,8 @@ BUILT_IN: dict[str, Callable[[str], bool]] = {
     "words in capital letters": lambda text: text.isupper() and len(text) > 1,
 }
 PARTS = "parts of words"
+CONNECTORS = (" near ", " except ", " that are also ")
+"""What is between the claim of a description and its condition."""
 SYMBOLS = {
     ".": "period",
     ",": "comma",
@@ -52,7 +54,7 @@ _NEXT_ITEM = re.compile(rf"({_ITEM})(?:, |$)")
 _ONE, _MANY = "the word ", "the words "
 _BEGIN, _END, _FORMS, _KINDS = "words that begin with ", "words that end with ", "forms of the word ", "kinds of "
 _LETTERS = re.compile(r"[^\W\d_]+")
-_LEMMA = re.compile(r"[^\W\d_]+(?: [^\W\d_]+)*")
+_LEMMA = re.compile(rf"(?!.*(?:{'|'.join(CONNECTORS)}))[^\W\d_]+(?: [^\W\d_]+)*")
 
 
 class WordSet(Protocol):
