@@ -48,6 +48,14 @@ def test_both_prompts_of_a_pair_have_the_same_length_and_group(target, repeats_a
         assert pair.source.text[slice(*pair.source.subject)] in NAMES
 
 
+def test_the_vocabulary_is_read_once_for_all_texts(target, repeats_a_name, monkeypatch):
+    reads: list[int] = []
+    get_vocab = target.tokenizer.get_vocab
+    monkeypatch.setattr(target.tokenizer, "get_vocab", lambda: reads.append(1) or get_vocab())
+    story_pairs(target, [f"One day {name} saw a {thing}." for name in NAMES for thing in THINGS], 10, seed=0)
+    assert len(reads) == 1
+
+
 def test_only_the_beginning_of_a_long_text_is_tokenised(target, repeats_a_name, monkeypatch):
     openings = [f"One day {name} saw a {thing}. So {name} took the {thing}" for name in NAMES for thing in THINGS]
     shorts = [f"{text} home, and {n} more." for text in openings for n in range(2)]

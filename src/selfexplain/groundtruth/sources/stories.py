@@ -52,7 +52,8 @@ def story_pairs(target: Target, texts: Sequence[str], n: int, seed: int, max_tok
     """
     rng = random.Random(seed)
     kinds = _kinds(texts)
-    texts = [text[: max_tokens * max(map(len, target.tokenizer.get_vocab()))] for text in texts]
+    longest_prefix = max_tokens * max(map(len, target.tokenizer.get_vocab()))  # in characters
+    texts = [text[:longest_prefix] for text in texts]
     swaps: dict[tuple[str, int], list[str]] = defaultdict(list)
     ids = {word: word_tokens(target, word) for word in kinds}
     length = {word: len(tokens) for word, tokens in ids.items()}
