@@ -161,6 +161,7 @@ def test_secrets_in_content_of_any_format(tmp_path, place, name):
         (gzip.compress(TOKEN.encode() * 9), "compressed content"),
         (zipped(parquet(pa.table({"prompt": ["a", TOKEN, "z"]})), "rows"), "member 'rows', column 'prompt'"),
     ],
+    ids=["parquet", "gzip", "zip"],
 )
 def test_place_of_a_secret(tmp_path, content, place):
     (tmp_path / "file").write_bytes(content)
