@@ -172,10 +172,12 @@ def allocate(base: "PreTrainedModel") -> None:
     for module in base.modules():
         if isinstance(module, BaseTunerLayer | AuxiliaryTrainingWrapper):
             layer = module.get_base_layer() if isinstance(module, BaseTunerLayer) else module.original_module
-            device = execution_device(layer)
-            for child in module.children():
-                if child is not layer and any(parameter.is_meta for parameter in child.parameters()):
-                    child.to_empty(device=device)
+            device, of_base = execution_device(layer), set(layer.modules())
+            for part in set(module.modules()) - of_base:  # wrappers can be nested, as around fused experts
+                for name, parameter in part._parameters.items():
+                    if parameter is not None and parameter.is_meta:
+                        empty = torch.empty_like(parameter, device=device)
+                        part._parameters[name] = torch.nn.Parameter(empty, parameter.requires_grad)
 
 
 def load_lora_state(explainer: "SelfExplainerForCausalLM", weights: Mapping[str, Tensor], source: str) -> None:
