@@ -8,10 +8,12 @@ import torch
 from accelerate import cpu_offload
 
 from battery import ARCHITECTURES, tiny_model
-from selfexplain.target.ablation import Variant, run_variants
+from selfexplain.target.ablation import Variant, possible_answers, run_variants
 from selfexplain.target.blocks import decoder_blocks, embedding_site
 from selfexplain.target.capture import capture
+from selfexplain.target.lens import logit_lens
 from selfexplain.target.load import Target
+from selfexplain.target.nexttoken import possible_next_tokens
 from selfexplain.target.patching import Patch, run_patches
 from selfexplain.target.precision import in_float32
 from selfexplain.target.private_copy import private_copy
@@ -62,6 +64,24 @@ def test_float32_in_a_copy_leaves_the_weights_of_the_model():
     with in_float32(twin):
         torch.testing.assert_close(logits(twin), exact, atol=1e-5, rtol=1e-4)
     assert torch.equal(logits(model), before)
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda target: list(logit_lens(target, torch.zeros(2, 32))),
+        lambda target: possible_next_tokens(target, [1, 40, 50]),
+        lambda target: possible_answers(target, "The capital", ["Paris", "Rome"]),
+    ],
+)
+def test_readers_leave_the_model_of_other_threads(read, tokenizer):
+    target = Target(tiny_model("llama").bfloat16(), tokenizer, name="tiny")
+    target.model.lm_head.weight.data.zero_()  # all tokens are equally likely, so float32 decides
+    last, seen = target.model.model.layers[-1], []
+    linear = last.self_attn.q_proj
+    linear.register_forward_hook(lambda *_: seen.append((linear.weight.dtype, len(last._forward_hooks))))
+    read(target)
+    assert set(seen) == {(torch.bfloat16, 0)}
 
 
 def test_threads_may_capture_patch_and_ablate_at_once(tokenizer):

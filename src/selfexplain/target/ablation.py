@@ -327,6 +327,7 @@ def answers(
 
 def possible_answers(target: Target, text: str, options: Sequence[str]) -> list[str]:
     """The options that `answers` can report as the most likely one, as in `nexttoken.possible_next_tokens`."""
+    target = target.private()
     prompts = [target.encode(text)]
     tokens = [_option_tokens(target, text, prompts[0], options)]
     (values,) = _option_scores(target, prompts, tokens)

@@ -23,6 +23,7 @@ def logit_lens(target: Target, vectors: Tensor, batch_size: int = 256) -> Iterat
     Yields:
         Logits of consecutive vectors, `(<= batch_size, vocabulary)` float32 on the CPU.
     """
+    target = target.private()
     last = decoder_blocks(target.model)[-1]
     for batch in vectors.split(batch_size):
 

@@ -51,6 +51,7 @@ def possible_next_tokens(target: Target, ids: Sequence[int]) -> list[int]:
     Args:
         ids: token ids of the prompt.
     """
+    target = target.private()
     logits = next_token_logits(target, [ids])
     token = int(logits.argmax())
     if not is_coarse(target.model) or not near_ties(logits, target.model.dtype, 2 * NEAR_TIE)[0]:
