@@ -250,6 +250,17 @@ def test_an_explainer_without_a_processor_can_be_saved_and_loaded(target_dir, tm
     torch.testing.assert_close(logits(loaded), expected)
 
 
+def test_an_explainer_saved_without_the_check_is_not_checked_against_an_older_one(target_dir, tmp_path):
+    first, second = trained(target_dir), trained(target_dir)
+    with torch.no_grad():
+        for name, weight in first.named_parameters():
+            weight.mul_(3 if "lora_B" in name else 1)
+        first.language_model.model.layers[0].mlp.up_proj.base_layer.weight.add_(0.1)
+    first.save_pretrained(tmp_path)  # with the whole base
+    second.save_pretrained(tmp_path, with_check=False)
+    torch.testing.assert_close(logits(SelfExplainerForCausalLM.from_pretrained(tmp_path)), logits(second))
+
+
 def test_the_generation_config_is_that_of_the_base_and_is_saved(target_dir, tmp_path):
     edit(target_dir / "generation_config.json", lambda c: c.update(repetition_penalty=1.5, eos_token_id=[2, 9]))
     explainer = trained(target_dir)

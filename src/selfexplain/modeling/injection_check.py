@@ -181,6 +181,12 @@ def write(explainer: "SelfExplainerForCausalLM", directory: Path) -> None:
     save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, directory / TENSOR_FILE)
 
 
+def delete(directory: Path) -> None:
+    """Delete the golden questions of an explainer that was saved in a directory before."""
+    for name in (JSON_FILE, TENSOR_FILE):
+        (directory / name).unlink(missing_ok=True)
+
+
 def read(files: "ExplainerFiles") -> Golden | None:
     """Read the golden questions of a saved explainer; None if it was saved without them.
 

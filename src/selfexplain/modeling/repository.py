@@ -73,6 +73,7 @@ def save(
         )  # fmt: skip
         config.merged = True
     directory.mkdir(parents=True, exist_ok=True)
+    injection_check.delete(directory)
     if config.lora:
         config.lora["dtype"] = lora_dtype or config.lora.get("dtype") or "float32"
         lora.round_lora(explainer, getattr(torch, config.lora["dtype"]))
