@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from battery import tiny_model
 from explainers import copied, edit, trained
 from selfexplain.errors import SelfExplainError
 from selfexplain.modeling.modeling_selfexplainer import SelfExplainerForCausalLM
+from selfexplain.target.load import load_target
 from selfexplain.tasks import feature_description
 
 ADAPTERS = {"identity": {}, "linear": {"kind": "linear", "layers": [1, 3]}}
@@ -259,6 +261,19 @@ def test_an_explainer_saved_without_the_check_is_not_checked_against_an_older_on
     first.save_pretrained(tmp_path)  # with the whole base
     second.save_pretrained(tmp_path, with_check=False)
     torch.testing.assert_close(logits(SelfExplainerForCausalLM.from_pretrained(tmp_path)), logits(second))
+
+
+def test_explainers_and_targets_are_loaded_in_threads():
+    """transformers and peft replace functions while they load, which other threads must not call meanwhile."""
+    loads = [
+        lambda: SelfExplainerForCausalLM.from_pretrained("selfexplain/tiny-selfexplainer").language_model,
+        lambda: load_target("selfexplain/tiny").model,
+    ]
+    ids = torch.arange(3, 9)[None]
+    with ThreadPoolExecutor(4) as pool:
+        models = [future.result() for future in [pool.submit(load) for load in loads * 2]]
+    for model, other in zip(models[:2], models[2:], strict=True):
+        assert torch.equal(model(ids).logits, other(ids).logits)
 
 
 def test_the_generation_config_is_that_of_the_base_and_is_saved(target_dir, tmp_path):

@@ -9,7 +9,7 @@ import transformers
 from selfexplain import bundled
 from selfexplain.errors import prefix_errors
 from selfexplain.target.load import commit_of
-from selfexplain.target.untrusted import check_model_files, report_errors, without_attention
+from selfexplain.target.untrusted import LOADING, check_model_files, report_errors, without_attention
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -67,18 +67,18 @@ def load_base(name: str, revision: str | None = None, **options) -> "PreTrainedM
     options["trust_remote_code"] = bool(options.get("trust_remote_code"))  # None would ask on the terminal
     at = f" at revision {revision}" if revision else ""
     subject = f"The base model {name!r}{at} could not be loaded"
-    with report_errors(
-        subject,
+    advice = (
         "Give the Hub id or the directory of a causal language model with safetensors weights, and only options that "
-        "this model supports.",
-    ):
+        "this model supports."
+    )
+    with LOADING, report_errors(subject, advice):
         location = {"revision": revision, "subfolder": options.get("subfolder", ""), **hub_options(options)}
         path = bundled.resolve(name)
         if "gguf_file" not in options:
             with prefix_errors(subject):
                 check_model_files(name, path, location, options["trust_remote_code"])
             options = without_attention(path, location, options)
-        # The class is looked up late, because importing it imports modules of this package that import this file.
+        # The class is looked up late: importing it imports modules that import this file.
         return transformers.AutoModelForCausalLM.from_pretrained(
             path, revision=revision, use_safetensors=True, **options
         )

@@ -14,7 +14,7 @@ from torch import Tensor
 from selfexplain.errors import SelfExplainError
 from selfexplain.modeling.base_weights import Fingerprint, bare_state, fingerprint, peft_modules
 from selfexplain.target.blocks import execution_device
-from selfexplain.target.untrusted import report_errors
+from selfexplain.target.untrusted import LOADING, report_errors
 
 if TYPE_CHECKING:
     from peft import LoraConfig
@@ -150,7 +150,7 @@ def load_lora(
 
     base = explainer.language_model
     before, logits = explainer.base_weights.initial, _probe(base)
-    with report_errors(f"{source} does not fit the base", "Use the base that the weights were trained from."):
+    with LOADING, report_errors(f"{source} does not fit the base", "Use the base that the weights were trained from."):
         with _fused_patterns_expected():
             inject_adapter_in_model(config, base, "default", low_cpu_mem_usage=True)
         base._hf_peft_config_loaded = True  # what base.add_adapter sets

@@ -24,7 +24,7 @@ from selfexplain.modeling.configuration_selfexplainer import SelfExplainerConfig
 from selfexplain.modeling.lora_settings import lora_config, read_lora_settings
 from selfexplain.modeling.processing_selfexplainer import SelfExplainerProcessor
 from selfexplain.target.tokenizer_files import check_tokenizer_files
-from selfexplain.target.untrusted import has_own_code, load_config, read_json, report_errors
+from selfexplain.target.untrusted import LOADING, has_own_code, load_config, read_json, report_errors
 from selfexplain.version import __version__
 
 if TYPE_CHECKING:
@@ -263,9 +263,12 @@ def load(
         )
     for option in ("adapter_kwargs", "code_revision", "_from_auto", "_commit_hash"):
         options.pop(option, None)  # set by the Auto classes for the explainer; the base has no use for them
-    with report_errors(
-        f"{name} is not an explainer, or not a complete one",
-        "Give the directory of a saved explainer or its Hub id (org/name).",
+    with (
+        LOADING,
+        report_errors(
+            f"{name} is not an explainer, or not a complete one",
+            "Give the directory of a saved explainer or its Hub id (org/name).",
+        ),
     ):
         location = {"revision": pin_revision(name, revision, options), "subfolder": subfolder, **hub_options(options)}
         files = ExplainerFiles(name, bundled.resolve(name), location)

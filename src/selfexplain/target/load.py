@@ -14,6 +14,7 @@ from selfexplain.target.private_copy import check_embeddings, private_copy
 from selfexplain.target.tokenizer_files import load_tokenizer
 from selfexplain.target.tokens import encode_text
 from selfexplain.target.untrusted import (
+    LOADING,
     check_config,
     check_model_files,
     check_whole_model,
@@ -144,7 +145,7 @@ def load_target(name: str, revision: str | None = None, dtype: str = "float32", 
 
     trust = options["trust_remote_code"] = bool(options.get("trust_remote_code"))  # None would ask on the terminal
     path, revision, _ = _read_config(name, revision, trust)
-    with _report_load_errors(name):
+    with LOADING, _report_load_errors(name):
         with prefix_errors(f"Target {name!r} could not be loaded"):
             check_model_files(name, path, {"revision": revision}, trust)
         options = without_attention(path, {"revision": revision}, options)

@@ -11,12 +11,16 @@ import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from threading import RLock
 from typing import TYPE_CHECKING, Any
 
 from selfexplain.errors import SelfExplainError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
+
+LOADING = RLock()
+"""Held while a model is loaded, because transformers and peft then replace functions that all threads call."""
 
 MAX_JSON_BYTES = 16 * 2**20
 """Largest configuration file that is parsed. The limit of tokenizer files is higher."""

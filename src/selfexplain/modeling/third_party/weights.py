@@ -13,7 +13,7 @@ from selfexplain.errors import SelfExplainError, prefix_errors
 from selfexplain.modeling.lora import PEFT_PREFIX, SETTINGS_FILE, WEIGHTS_FILE, allocate, check_same_tensors, load_lora
 from selfexplain.modeling.lora_settings import lora_config, read_lora_settings, settings_summary
 from selfexplain.modeling.third_party.checkpoint import Checkpoint
-from selfexplain.target.untrusted import CONVERSION, index_files, report_errors
+from selfexplain.target.untrusted import CONVERSION, LOADING, index_files, report_errors
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -129,7 +129,10 @@ def merge_into_base(
         model.resize_token_embeddings(n_rows, mean_resizing=False)  # tokens were added
     source = f"{files.name}: {SETTINGS_FILE}"
     config = lora_config(read_lora_settings(files.require(SETTINGS_FILE), source), model, source)
-    with report_errors(f"{source} does not fit the base", "Pass base= with the model that it was trained from."):
+    with (
+        LOADING,
+        report_errors(f"{source} does not fit the base", "Pass base= with the model that it was trained from."),
+    ):
         adapted = PeftModel(model, config, low_cpu_mem_usage=True)
         expected = get_peft_model_state_dict(adapted, save_embedding_layers=False)
         given = {name: weight for name, weight in weights.items() if name in expected}
