@@ -19,6 +19,8 @@ README = DOCS.parent / "README.md"
 BEGIN = "<!-- results table: written by docs/make_results.py -->\n"
 END = "<!-- end of results table -->"
 
+README_RUN = "quickstart"
+"""The run whose results the README shows."""
 README_ROWS = (
     ("feature_description", "simulator_correlation", "nearest_neighbour"),
     ("activation_patching", "has_changed_macro_f1", "nearest_neighbour"),
@@ -146,7 +148,7 @@ def readme() -> str:
     """The text of README.md with the current table."""
     before, begin, rest = README.read_text(encoding="utf-8").partition(BEGIN)
     _, end, after = rest.partition(END)
-    return f"{before}{begin}\n{readme_table(read('tiny'))}\n{end}{after}"
+    return f"{before}{begin}\n{readme_table(read(README_RUN))}\n{end}{after}"
 
 
 def _value(score: Score | None) -> str:
