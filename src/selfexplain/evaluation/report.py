@@ -134,21 +134,16 @@ def _task_figure(task: str, result: TestSetResult) -> "Figure":
 
 
 def _summary_figure(results: Results) -> "Figure":
-    """One panel per task with its headline metric."""
+    """One panel per task with its headline metric and the names of its systems."""
     from matplotlib.figure import Figure
 
     tasks = results.tasks
-    figure = Figure(figsize=(3.4 * len(tasks) + 1.6, 3.6), layout="constrained")
+    figure = Figure(figsize=(3.8 * len(tasks), 5.2), layout="constrained")
     panels = figure.subplots(1, len(tasks), squeeze=False)[0]
     for axes, (task, result) in zip(panels, tasks.items(), strict=True):
         _draw_bars(axes, result, [TASKS[task].headline])
         axes.set_title(format_name(task), loc="left")
-    entries = {
-        label: handle for axes in panels for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
-    }
-    systems = dict.fromkeys(system for result in tasks.values() for system in _systems(result))
-    order = [format_name(system) for system in {**SYSTEMS, **systems} if format_name(system) in entries]
-    figure.legend([entries[label] for label in order], order, loc="outside right upper", frameon=False)
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=2, frameon=False, fontsize="small")
     return figure
 
 
