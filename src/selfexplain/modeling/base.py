@@ -4,8 +4,6 @@ import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-import transformers
-
 from selfexplain import bundled
 from selfexplain.errors import prefix_errors
 from selfexplain.target.load import commit_of
@@ -64,6 +62,8 @@ def load_base(name: str, revision: str | None = None, **options) -> "PreTrainedM
     Raises:
         SelfExplainError: the model could not be loaded; the message contains the reason.
     """
+    from transformers import AutoModelForCausalLM  # here, because importing it imports modules that import this file
+
     options["trust_remote_code"] = bool(options.get("trust_remote_code"))  # None would ask on the terminal
     at = f" at revision {revision}" if revision else ""
     subject = f"The base model {name!r}{at} could not be loaded"
@@ -78,7 +78,6 @@ def load_base(name: str, revision: str | None = None, **options) -> "PreTrainedM
             with prefix_errors(subject):
                 check_model_files(name, path, location, options["trust_remote_code"])
             options = without_attention(path, location, options)
-        # The class is looked up late: importing it imports modules that import this file.
-        return transformers.AutoModelForCausalLM.from_pretrained(
+        return AutoModelForCausalLM.from_pretrained(
             path, revision=revision, use_safetensors=True, **options
         )
