@@ -78,6 +78,4 @@ def load_base(name: str, revision: str | None = None, **options) -> "PreTrainedM
             with prefix_errors(subject):
                 check_model_files(name, path, location, options["trust_remote_code"])
             options = without_attention(path, location, options)
-        return AutoModelForCausalLM.from_pretrained(
-            path, revision=revision, use_safetensors=True, **options
-        )
+        return AutoModelForCausalLM.from_pretrained(path, revision=revision, use_safetensors=True, **options)
